@@ -1,0 +1,5 @@
+from __future__ import annotations
+
+from actkit.cli import main
+
+main()

@@ -1,0 +1,304 @@
+"""Checkpoints: a directory of safetensors and JSON, whole or absent. No pickle, in or out.
+
+    step-00001200/
+      robust.safetensors    weights; its header alone rebuilds the model, its data set and its evaluation
+      state.safetensors     optimizers' and the objective's tensors
+      state.json            everything else that training needs to go on
+      manifest.json         size and SHA-256 of each file, written last
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import platform
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from actkit import __version__
+from actkit.errors import ActkitError, InputError
+from actkit.loop import Position
+from actkit.roles import Role, initialise
+from actkit.spec import BoundObjective, Spec
+
+FORMAT = "1"
+_HEADER_LIMIT = 1 << 20  # bytes of JSON; a real one has a few thousand
+
+
+def versions() -> dict[str, str]:
+    return {"actkit": __version__, "torch": torch.__version__, "python": platform.python_version(), "machine": platform.machine()}
+
+
+# -- writing -----------------------------------------------------------------------------------------------------------
+
+
+def save(
+    folder: Path, roles: Mapping[str, Role], headers: Mapping[str, dict[str, Any]], position: Position, objective: BoundObjective
+) -> Path:
+    """Write `folder/step-N`. At every moment the folder holds only whole checkpoints: a temporary one is renamed at the end."""
+    final = folder / f"step-{position.step:08d}"
+    temporary = folder / f".tmp-{os.getpid()}-{final.name}"
+    folder.mkdir(parents=True, exist_ok=True)
+    _room(folder, roles)
+    temporary.mkdir()
+    try:
+        for name, role in roles.items():
+            weights = {k: v.detach().cpu().contiguous() for k, v in role.model.state_dict().items()}
+            _save_tensors(weights, temporary / f"{name}.safetensors", {"actkit": json.dumps(headers[name])})
+        tensors: dict[str, Tensor] = {}
+        state = _pack(
+            {
+                "position": asdict(position),
+                "objective": objective.state_dict(),
+                "roles": {
+                    name: {
+                        "optimizer": role.optimizer.state_dict() if role.optimizer else None,
+                        "schedule": role.schedule.state_dict() if role.schedule else None,
+                    }
+                    for name, role in roles.items()
+                },
+            },
+            tensors,
+            "state",
+        )
+        _save_tensors(tensors, temporary / "state.safetensors", {})
+        _write_json(temporary / "state.json", state)
+        files = {p.name: {"size": p.stat().st_size, "sha256": _sha256(p)} for p in sorted(temporary.iterdir())}
+        _write_json(temporary / "manifest.json", {"format": FORMAT, "step": position.step, "files": files, "versions": versions()})
+        _fsync(temporary)
+        if final.exists():  # the same step again, after a resume: it holds the same
+            shutil.rmtree(final)
+        temporary.rename(final)
+        _fsync(folder)
+    except OSError as error:
+        raise ActkitError(f"the checkpoint could not be written: {error}", where=str(final), help="earlier checkpoints are as they were") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return final
+
+
+def _room(folder: Path, roles: Mapping[str, Role]) -> None:
+    need = 2 * sum(t.numel() * t.element_size() for r in roles.values() for t in r.model.state_dict().values())
+    free = shutil.disk_usage(folder).free
+    if free < need:
+        raise ActkitError(f"a checkpoint needs about {need:,} bytes, {free:,} are free", where=str(folder), help="make room, or choose another --out")
+
+
+def _save_tensors(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
+    save_file(tensors, path, metadata=metadata)
+    os.chmod(path, 0o666 & ~_umask())  # safetensors writes 0600
+    _fsync(path)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _write_json(path: Path, data: Any) -> None:
+    path.write_text(json.dumps(data, indent=1), encoding="utf-8")
+    _fsync(path)
+
+
+def _fsync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def prune(folder: Path, keep: int) -> None:
+    """Delete all but the newest checkpoints, and what interrupted writers left behind."""
+    for old in _newest_first(folder)[keep:]:
+        shutil.rmtree(old)
+    for left in folder.glob(".tmp-*-step-*"):
+        shutil.rmtree(left, ignore_errors=True)
+
+
+# -- reading -----------------------------------------------------------------------------------------------------------
+
+
+def _newest_first(folder: Path) -> list[Path]:
+    return sorted((p for p in folder.glob("step-*") if p.is_dir()), reverse=True)
+
+
+def problem(checkpoint: Path) -> str | None:
+    """Why a checkpoint directory cannot be trusted, or None: every file is compared with the manifest."""
+    try:
+        manifest = json.loads((checkpoint / "manifest.json").read_text(encoding="utf-8"))
+        if manifest["format"] != FORMAT:
+            return f"it has format {manifest['format']}, this actkit reads {FORMAT}"
+        for name, expected in manifest["files"].items():
+            size = (checkpoint / name).stat().st_size
+            if size != expected["size"]:
+                return f"{name} has {size:,} bytes, not {expected['size']:,}"
+            if _sha256(checkpoint / name) != expected["sha256"]:
+                return f"{name} was altered: its SHA-256 is not the manifest's"
+    except FileNotFoundError as error:
+        return f"{Path(error.filename).name} is missing"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return f"its manifest cannot be read ({error})"
+    return None
+
+
+def newest(folder: Path) -> tuple[Path | None, list[str]]:
+    """The newest whole checkpoint of a run's `checkpoints` folder, and a warning for each broken one passed over."""
+    warnings = []
+    for checkpoint in _newest_first(folder):
+        wrong = problem(checkpoint)
+        if wrong is None:
+            return checkpoint, warnings
+        warnings.append(f"{checkpoint}: {wrong}; going back to the one before")
+    return None, warnings
+
+
+def restore(checkpoint: Path, roles: Mapping[str, Role], position: Position, objective: BoundObjective) -> None:
+    """Put a training where it was: weights, optimizers, schedules, the objective's state and the position, in place."""
+    tensors = _read(checkpoint / "state.safetensors")[0]
+    state = _unpack(json.loads((checkpoint / "state.json").read_text(encoding="utf-8")), tensors)
+    for name, role in roles.items():
+        load_weights(role, checkpoint / f"{name}.safetensors")
+        saved = state["roles"][name]
+        if role.optimizer is not None:
+            role.optimizer.load_state_dict(saved["optimizer"])
+        if role.schedule is not None:
+            role.schedule.load_state_dict(saved["schedule"])
+    objective.load_state_dict(state["objective"])
+    for key, value in state["position"].items():
+        setattr(position, key, value)
+    device = next(iter(roles.values())).device
+    position.sums = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in position.sums.items()}
+
+
+def load_weights(role: Role, where: Path) -> None:
+    """Put the weights of a model file into a role. Raises `InputError` when they are of another network."""
+    weights = _read(where)[0]
+    own = role.model.state_dict()
+    if unfit := [k for k in own if k in weights and own[k].shape != weights[k].shape]:
+        k = unfit[0]
+        raise InputError(f"{k} has shape {tuple(weights[k].shape)}, the model needs {tuple(own[k].shape)}", where=str(where))
+    if own.keys() != weights.keys():
+        differ = sorted(own.keys() ^ weights.keys())
+        raise InputError(f"the weights are of another network: {len(differ)} names differ, such as {differ[0]!r}", where=str(where))
+    role.model.load_state_dict(weights)
+
+
+def _read(path: Path, *, tensors: bool = True) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and actkit header of a safetensors file. Raises `InputError` when it is cut short, foreign or hostile."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            text = (file.metadata() or {}).get("actkit", "null")
+            if len(text) > _HEADER_LIMIT:
+                raise InputError(f"its header has {len(text):,} characters", where=str(path), help="that is no checkpoint of actkit's")
+            return ({k: file.get_tensor(k) for k in file.keys()} if tensors else {}), json.loads(text)  # noqa: SIM118
+    except FileNotFoundError as error:
+        raise InputError("there is no such checkpoint", where=str(path), help="give a run, a checkpoint directory or one .safetensors file") from error
+    except (SafetensorError, OSError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(
+            f"the checkpoint cannot be read: {error}", where=str(path), help="it is cut short, altered or no safetensors file; use an earlier one"
+        ) from error
+
+
+def find(path: Path) -> list[Path]:
+    """The model files that `--ckpt PATH` means: of a run (its newest checkpoint), a checkpoint directory, or one file."""
+    if path.is_file():
+        return [path]
+    if not path.exists():
+        raise InputError("there is no such checkpoint", where=str(path), help="give a run, a checkpoint directory or one .safetensors file")
+    checkpoint: Path | None = path
+    if (path / "checkpoints").is_dir():
+        checkpoint, warnings = newest(path / "checkpoints")
+        if checkpoint is None:
+            raise InputError("the run has no whole checkpoint" + "".join(f"\n  {w}" for w in warnings), where=str(path))
+    assert checkpoint is not None
+    if not (checkpoint / "manifest.json").is_file():
+        raise InputError("this is neither a run nor a checkpoint: it has no manifest.json", where=str(path))
+    if wrong := problem(checkpoint):
+        raise InputError(f"the checkpoint is damaged: {wrong}", where=str(checkpoint), help="use an earlier one of the same run")
+    return [p for p in sorted(checkpoint.glob("*.safetensors")) if p.name != "state.safetensors"]
+
+
+def header(path: Path) -> dict[str, Any]:
+    """What a model file says of itself. Raises `InputError` when it is not one of actkit's."""
+    found = _read(path, tensors=False)[1]
+    if not isinstance(found, dict) or "backbone" not in found:
+        raise InputError("this safetensors file holds no description of its model", where=str(path), help="it was not written by actkit")
+    return found
+
+
+def load_role(path: Path, *, device: torch.device | str = "cpu") -> tuple[Role, dict[str, Any]]:
+    """A model from its file alone, to be examined: in eval mode, fp32, without an optimizer. Gives its header too."""
+    about = header(path)
+    model = initialise(Spec.from_json(about["backbone"]).build(), num_classes=about["num_classes"], in_chans=about["shape"][0], seed=0)
+    role = Role(about["role"], model.to(device))
+    load_weights(role, path)
+    return role, about
+
+
+# -- state that is not only tensors ------------------------------------------------------------------------------------
+
+
+def _pack(value: Any, tensors: dict[str, Tensor], path: str) -> Any:
+    """As JSON, tensors moved aside under their path."""
+    if isinstance(value, Tensor):
+        tensors[path] = value.detach().cpu().contiguous()
+        return {"$tensor": path}
+    if isinstance(value, dict):
+        return {"$dict": [[k, _pack(v, tensors, f"{path}/{k}")] for k, v in value.items()]}
+    if isinstance(value, (list, tuple)):
+        return {f"${type(value).__name__}": [_pack(v, tensors, f"{path}/{i}") for i, v in enumerate(value)]}
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    raise ActkitError(f"{path} is a {type(value).__name__}, which a checkpoint cannot hold", help="keep tensors, numbers, texts, lists and dicts in state_dict()")
+
+
+def _unpack(value: Any, tensors: dict[str, Tensor]) -> Any:
+    if not isinstance(value, dict):
+        return value
+    ((kind, content),) = value.items()
+    if kind == "$tensor":
+        return tensors[content]
+    if kind == "$dict":
+        return {k: _unpack(v, tensors) for k, v in content}
+    items = [_unpack(v, tensors) for v in content]
+    return tuple(items) if kind == "$tuple" else items
+
+
+# -- one run a folder --------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the run's folder; a second run in it is refused. The lock goes with the process, however it ends."""
+    import fcntl
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            file.seek(0)
+            raise InputError(f"another run is using this folder ({file.read().strip()})", where=str(folder), help="choose another --out") from error
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {platform.node()}")
+        file.flush()
+        yield

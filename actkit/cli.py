@@ -1,0 +1,299 @@
+"""The command line. Results on stdout, progress and errors on stderr; torch is imported only by commands that need it."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from actkit import __version__, errors
+from actkit.errors import ActkitError, InputError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+class Commands(click.Group):
+    """Errors that actkit explains become one clear line and an exit code; any other keeps its traceback."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        if not kwargs.get("standalone_mode", True):
+            return super().main(*args, **kwargs)
+        try:
+            code = super().main(*args, standalone_mode=False, **kwargs)
+        except click.exceptions.Abort:
+            code = errors.INTERRUPTED
+        except click.ClickException as error:
+            error.show()
+            code = error.exit_code
+        except KeyboardInterrupt:
+            click.echo("interrupted", err=True)
+            code = errors.INTERRUPTED
+        except BrokenPipeError:  # `actkit list | head`
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            code = errors.OK
+        except ActkitError as error:
+            if os.environ.get("ACTKIT_DEBUG"):
+                raise
+            for problem in getattr(error, "problems", [error]):
+                click.echo(f"{click.style('error:', fg='red', bold=True)} {problem}", err=True)
+            code = error.exit_code
+        sys.exit(code if isinstance(code, int) else errors.OK)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="actkit")
+def main() -> None:
+    """Train and examine adversarially robust image classifiers.
+
+    \b
+    actkit run gin/act_digits.gin              train ACT on digits, examine both models
+    actkit run gin/act_cifar10.gin --dry-run   what it would do, and what that costs
+    actkit probe --ckpt runs/act_digits/...    repeat the examination of trained models
+    """
+
+
+def common(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Options of the commands that read a recipe."""
+    for option in (
+        click.option("--trust", is_flag=True, help="Allow the recipe to import any module."),
+        click.option("--plugins", multiple=True, metavar="DIR", help="Load the plugins in this folder (repeatable)."),
+        click.option("-s", "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Override a binding (repeatable)."),
+    ):
+        command = option(command)
+    return command
+
+
+device_option = click.option("--device", default="auto", show_default=True, metavar="NAME", help="auto, cpu or cuda:N.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+
+
+def _consoles() -> tuple[Console, Console]:
+    from rich.console import Console
+
+    return Console(), Console(stderr=True)
+
+
+def _plugins() -> None:
+    from actkit import registry
+
+    if not os.environ.get("ACTKIT_DISABLE_PLUGINS"):
+        for warning in registry.load_entry_points():
+            click.echo(f"warning: {warning}", err=True)
+
+
+def _load(file: str, settings: tuple[str, ...], plugins: tuple[str, ...], trust: bool) -> Any:
+    from actkit import config
+
+    _plugins()
+    recipe = config.load(file, settings, plugins=plugins, trust=trust)
+    for warning in recipe.warnings:
+        click.echo(f"warning: {warning}", err=True)
+    return recipe
+
+
+@main.command()
+@click.argument("file")
+@common
+@click.option("--seed", type=int, help="The same as -s run.seed=N.")
+@click.option("--out", metavar="DIR", help="The run's folder. Default: runs/<recipe>/seed<N>-<settings>.")
+@device_option
+@click.option("--dry-run", is_flag=True, help="Print the plan with its counted cost; read no data, train nothing.")
+@json_option
+def run(
+    file: str, settings: tuple[str, ...], plugins: tuple[str, ...], trust: bool, seed: int | None, out: str | None, device: str, dry_run: bool, as_json: bool
+) -> int:
+    """Train what the recipe FILE says and examine it. The same command again goes on, or says that it is done."""
+    if seed is not None:
+        settings = (*settings, f"run.seed={seed}")
+    recipe = _load(file, settings, plugins, trust)
+    from actkit.report import Display, print_table
+    from actkit.run import execute, folder_of, pick_device
+
+    stdout, stderr = _consoles()
+    where = pick_device(device)
+    if dry_run:
+        from actkit.plan import lines, plan
+
+        made = plan(recipe, folder=folder_of(recipe, out), device=where)
+        if as_json:
+            click.echo(json.dumps({"config": recipe.spec.to_json(), "units": made.units, "batches": made.batches, "seconds_a_step": made.seconds}))
+        else:
+            click.echo("\n".join(lines(made)))
+        return errors.OK
+    command = "actkit " + " ".join(["run", file, *(f"-s {s}" for s in settings), *(f"--plugins {p}" for p in plugins)])
+    display = Display(stderr, quiet=as_json)
+    display.say(f"recipe     {recipe.source}")
+    outcome = execute(recipe, out=out, device=where, display=display, command=command)
+    if not outcome.summary:
+        return outcome.exit_code
+    if as_json:
+        click.echo(json.dumps({"folder": str(outcome.folder), **outcome.summary}))
+        return outcome.exit_code
+    print_table(stdout, outcome.summary)
+    if outcome.summary["stopped_early"]:
+        display.warn("training was stopped early by run.stop_on_drop: accuracy under attack collapsed")
+    display.say(f"files      {outcome.folder}")
+    display.say(f"next       actkit probe --ckpt {outcome.folder}      repeats this table from the saved models alone")
+    return outcome.exit_code
+
+
+@main.command()
+@click.option("--ckpt", "ckpts", multiple=True, required=True, metavar="PATH", help="A run, a checkpoint directory or one .safetensors file (repeatable).")
+@click.option("-s", "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change a setting of the stored data set or evaluation.")
+@click.option("--plugins", multiple=True, metavar="DIR", help="Load the plugins in this folder (repeatable).")
+@device_option
+@json_option
+def probe(ckpts: tuple[str, ...], settings: tuple[str, ...], plugins: tuple[str, ...], device: str, as_json: bool) -> None:
+    """Examine trained models: rebuild them from their files alone and repeat the evaluation that they were saved with."""
+    from actkit import checkpoint, registry
+    from actkit.report import Display, print_table
+    from actkit.run import pick_device, probe_checkpoint
+
+    _plugins()
+    for folder in plugins:
+        registry.load_folder(Path(folder))
+    stdout, stderr = _consoles()
+    where, display = pick_device(device), Display(stderr, quiet=as_json)
+    found = [summary for path in ckpts for summary in probe_checkpoint(checkpoint.find(Path(path)), settings, where, display)]
+    if as_json:
+        click.echo(json.dumps(found))
+        return
+    for i, summary in enumerate(found):
+        if i:
+            stdout.print()
+        print_table(stdout, summary)
+
+
+@main.command("list")
+@click.argument("kind", required=False)
+@click.argument("name", required=False)
+@click.option("--plugins", multiple=True, metavar="DIR", help="Load the plugins in this folder (repeatable).")
+@json_option
+def list_(kind: str | None, name: str | None, plugins: tuple[str, ...], as_json: bool) -> None:
+    """List components (of a KIND), one of them with its parameters (KIND NAME), or the packaged recipes (KIND = recipes)."""
+    from actkit import config, registry
+
+    if kind == "recipes":
+        recipes = [{"recipe": r, "about": config.about(r)} for r in config.packaged()]
+        click.echo(json.dumps(recipes) if as_json else _aligned([list(r.values()) for r in recipes], ["RECIPE", "ABOUT"]))
+        return
+    kinds = [*filter(None, registry.KINDS), "recipes"]
+    if kind is not None and kind not in kinds:
+        raise InputError(f"there is no kind of component {kind!r}", help=errors.nearest(kind, kinds))
+    _plugins()
+    for folder in plugins:
+        registry.load_folder(Path(folder))
+    if name is not None:
+        entry = registry.get(f"{kind}.{name}")
+        click.echo(json.dumps(_described(entry)) if as_json else _detail(entry))
+        return
+    entries = [e for e in registry.entries(kind) if e.kind]
+    if as_json:
+        click.echo(json.dumps([_described(e) for e in entries]))
+    else:
+        click.echo(_aligned([[e.kind, e.name, e.origin, e.about] for e in entries], ["KIND", "NAME", "FROM", "ABOUT"]))
+
+
+def _described(entry: Any) -> dict[str, Any]:
+    return {
+        "kind": entry.kind, "name": entry.name, "from": entry.origin, "at": entry.location, "about": entry.about,
+        "parameters": {p.name: None if p.required else repr(p.default) for p in entry.parameters.values()},
+    }  # fmt: skip
+
+
+def _detail(entry: Any) -> str:
+    import inspect
+
+    from actkit import registry
+    from actkit.spec import shown
+
+    lines = [f"{entry.selector}  (from {entry.origin}, {entry.location})", "", inspect.getdoc(entry.target) or "", "", "parameters"]
+    empty = inspect.Parameter.empty
+    rows = [
+        [f"  {p.name}", "" if p.annotation is empty else shown(p.annotation), "required" if p.required else f"default {p.default!r}"]
+        for p in entry.parameters.values()
+    ]
+    lines.append(_aligned(rows) if rows else "  none")
+    roles = entry.positional[2:] if entry.kind == "objective" else ()
+    if roles:
+        lines += ["", "roles", "  " + ", ".join(roles)]
+    lines += ["", "contract", f"  {registry.KINDS[entry.kind].contract}"]
+    first = next(iter(entry.parameters), None)
+    if first:
+        scope = "train/" if entry.kind == "attack" else ""
+        lines += ["", "in a recipe", f"  {scope}{entry.selector}.{first} = ..."]
+    return "\n".join(lines)
+
+
+def _aligned(rows: list[list[str]], titles: list[str] | None = None) -> str:
+    table = [titles, *rows] if titles else rows
+    widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table)
+
+
+@main.group("config")
+def config_() -> None:
+    """Look at recipes without running them."""
+
+
+@config_.command("show")
+@click.argument("file")
+@common
+@click.option("--origin", is_flag=True, help="Say where each line comes from.")
+@json_option
+def config_show(file: str, settings: tuple[str, ...], plugins: tuple[str, ...], trust: bool, origin: bool, as_json: bool) -> None:
+    """Print the whole recipe, includes and overrides resolved, as one gin file."""
+    recipe = _load(file, settings, plugins, trust)
+    if as_json:
+        click.echo(json.dumps(recipe.spec.to_json()))
+        return
+    for line in recipe.text.splitlines():
+        place = recipe.origins.get(line)
+        click.echo(f"{line}  # {place.file}{f':{place.line}' if place.line else ''}" if origin and place else line)
+
+
+@config_.command("check")
+@click.argument("files", nargs=-1, required=True)
+@common
+def config_check(files: tuple[str, ...], settings: tuple[str, ...], plugins: tuple[str, ...], trust: bool) -> None:
+    """Check recipes: everything that is wrong with them, with file and line. Exit code 2 when something is."""
+    problems: list[InputError] = []
+    for file in files:
+        try:
+            _load(file, settings, plugins, trust)
+            click.echo(f"ok  {file}")
+        except InputError as error:
+            problems += getattr(error, "problems", [error])
+    if problems:
+        raise problems[0] if len(problems) == 1 else errors.InputErrors(problems)
+
+
+@config_.command("diff")
+@click.argument("a")
+@click.argument("b")
+@common
+@json_option
+def config_diff(a: str, b: str, settings: tuple[str, ...], plugins: tuple[str, ...], trust: bool, as_json: bool) -> None:
+    """Print the settings in which recipes A and B differ, defaults included. A and B may also be runs."""
+    from actkit import config
+    from actkit.spec import Spec
+
+    def spec(path: str) -> Spec:
+        kept = Path(path) / "config.json"
+        if kept.is_file():
+            return Spec.from_json(json.loads(kept.read_text(encoding="utf-8")))
+        return Spec.from_json(_load(path, settings, plugins, trust).spec.to_json())
+
+    changes = config.diff(spec(a), spec(b))
+    if as_json:
+        click.echo(json.dumps([{"setting": path, "a": left, "b": right} for path, left, right in changes]))
+    elif not changes:
+        click.echo("they say the same")
+    else:
+        click.echo(_aligned([[path, repr(left), repr(right)] for path, left, right in changes], ["SETTING", a, b]))

@@ -1,0 +1,31 @@
+"""Losses, one value for each example: the loop takes the mean, once. Logits have shape (B, classes); all in fp32."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
+    """CE(softmax(logits), y), shape (B,); y int64 labels of shape (B,)."""
+    return F.cross_entropy(logits.float(), y, reduction="none")
+
+
+def kl(p: Tensor, q: Tensor, *, temperature: float = 1.0) -> Tensor:
+    """D_KL(softmax(p/T) || softmax(q/T)) T^2 of two logits, shape (B,).
+
+    T^2 keeps the gradient's size when T changes (Hinton et al. 2015); ACT's released code uses T = 4, the paper prints T = 1.
+    Gradient flows through both sides: detach the one that is only a target.
+    """
+    log_p = F.log_softmax(p.float() / temperature, dim=1)
+    log_q = F.log_softmax(q.float() / temperature, dim=1)
+    return F.kl_div(log_q, log_p, reduction="none", log_target=True).sum(1) * temperature**2
+
+
+def mimicry(logits: Tensor, y: Tensor, guide: Tensor, *, alpha: float, temperature: float = 1.0) -> Tensor:
+    """(1 - alpha) CE(logits, y) + alpha D_KL(guide || logits): eqs. 1 and 2 of ACT (Arani et al. 2020), shape (B,).
+
+    With G's logits on x' and F's on x it is L_G (eq. 1); the other way round it is L_F (eq. 2). The guide is a target: no
+    gradient crosses from one model to the other.
+    """
+    return (1 - alpha) * cross_entropy(logits, y) + alpha * kl(guide.detach(), logits, temperature=temperature)

@@ -1,0 +1,177 @@
+"""A dry run: one step on made-up images, every forward and backward pass counted. No pixel is read."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import torch
+from torch import Tensor, nn
+
+from actkit import config
+from actkit.datasets import Data, Split, made_up
+from actkit.loop import update
+from actkit.noise import Noise
+from actkit.roles import Role
+from actkit.run import Run, examine
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One way that a model is used. A unit is a forward pass; an input gradient costs 1 more, a full backward pass 2 more."""
+
+    role: str
+    mode: str  # of BatchNorm and dropout
+    weights: str  # 'live' or 'frozen'
+    direction: str  # 'forward' or 'backward'
+
+    @property
+    def units(self) -> int:
+        return 2 if self.direction == "backward" and self.weights == "live" else 1
+
+
+@dataclass
+class Plan:
+    folder: Path
+    parameters: dict[str, int]
+    batches: int  # in all
+    passes: Counter[Pass]  # of one training step
+    seconds: float  # of one training step, estimated
+    evaluation_passes: Counter[Pass]  # of one example
+    evaluation_seconds: float
+    run: Run
+    data: Data
+    device: torch.device
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def units(self) -> int:
+        """The cost of a training step in forward passes of one batch."""
+        return _units(self.passes)
+
+
+def _units(passes: Counter[Pass]) -> int:
+    return sum(p.units * n for p, n in passes.items())
+
+
+def plan(recipe: config.Recipe, *, folder: Path, device: torch.device) -> Plan:
+    """Count one step on made-up images and time a second. The times are estimates: from a few images, scaled up by units."""
+    run: Run = recipe.spec.build()
+    data: Data = run.data()
+    roles = run.make_roles(data, device)
+    size = min(run.batch_size, 8)
+    with _counting(roles) as passes:
+        seconds = _step(run, data, roles, size, device)
+    if seconds < 0.5:  # small enough to time whole batches
+        size = run.batch_size
+        _step(run, data, roles, size, device)
+    seconds = _step(run, data, roles, size, device) / size  # not the first, which warms up
+    with _counting(roles) as examined:
+        examine(run.evaluation, roles, _one(data))
+    a_unit = seconds / _units(passes)
+    batches = run.epochs * -(-data.sizes["train"] // run.batch_size)
+    return Plan(
+        folder, {name: sum(p.numel() for p in role.model.parameters()) for name, role in roles.items()},
+        min(batches, run.steps or batches), passes, seconds * run.batch_size, examined,
+        a_unit * _units(examined) * data.sizes["test"], run, data, device,
+    )  # fmt: skip
+
+
+def _step(run: Run, data: Data, roles: dict[str, Role], size: int, device: torch.device) -> float:
+    x, y = (t.to(device) for t in made_up(data, size))
+    began = time.perf_counter()
+    list(update(run.objective, x, y, roles, noise=Noise(torch.arange(size, device=device), 0)))
+    return time.perf_counter() - began
+
+
+def _one(data: Data) -> Data:
+    x, y = made_up(data, 1)
+    return Data(data.name, data.shape, data.classes, dict.fromkeys(data.sizes, 1), lambda name: Split(x, y))
+
+
+@contextmanager
+def _counting(roles: dict[str, Role]) -> Iterator[Counter[Pass]]:
+    """Count the passes of every model, by hooks on it and on the frozen views made of it meanwhile."""
+    passes: Counter[Pass] = Counter()
+    input_only = [False]  # whether the backward pass under way asks for no weight's gradient
+    handles = []
+    for name, role in roles.items():
+
+        def seen(module: nn.Module, inputs: Any, logits: Tensor, name: str = name) -> None:
+            live = any(p.requires_grad for p in module.parameters())
+            mode = "train" if module.training else "eval"
+            passes[Pass(name, mode, "live" if live else "frozen", "forward")] += 1
+
+            def backward(gradient: Tensor) -> None:
+                passes[Pass(name, mode, "live" if live and not input_only[0] else "frozen", "backward")] += 1
+
+            if logits.requires_grad:
+                logits.register_hook(backward)
+
+        role.forget_views()  # a view that is made from now on carries the hook with it
+        handles.append(role.model.register_forward_hook(seen))
+
+    def grad(outputs: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        given = inputs if isinstance(inputs, (list, tuple)) else [inputs]
+        input_only[0] = not any(isinstance(t, nn.Parameter) for t in given)
+        try:
+            return original(outputs, inputs, *args, **kwargs)
+        finally:
+            input_only[0] = False
+
+    original = torch.autograd.grad
+    try:
+        with mock.patch.object(torch.autograd, "grad", grad):
+            yield passes
+    finally:
+        for handle in handles:
+            handle.remove()
+        for role in roles.values():
+            role.forget_views()
+
+
+def lines(made: Plan) -> list[str]:
+    """The plan, for a person."""
+    run, data = made.run, made.data
+    out = [
+        f"objective    {run.objective.spec!r}",
+        f"data         {data.name}: {data.sizes['train']:,} training and {data.sizes['test']:,} test images of {'x'.join(map(str, data.shape))}, {data.num_classes} classes",
+    ]
+    for name, count in made.parameters.items():
+        parts = run.roles[name]
+        trained = f"{parts.optimizer.spec!r}" if parts.optimizer else "not trained"
+        out.append(f"{name:<12} {parts.backbone.spec!r}: {count:,} parameters; {trained}")
+        if parts.schedule:
+            out.append(f"{'':<12} {parts.schedule.spec!r} every {parts.schedule_every}")
+    out += [
+        f"training     {run.epochs} epochs, {made.batches:,} batches of {run.batch_size}, {run.precision}, seed {run.seed}",
+        f"a step       {made.units} units (1 = a forward pass of one batch)",
+    ]
+    out += _passes(made.passes)
+    out += [f"evaluation   {probe.spec!r}" for probe in run.evaluation]
+    out.append(f"an example   {_units(made.evaluation_passes)} units, all models together")
+    out += _passes(made.evaluation_passes)
+    total = made.seconds * made.batches + made.evaluation_seconds
+    out += [
+        f"time         about {_about(total)} on {made.device}: {_about(made.seconds)} a step, {_about(made.evaluation_seconds)} for the evaluation",
+        f"folder       {made.folder}",
+    ]
+    return out
+
+
+def _passes(passes: Counter[Pass]) -> list[str]:
+    width = max((len(p.role) for p in passes), default=0)
+    return [f"{'':<12} {p.role:<{width}}  {n:>4} x {p.direction:<8} in {p.mode:<5} mode, weights {p.weights}" for p, n in passes.items()]
+
+
+def _about(seconds: float) -> str:
+    for limit, size, unit in ((0.1, 1e-3, "ms"), (120, 1, "s"), (7200, 60, "min"), (172_800, 3600, "hours")):
+        if seconds < limit:
+            return f"{seconds / size:.3g} {unit}"
+    return f"{seconds / 86400:.3g} days"

@@ -1,0 +1,178 @@
+"""Roles: the models that an objective trains or consults, each with its own optimizer and schedule.
+
+`robust(x)` is the training forward. `robust.frozen(mode)` is the view for attacks and probes. This is the one home of freezing, memory
+layout and precision.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from actkit import registry
+from actkit.errors import InputError
+from actkit.registry import Backbone, Optimizer, Schedule, register
+
+Mode = Literal["eval", "train"]
+Precision = Literal["fp32", "bf16"]
+
+
+class Role:
+    """A model in its role. Without an optimizer it is only consulted: in eval mode, its weights without gradients.
+
+    Args:
+        model: gives logits for x in [0,1], NCHW.
+        precision: of the forward passes; 'bf16' is autocast. Weights, logits and whatever is computed from them stay fp32.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        model: nn.Module,
+        *,
+        optimizer: torch.optim.Optimizer | None = None,
+        schedule: Any = None,
+        schedule_every: Literal["epoch", "batch"] = "epoch",
+        precision: Precision = "fp32",
+        trained: bool | None = None,
+    ) -> None:
+        self.name, self.model = name, model.to(memory_format=torch.channels_last)
+        self.optimizer, self.schedule, self.schedule_every = optimizer, schedule, schedule_every
+        self.precision = precision
+        self._twins: dict[Mode, nn.Module] = {}
+        trained = optimizer is not None if trained is None else trained
+        self.trained = trained
+        model.train(trained).requires_grad_(trained)
+
+    def __repr__(self) -> str:
+        return f"Role({self.name})"
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """The training forward: logits of shape (B, classes) in fp32."""
+        return self._forward(self.model, x)
+
+    def _forward(self, model: nn.Module, x: Tensor) -> Tensor:
+        x = x.contiguous(memory_format=torch.channels_last)
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+            return model(x).float()
+
+    @contextlib.contextmanager
+    def frozen(self, mode: Mode = "eval") -> Iterator[Callable[[Tensor], Tensor]]:
+        """The model as attacks and probes see it: logits that depend on x alone, as of now.
+
+        It shares the weights but needs no gradient of theirs, is in the given mode whatever the model's own is, and leaves no trace:
+        in 'train' mode it has running statistics of its own. Nothing of the model is touched, so nothing needs restoring.
+        """
+        if mode not in self._twins:
+            self._twins[mode] = self._make_twin(mode)
+        twin = self._twins[mode]
+        with torch.no_grad():
+            for mine, theirs in zip(self.model.parameters(), twin.parameters(), strict=True):
+                if theirs.dtype != mine.dtype:
+                    theirs.copy_(mine)  # the bf16 copies; everything else is shared storage
+            if mode == "train":
+                for mine, theirs in zip(self.model.buffers(), twin.buffers(), strict=True):
+                    theirs.copy_(mine)
+        yield lambda x: self._forward(twin, x)
+
+    def _make_twin(self, mode: Mode) -> nn.Module:
+        twin = copy.deepcopy(self.model)
+        for mine, theirs in zip(self.model.parameters(), twin.parameters(), strict=True):
+            # Autocast would cast frozen weights anew in every forward: keep the matrices in bf16, once for all steps of an attack.
+            shared = self.precision == "fp32" or mine.dim() < 2
+            theirs.data = mine.data if shared else mine.detach().to(torch.bfloat16)
+            theirs.grad = None
+        if mode == "eval":
+            for mine, theirs in zip(self.model.modules(), twin.modules(), strict=True):
+                theirs._buffers.update(mine._buffers)
+        return twin.train(mode == "train").requires_grad_(False)
+
+    def forget_views(self) -> None:
+        """Make the frozen views anew when they are next asked for."""
+        self._twins.clear()
+
+    def zero_grad(self) -> None:
+        if self.optimizer is not None:
+            self.optimizer.zero_grad(set_to_none=True)
+
+    def step(self) -> None:
+        if self.optimizer is None:
+            raise InputError(f"the role {self.name!r} has no optimizer, but the objective yields a loss for it")
+        self.optimizer.step()
+
+    def end(self, what: Literal["epoch", "batch"]) -> None:
+        """Move the schedule when an epoch or a batch has ended, whichever it counts."""
+        if self.schedule is not None and self.schedule_every == what:
+            self.schedule.step()
+
+    @property
+    def lr(self) -> float | None:
+        return None if self.optimizer is None else float(self.optimizer.param_groups[0]["lr"])
+
+
+@register("", "role")
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """What a role is made of. `role.backbone` serves every role, `natural/role.backbone` one of them.
+
+    A role without an optimizer is only consulted (a teacher, a helper). `weights` is an actkit checkpoint to start from;
+    `schedule_every` says what torch's scheduler counts.
+    """
+
+    backbone: Backbone
+    optimizer: Optimizer | None = None
+    schedule: Schedule | None = None
+    schedule_every: Literal["epoch", "batch"] = "epoch"
+    weights: str | None = None
+
+    def make(
+        self, name: str, *, num_classes: int, in_chans: int, seed: int, device: torch.device | str, length: Mapping[str, int], precision: Precision
+    ) -> Role:
+        """The role itself, with random weights of its own. `length` of the run in epochs and in batches is for the schedule."""
+        model = initialise(self.backbone, num_classes=num_classes, in_chans=in_chans, seed=seed).to(device)
+        role = Role(name, model, precision=precision, schedule_every=self.schedule_every, trained=self.optimizer is not None)
+        if self.optimizer is not None:
+            role.optimizer = self.optimizer(role.model.parameters())
+            role.schedule = make_schedule(role.optimizer, self.schedule, length=length[self.schedule_every])
+        return role
+
+
+def initialise(backbone: Callable[..., nn.Module], *, num_classes: int, in_chans: int, seed: int) -> nn.Module:
+    """A backbone with random weights that depend on the seed alone; the global generator is left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return backbone(num_classes, in_chans=in_chans)
+
+
+def make_schedule(optimizer: torch.optim.Optimizer, schedule: Any, *, length: int) -> Any:
+    """torch's scheduler by name; where it asks for the length of the run (`total_steps`, `T_max`) and the recipe is silent, it is told."""
+    if schedule is None:
+        return None
+    parameters = inspect.signature(schedule.func).parameters
+    told = {name: length for name in ("total_steps", "T_max") if name in parameters and name not in schedule.keywords}
+    return schedule(optimizer, **told)
+
+
+def _register_torch() -> None:
+    """torch's own optimizers and schedulers, under their own names."""
+    for kind, module, base in (
+        ("optimizer", torch.optim, torch.optim.Optimizer),
+        ("schedule", torch.optim.lr_scheduler, torch.optim.lr_scheduler.LRScheduler),
+    ):
+        for name, cls in vars(module).items():
+            if inspect.isclass(cls) and issubclass(cls, base) and cls is not base and not name.startswith("_"):
+                registry.add(kind, name, cls, origin="torch")
+
+
+_register_torch()

@@ -1,0 +1,422 @@
+"""A run: train what a recipe says, look at it after each epoch, save, examine it at the end. The same command again goes on.
+
+The folder holds `config.gin` and `config.json` (the recipe), `environment.json`, `metrics.jsonl`, `checkpoints/`, `probes/` and, at the end, `summary.json`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import signal
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any, Literal
+
+import torch
+from safetensors.torch import save_file
+
+from actkit import checkpoint, config
+from actkit.datasets import Data, fingerprint
+from actkit.errors import CHECK_FAILED, INTERRUPTED, OK, RESUMABLE, InputError
+from actkit.loop import Position, Record, assert_finite, fit
+from actkit.noise import Noise
+from actkit.probes import Result, measure
+from actkit.registry import Dataset, Model, Objective, Probe, register
+from actkit.report import Display
+from actkit.roles import Role
+from actkit.spec import Spec
+
+
+@register("", "run")
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A training and its examination; the root of every recipe.
+
+    Args:
+        objective, data: what is trained, on what.
+        epochs, batch_size: the length of the training; `steps` ends it earlier, after so many batches in all.
+        evaluation: the probes at the end; `monitor`: those after every `monitor_every` epochs, to look at, never to choose by.
+        precision: of the training's forward passes. Probes always run in fp32.
+        keep: how many checkpoints to keep; one is written every `save_every` epochs, and at the end.
+        stop_on_drop: end the training when the headline model's monitored `worst_run` falls by more than this (a fraction) from one look
+            to the next: catastrophic overfitting. Without it, a fall of more than 0.15 is a warning.
+        seed: of the initial weights, the order, augmentation and every random start.
+        roles: what each role is made of; in a recipe, `role.backbone = ...` and `natural/role.backbone = ...`.
+    """
+
+    objective: Objective
+    data: Dataset
+    epochs: int
+    batch_size: int
+    steps: int | None = None
+    evaluation: list[Probe]
+    monitor: list[Probe] = field(default_factory=list)
+    monitor_every: int = 1
+    precision: Literal["fp32", "bf16"] = "fp32"
+    keep: int = 2
+    save_every: int = 1
+    stop_on_drop: float | None = None
+    seed: int = 0
+    roles: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "monitor_every", "keep", "save_every"):
+            if getattr(self, name) < 1:
+                raise InputError(f"run.{name} must be at least 1, got {getattr(self, name)}")
+        if self.steps is not None and self.steps < 1:
+            raise InputError(f"run.steps must be at least 1, got {self.steps}")
+
+    def make_roles(self, data: Data, device: torch.device | str) -> dict[str, Role]:
+        """The models of this run, with their first weights."""
+        batches = -(-data.sizes["train"] // self.batch_size)
+        length = {"epoch": self.epochs, "batch": self.epochs * batches}
+        made = {}
+        for name, parts in self.roles.items():
+            seed = int(Noise(torch.tensor([self.seed]), *name.encode()).integers(1 << 24)[0])
+            made[name] = parts.make(
+                name, num_classes=data.num_classes, in_chans=data.shape[0], seed=seed, device=device, length=length, precision=self.precision
+            )
+            if parts.weights is not None:
+                weights = checkpoint.find(Path(parts.weights))
+                chosen = [p for p in weights if p.stem == name] or weights
+                if len(chosen) > 1:
+                    raise InputError(f"{name}/role.weights could be any of {', '.join(p.name for p in chosen)}", where=parts.weights)
+                checkpoint.load_weights(made[name], chosen[0])
+        return made
+
+
+def folder_of(recipe: config.Recipe, out: str | None = None) -> Path:
+    """Where a run of this recipe goes: always the same place for the same settings."""
+    if out is not None:
+        return Path(out)
+    digest = hashlib.sha256(json.dumps(recipe.spec.to_json(), sort_keys=True).encode()).hexdigest()[:8]
+    seed = recipe.spec.kwargs.get("seed", 0)
+    return Path("runs") / Path(recipe.source).stem / f"seed{seed}-{digest}"
+
+
+@dataclass
+class Outcome:
+    folder: Path
+    exit_code: int
+    summary: dict[str, Any]
+
+
+def execute(recipe: config.Recipe, *, out: str | None, device: torch.device, display: Display, command: str) -> Outcome:
+    """Run a recipe in its folder, or go on with it, or say that it is done."""
+    run: Run = recipe.spec.build()
+    folder = folder_of(recipe, out)
+    with checkpoint.locked(folder):
+        _claim(folder, recipe)
+        done = folder / "summary.json"
+        if done.is_file():
+            summary = json.loads(done.read_text(encoding="utf-8"))
+            display.note(f"this run is done: {folder}")
+            return Outcome(folder, CHECK_FAILED if summary["stopped_early"] else OK, summary)
+        data: Data = run.data()
+        _deterministic(device, run.precision)
+        roles = run.make_roles(data, device)
+        position = Position()
+        found, warnings = checkpoint.newest(folder / "checkpoints")
+        for warning in warnings:
+            display.warn(warning)
+        if found is not None:
+            checkpoint.restore(found, roles, position, run.objective)
+            checkpoint.prune(folder / "checkpoints", len(list((folder / "checkpoints").glob("step-*"))))
+        elif warnings:
+            raise InputError("no checkpoint of this run is whole", where=str(folder), help="start again with another --out, or remove the folder")
+        display.start(run, data, roles, folder, device, resumed=position if found else None)
+        _write(folder / "environment.json", {"command": command, "device": str(device), **checkpoint.versions()})
+        trainer = _Trainer(run, recipe, data, roles, position, folder, display)
+        with _signals() as stop:
+            code = trainer.train(stop)
+        if code is not None:
+            return Outcome(folder, code, {})
+        with _terminable():
+            summary = trainer.examine(command)
+        _write(done, summary)
+        return Outcome(folder, CHECK_FAILED if summary["stopped_early"] else OK, summary)
+
+
+def _claim(folder: Path, recipe: config.Recipe) -> None:
+    """The folder is of this recipe, or becomes so."""
+    kept = folder / "config.json"
+    if kept.is_file():
+        other = Spec.from_json(json.loads(kept.read_text(encoding="utf-8")))
+        mine = Spec.from_json(recipe.spec.to_json())
+        if other != mine:
+            changes = config.diff(other, mine)
+            shown = "\n".join(f"      {path}: {a!r} there, {b!r} now" for path, a, b in changes[:8])
+            raise InputError(
+                "the folder holds a run with other settings\n" + shown, where=str(folder), help="choose another --out; a run's settings do not change"
+            )
+        return
+    if any(p.name != ".lock" for p in folder.iterdir()):
+        raise InputError("the folder is not empty and holds no run", where=str(folder), help="choose another --out")
+    (folder / "config.gin").write_text(recipe.text, encoding="utf-8")
+    _write(kept, recipe.spec.to_json())
+
+
+def _write(path: Path, data: Any) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+    temporary.replace(path)
+
+
+def _deterministic(device: torch.device, precision: str) -> None:
+    if device.type == "cuda":
+        torch.backends.cudnn.benchmark = False
+        torch.backends.cudnn.deterministic = True
+        torch.backends.cudnn.allow_tf32 = precision != "fp32"
+        torch.backends.cuda.matmul.allow_tf32 = precision != "fp32"
+
+
+class _Trainer:
+    def __init__(
+        self, run: Run, recipe: config.Recipe, data: Data, roles: dict[str, Role], position: Position, folder: Path, display: Display
+    ) -> None:
+        self.run, self.recipe, self.data, self.roles = run, recipe, data, roles
+        self.position, self.folder, self.display = position, folder, display
+        self.metrics = _Metrics(folder / "metrics.jsonl", position.epoch)
+
+    @property
+    def headline(self) -> str:
+        return self.run.objective.roles[0]
+
+    def train(self, stop: _Stop) -> int | None:
+        """Train to the end; an exit code when a signal asked for a stop, after saving."""
+        run, began, images, last = self.run, time.monotonic(), 0, None
+        if self._stopped():  # before this process: all that is left is the evaluation
+            return None
+        with self.display.training(run, self.position) as shown:
+            train = self.data.train
+            records = fit(
+                run.objective, self.roles, train, epochs=run.epochs, batch_size=run.batch_size, seed=run.seed, steps=run.steps,
+                position=self.position,
+            )  # fmt: skip
+            for record in records:
+                last, images = record, images + record.images
+                shown.batch(record)
+                if record.epoch_ended:
+                    assert_finite(record, self.roles)
+                    entry = self._epoch(record, images / (time.monotonic() - began))
+                    began, images = time.monotonic(), 0
+                    shown.epoch(entry)
+                    if (fallen := self._fallen()) is not None:
+                        self.display.warn(fallen)
+                    if record.position.epoch % run.save_every == 0 or stop.asked or self._stopped():
+                        self.save()
+                    if self._stopped():
+                        break
+                if stop.asked:
+                    if not record.epoch_ended:
+                        assert_finite(record, self.roles)
+                        self.save()
+                    self.display.note(f"stopped by {stop.name} after {self.position.step} batches; the same command goes on from there: {self.folder}")
+                    return stop.exit_code
+        if last is not None and checkpoint_step(self.folder) != self.position.step:
+            assert_finite(last, self.roles)
+            self.save()
+        return None
+
+    def save(self) -> None:
+        headers = {name: self._header(name) for name in self.roles}
+        checkpoint.save(self.folder / "checkpoints", self.roles, headers, self.position, self.run.objective)
+        checkpoint.prune(self.folder / "checkpoints", self.run.keep)
+
+    def _header(self, role: str) -> dict[str, Any]:
+        """What a model's file says of it: enough to rebuild it and to repeat its evaluation."""
+        kwargs = self.recipe.spec.kwargs
+        return {
+            "format": checkpoint.FORMAT,
+            "role": role,
+            "backbone": kwargs["roles"][role].kwargs["backbone"].to_json(),
+            "num_classes": self.data.num_classes,
+            "classes": list(self.data.classes),
+            "shape": list(self.data.shape),
+            "data": kwargs["data"].to_json(),
+            "evaluation": [probe.to_json() for probe in kwargs["evaluation"]],
+            "objective": repr(kwargs["objective"]),
+            "seed": self.run.seed,
+            "epoch": self.position.epoch,
+            "step": self.position.step,
+            "versions": checkpoint.versions(),
+        }
+
+    def _epoch(self, record: Record, speed: float) -> dict[str, Any]:
+        entry: dict[str, Any] = {
+            "epoch": record.position.epoch, "step": record.position.step, "images_per_second": round(speed, 1),
+            "lr": record.lr, "loss": record.losses,
+        }  # fmt: skip
+        last = record.position.epoch == self.run.epochs
+        if self.run.monitor and (record.position.epoch % self.run.monitor_every == 0 or last):
+            entry["monitor"] = numbers(examine(self.run.monitor, self.roles, self.data))
+        self.metrics.append(entry)
+        return entry
+
+    def _looks(self) -> list[float]:
+        """The headline model's accuracy under attack, as monitored so far."""
+        found = (e.get("monitor", {}).get(f"{self.headline}.pgd", {}).get("worst_run") for e in self.metrics.entries)
+        return [value for value in found if value is not None]
+
+    def _fallen(self) -> str | None:
+        looks, limit = self._looks(), self.run.stop_on_drop if self.run.stop_on_drop is not None else 0.15
+        if len(looks) > 1 and self.metrics.entries[-1].get("monitor") and looks[-2] - looks[-1] > limit:
+            return (
+                f"accuracy under attack fell from {100 * looks[-2]:.1f} to {100 * looks[-1]:.1f} % in one look: "
+                "catastrophic overfitting, if the training loss fell at the same time"
+            )
+        return None
+
+    def _stopped(self) -> bool:
+        return self.run.stop_on_drop is not None and self._fallen() is not None
+
+    def examine(self, command: str) -> dict[str, Any]:
+        """The evaluation, each probe's result in a file of its own, and the summary."""
+        data = self.data
+        self.display.note("evaluation ...")
+        results = examine(self.run.evaluation, self.roles, data, tell=self.display.probing)
+        where = self.folder / "probes"
+        where.mkdir(exist_ok=True)
+        specs = {probe.spec.name: probe.spec for probe in self.run.evaluation}
+        tested = fingerprint(data.test)
+        for name, result in results.items():
+            spec = specs[name.rpartition(".")[2]]
+            about = {
+                "probe": spec.to_json(), "data": self.recipe.spec.kwargs["data"].to_json(), "data_fingerprint": tested,
+                "step": self.position.step, "command": command, "versions": checkpoint.versions(), "numbers": result.numbers,
+            }  # fmt: skip
+            _write(where / f"{name}.json", about)
+            save_file({k: v.contiguous() for k, v in result.examples.items()}, where / f"{name}.safetensors")
+        return {
+            "recipe": self.recipe.source, "command": command, "data": data.name, "data_fingerprint": tested, "test_images": data.sizes["test"],
+            "seed": self.run.seed, "epochs": self.position.epoch, "steps": self.position.step, "stopped_early": self._stopped(),
+            "evaluation": [p.spec.to_json() for p in self.run.evaluation], "results": numbers(results), "versions": checkpoint.versions(),
+        }  # fmt: skip
+
+
+def checkpoint_step(folder: Path) -> int | None:
+    """The step of the newest checkpoint in a run's folder."""
+    found, _ = checkpoint.newest(folder / "checkpoints")
+    return None if found is None else int(found.name.removeprefix("step-"))
+
+
+def examine(probes: list[Any], roles: Mapping[str, Role], data: Data, tell: Any = lambda name: None) -> dict[str, Result]:
+    """Run probes on roles, in fp32 whatever they train in: the one place where training and `actkit probe` measure."""
+    models: dict[str, Model] = {name: role if role.precision == "fp32" else Role(name, role.model, trained=role.trained) for name, role in roles.items()}
+    return measure(probes, models, data, tell)
+
+
+def numbers(results: Mapping[str, Result]) -> dict[str, dict[str, float]]:
+    return {name: dict(result.numbers) for name, result in results.items()}
+
+
+class _Metrics:
+    """`metrics.jsonl`: one line an epoch. Epochs beyond the checkpoint that a run resumes from, and a torn last line, are dropped."""
+
+    def __init__(self, path: Path, finished_epochs: int) -> None:
+        self.path = path
+        self.entries: list[dict[str, Any]] = []
+        if path.is_file():
+            for line in path.read_text(encoding="utf-8").splitlines():
+                with contextlib.suppress(ValueError):
+                    self.entries.append(json.loads(line))
+            self.entries = [e for e in self.entries if e["epoch"] <= finished_epochs]
+            path.write_text("".join(json.dumps(e) + "\n" for e in self.entries), encoding="utf-8")
+
+    def append(self, entry: dict[str, Any]) -> None:
+        self.entries.append(entry)
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(entry) + "\n")
+
+
+# -- signals -----------------------------------------------------------------------------------------------------------
+
+
+class _Stop:
+    """Whether a signal asked for a stop at the next batch boundary."""
+
+    asked = False
+    name = ""
+    exit_code = OK
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[_Stop]:
+    """The first signal asks for a stop between batches, a second one of Ctrl-C ends at once."""
+    stop = _Stop()
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if stop.asked and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        stop.asked, stop.name = True, signal.Signals(number).name
+        stop.exit_code = INTERRUPTED if number == signal.SIGINT else RESUMABLE
+
+    with _handlers(handle):
+        yield stop
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """While examining, nothing needs saving: SIGTERM ends the process with the code that says 'start me again'."""
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(RESUMABLE)
+
+    with _handlers(handle):
+        yield
+
+
+@contextlib.contextmanager
+def _handlers(handle: Any) -> Iterator[None]:
+    try:
+        before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
+    except ValueError:  # not the main thread: a notebook's or a test's own business
+        yield
+        return
+    try:
+        yield
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)
+
+
+def pick_device(name: str) -> torch.device:
+    """'auto' is the first GPU, else the CPU. Raises `InputError` for a device that is not there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise InputError(f"--device {name} cannot be used: {str(error).splitlines()[0]}", help="auto, cpu or cuda:N") from error
+    return device
+
+
+
+def probe_checkpoint(files: list[Path], settings: tuple[str, ...], device: torch.device, display: Display) -> list[dict[str, Any]]:
+    """Rebuild models from their files alone and repeat the evaluation that they name; `settings` change it or its data."""
+    _deterministic(device, "fp32")
+    loaded = [checkpoint.load_role(path, device=device) for path in files]
+    first = loaded[0][1]
+    stored = config.override_spec({key: Spec.from_json(first[key]) for key in ("data", "evaluation")}, settings)
+    data: Data = stored["data"].build()()
+    for path, (_, about) in zip(files, loaded, strict=True):
+        if about["num_classes"] != data.num_classes or about["shape"][0] != data.shape[0]:
+            raise InputError(
+                f"the model is for {about['num_classes']} classes and {about['shape'][0]} channels, {data.name} has {data.num_classes} and {data.shape[0]}",
+                where=str(path),
+            )
+    roles = {role.name: role for role, _ in loaded}
+    results = examine([spec.build() for spec in stored["evaluation"]], roles, data, tell=display.probing)
+    return [
+        {
+            "files": [str(path) for path in files], "data": data.name, "data_fingerprint": fingerprint(data.test), "test_images": data.sizes["test"],
+            "seed": first["seed"], "epochs": first["epoch"], "steps": first["step"], "evaluation": [s.to_json() for s in stored["evaluation"]],
+            "results": numbers(results), "versions": checkpoint.versions(),
+        }  # fmt: skip
+    ]
