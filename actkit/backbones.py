@@ -38,8 +38,10 @@ def resnet18(num_classes: int, *, in_chans: int = 3) -> nn.Module:
 def resnet(num_classes: int, *, in_chans: int = 3, width: int = 16, layers: list[int] | None = None) -> nn.Module:
     """A narrow ResNet for small images from the same parts: `layers` blocks a stage, `width` channels, doubled at each stage."""
     layers = layers or [1, 1, 1]
-    if not 1 <= len(layers) <= 4 or min(layers) < 1 or width < 1:
-        raise InputError(f"resnet needs 1 to 4 stages of at least 1 block and a positive width, got {layers} and {width}")
+    if not 1 <= len(layers) <= 4 or min(layers) < 1 or sum(layers) < 2 or width < 1:
+        raise InputError(
+            f"resnet needs 1 to 4 stages of at least 1 block, at least 2 blocks in all, and a positive width, got {layers} and {width}"
+        )
     return _resnet(num_classes, in_chans, tuple(layers), tuple(width * 2**i for i in range(len(layers))))
 
 
@@ -54,7 +56,9 @@ def timm(
         close = library.list_models(f"*{model[:6]}*")[:5]
         raise InputError(f"timm has no model {model!r}", help=f"did you mean {' or '.join(close)}?" if close else None)
     try:
-        return library.create_model(model, pretrained=pretrained, num_classes=num_classes, in_chans=in_chans, **options or {})
+        return library.create_model(
+            model, pretrained=pretrained, num_classes=num_classes, in_chans=in_chans, **options or {}
+        )
     except TypeError as error:
         raise InputError(f"timm's {model} does not take these options: {error}") from error
 

@@ -1,10 +1,10 @@
 """Checkpoints: a directory of safetensors and JSON, whole or absent. No pickle, in or out.
 
-    step-00001200/
-      robust.safetensors    weights; its header alone rebuilds the model, its data set and its evaluation
-      state.safetensors     optimizers' and the objective's tensors
-      state.json            everything else that training needs to go on
-      manifest.json         size and SHA-256 of each file, written last
+step-00001200/
+  robust.safetensors    weights; its header alone rebuilds the model, its data set and its evaluation
+  state.safetensors     optimizers' and the objective's tensors
+  state.json            everything else that training needs to go on
+  manifest.json         size and SHA-256 of each file, written last
 """
 
 from __future__ import annotations
@@ -36,14 +36,23 @@ _HEADER_LIMIT = 1 << 20  # bytes of JSON; a real one has a few thousand
 
 
 def versions() -> dict[str, str]:
-    return {"actkit": __version__, "torch": torch.__version__, "python": platform.python_version(), "machine": platform.machine()}
+    return {
+        "actkit": __version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+    }
 
 
 # -- writing -----------------------------------------------------------------------------------------------------------
 
 
 def save(
-    folder: Path, roles: Mapping[str, Role], headers: Mapping[str, dict[str, Any]], position: Position, objective: BoundObjective
+    folder: Path,
+    roles: Mapping[str, Role],
+    headers: Mapping[str, dict[str, Any]],
+    position: Position,
+    objective: BoundObjective,
 ) -> Path:
     """Write `folder/step-N`. At every moment the folder holds only whole checkpoints: a temporary one is renamed at the end."""
     final = folder / f"step-{position.step:08d}"
@@ -53,8 +62,9 @@ def save(
     temporary.mkdir()
     try:
         for name, role in roles.items():
-            weights = {k: v.detach().cpu().contiguous() for k, v in role.model.state_dict().items()}
-            _save_tensors(weights, temporary / f"{name}.safetensors", {"actkit": json.dumps(headers[name])})
+            save_tensors(
+                role.model.state_dict(), temporary / f"{name}.safetensors", {"actkit": json.dumps(headers[name])}
+            )
         tensors: dict[str, Tensor] = {}
         state = _pack(
             {
@@ -71,17 +81,24 @@ def save(
             tensors,
             "state",
         )
-        _save_tensors(tensors, temporary / "state.safetensors", {})
+        save_tensors(tensors, temporary / "state.safetensors")
         _write_json(temporary / "state.json", state)
         files = {p.name: {"size": p.stat().st_size, "sha256": _sha256(p)} for p in sorted(temporary.iterdir())}
-        _write_json(temporary / "manifest.json", {"format": FORMAT, "step": position.step, "files": files, "versions": versions()})
+        _write_json(
+            temporary / "manifest.json",
+            {"format": FORMAT, "step": position.step, "files": files, "versions": versions()},
+        )
         _fsync(temporary)
         if final.exists():  # the same step again, after a resume: it holds the same
             shutil.rmtree(final)
         temporary.rename(final)
         _fsync(folder)
     except OSError as error:
-        raise ActkitError(f"the checkpoint could not be written: {error}", where=str(final), help="earlier checkpoints are as they were") from error
+        raise ActkitError(
+            f"the checkpoint could not be written: {error}",
+            where=str(final),
+            help="earlier checkpoints are as they were",
+        ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return final
@@ -91,11 +108,16 @@ def _room(folder: Path, roles: Mapping[str, Role]) -> None:
     need = 2 * sum(t.numel() * t.element_size() for r in roles.values() for t in r.model.state_dict().values())
     free = shutil.disk_usage(folder).free
     if free < need:
-        raise ActkitError(f"a checkpoint needs about {need:,} bytes, {free:,} are free", where=str(folder), help="make room, or choose another --out")
+        raise ActkitError(
+            f"a checkpoint needs about {need:,} bytes, {free:,} are free",
+            where=str(folder),
+            help="make room, or choose another --out",
+        )
 
 
-def _save_tensors(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
-    save_file(tensors, path, metadata=metadata)
+def save_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
+    """Write a safetensors file, durably and readable by whom the umask allows."""
+    save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, path, metadata=metadata or {})
     os.chmod(path, 0o666 & ~_umask())  # safetensors writes 0600
     _fsync(path)
 
@@ -160,7 +182,7 @@ def problem(checkpoint: Path) -> str | None:
 
 def newest(folder: Path) -> tuple[Path | None, list[str]]:
     """The newest whole checkpoint of a run's `checkpoints` folder, and a warning for each broken one passed over."""
-    warnings = []
+    warnings: list[str] = []
     for checkpoint in _newest_first(folder):
         wrong = problem(checkpoint)
         if wrong is None:
@@ -193,10 +215,14 @@ def load_weights(role: Role, where: Path) -> None:
     own = role.model.state_dict()
     if unfit := [k for k in own if k in weights and own[k].shape != weights[k].shape]:
         k = unfit[0]
-        raise InputError(f"{k} has shape {tuple(weights[k].shape)}, the model needs {tuple(own[k].shape)}", where=str(where))
+        raise InputError(
+            f"{k} has shape {tuple(weights[k].shape)}, the model needs {tuple(own[k].shape)}", where=str(where)
+        )
     if own.keys() != weights.keys():
         differ = sorted(own.keys() ^ weights.keys())
-        raise InputError(f"the weights are of another network: {len(differ)} names differ, such as {differ[0]!r}", where=str(where))
+        raise InputError(
+            f"the weights are of another network: {len(differ)} names differ, such as {differ[0]!r}", where=str(where)
+        )
     role.model.load_state_dict(weights)
 
 
@@ -206,15 +232,25 @@ def _read(path: Path, *, tensors: bool = True) -> tuple[dict[str, Tensor], dict[
         with safe_open(path, framework="pt") as file:
             text = (file.metadata() or {}).get("actkit", "null")
             if len(text) > _HEADER_LIMIT:
-                raise InputError(f"its header has {len(text):,} characters", where=str(path), help="that is no checkpoint of actkit's")
+                raise InputError(
+                    f"its header has {len(text):,} characters",
+                    where=str(path),
+                    help="that is no checkpoint of actkit's",
+                )
             return ({k: file.get_tensor(k) for k in file.keys()} if tensors else {}), json.loads(text)  # noqa: SIM118
     except FileNotFoundError as error:
-        raise InputError("there is no such checkpoint", where=str(path), help="give a run, a checkpoint directory or one .safetensors file") from error
+        raise InputError(
+            "there is no such checkpoint",
+            where=str(path),
+            help="give a run, a checkpoint directory or one .safetensors file",
+        ) from error
     except (SafetensorError, OSError, ValueError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(
-            f"the checkpoint cannot be read: {error}", where=str(path), help="it is cut short, altered or no safetensors file; use an earlier one"
+            f"the checkpoint cannot be read: {error}",
+            where=str(path),
+            help="it is cut short, altered or no safetensors file; use an earlier one",
         ) from error
 
 
@@ -223,7 +259,11 @@ def find(path: Path) -> list[Path]:
     if path.is_file():
         return [path]
     if not path.exists():
-        raise InputError("there is no such checkpoint", where=str(path), help="give a run, a checkpoint directory or one .safetensors file")
+        raise InputError(
+            "there is no such checkpoint",
+            where=str(path),
+            help="give a run, a checkpoint directory or one .safetensors file",
+        )
     checkpoint: Path | None = path
     if (path / "checkpoints").is_dir():
         checkpoint, warnings = newest(path / "checkpoints")
@@ -233,7 +273,9 @@ def find(path: Path) -> list[Path]:
     if not (checkpoint / "manifest.json").is_file():
         raise InputError("this is neither a run nor a checkpoint: it has no manifest.json", where=str(path))
     if wrong := problem(checkpoint):
-        raise InputError(f"the checkpoint is damaged: {wrong}", where=str(checkpoint), help="use an earlier one of the same run")
+        raise InputError(
+            f"the checkpoint is damaged: {wrong}", where=str(checkpoint), help="use an earlier one of the same run"
+        )
     return [p for p in sorted(checkpoint.glob("*.safetensors")) if p.name != "state.safetensors"]
 
 
@@ -241,14 +283,20 @@ def header(path: Path) -> dict[str, Any]:
     """What a model file says of itself. Raises `InputError` when it is not one of actkit's."""
     found = _read(path, tensors=False)[1]
     if not isinstance(found, dict) or "backbone" not in found:
-        raise InputError("this safetensors file holds no description of its model", where=str(path), help="it was not written by actkit")
+        raise InputError(
+            "this safetensors file holds no description of its model",
+            where=str(path),
+            help="it was not written by actkit",
+        )
     return found
 
 
 def load_role(path: Path, *, device: torch.device | str = "cpu") -> tuple[Role, dict[str, Any]]:
     """A model from its file alone, to be examined: in eval mode, fp32, without an optimizer. Gives its header too."""
     about = header(path)
-    model = initialise(Spec.from_json(about["backbone"]).build(), num_classes=about["num_classes"], in_chans=about["shape"][0], seed=0)
+    model = initialise(
+        Spec.from_json(about["backbone"]).build(), num_classes=about["num_classes"], in_chans=about["shape"][0], seed=0
+    )
     role = Role(about["role"], model.to(device))
     load_weights(role, path)
     return role, about
@@ -260,7 +308,7 @@ def load_role(path: Path, *, device: torch.device | str = "cpu") -> tuple[Role, 
 def _pack(value: Any, tensors: dict[str, Tensor], path: str) -> Any:
     """As JSON, tensors moved aside under their path."""
     if isinstance(value, Tensor):
-        tensors[path] = value.detach().cpu().contiguous()
+        tensors[path] = value
         return {"$tensor": path}
     if isinstance(value, dict):
         return {"$dict": [[k, _pack(v, tensors, f"{path}/{k}")] for k, v in value.items()]}
@@ -268,7 +316,10 @@ def _pack(value: Any, tensors: dict[str, Tensor], path: str) -> Any:
         return {f"${type(value).__name__}": [_pack(v, tensors, f"{path}/{i}") for i, v in enumerate(value)]}
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
-    raise ActkitError(f"{path} is a {type(value).__name__}, which a checkpoint cannot hold", help="keep tensors, numbers, texts, lists and dicts in state_dict()")
+    raise ActkitError(
+        f"{path} is a {type(value).__name__}, which a checkpoint cannot hold",
+        help="keep tensors, numbers, texts, lists and dicts in state_dict()",
+    )
 
 
 def _unpack(value: Any, tensors: dict[str, Tensor]) -> Any:
@@ -297,7 +348,11 @@ def locked(folder: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             file.seek(0)
-            raise InputError(f"another run is using this folder ({file.read().strip()})", where=str(folder), help="choose another --out") from error
+            raise InputError(
+                f"another run is using this folder ({file.read().strip()})",
+                where=str(folder),
+                help="choose another --out",
+            ) from error
         file.truncate(0)
         file.write(f"process {os.getpid()} on {platform.node()}")
         file.flush()

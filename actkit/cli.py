@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,11 +21,9 @@ if TYPE_CHECKING:
 class Commands(click.Group):
     """Errors that actkit explains become one clear line and an exit code; any other keeps its traceback."""
 
-    def main(self, *args: Any, **kwargs: Any) -> Any:
-        if not kwargs.get("standalone_mode", True):
-            return super().main(*args, **kwargs)
+    def main(self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any) -> Any:  # type: ignore[override]
         try:
-            code = super().main(*args, standalone_mode=False, **kwargs)
+            code = super().main(args, prog_name, standalone_mode=False, **extra)
         except click.exceptions.Abort:
             code = errors.INTERRUPTED
         except click.ClickException as error:
@@ -63,7 +61,9 @@ def common(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in (
         click.option("--trust", is_flag=True, help="Allow the recipe to import any module."),
         click.option("--plugins", multiple=True, metavar="DIR", help="Load the plugins in this folder (repeatable)."),
-        click.option("-s", "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Override a binding (repeatable)."),
+        click.option(
+            "-s", "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Override a binding (repeatable)."
+        ),
     ):
         command = option(command)
     return command
@@ -106,7 +106,15 @@ def _load(file: str, settings: tuple[str, ...], plugins: tuple[str, ...], trust:
 @click.option("--dry-run", is_flag=True, help="Print the plan with its counted cost; read no data, train nothing.")
 @json_option
 def run(
-    file: str, settings: tuple[str, ...], plugins: tuple[str, ...], trust: bool, seed: int | None, out: str | None, device: str, dry_run: bool, as_json: bool
+    file: str,
+    settings: tuple[str, ...],
+    plugins: tuple[str, ...],
+    trust: bool,
+    seed: int | None,
+    out: str | None,
+    device: str,
+    dry_run: bool,
+    as_json: bool,
 ) -> int:
     """Train what the recipe FILE says and examine it. The same command again goes on, or says that it is done."""
     if seed is not None:
@@ -122,7 +130,16 @@ def run(
 
         made = plan(recipe, folder=folder_of(recipe, out), device=where)
         if as_json:
-            click.echo(json.dumps({"config": recipe.spec.to_json(), "units": made.units, "batches": made.batches, "seconds_a_step": made.seconds}))
+            click.echo(
+                json.dumps(
+                    {
+                        "config": recipe.spec.to_json(),
+                        "units": made.units,
+                        "batches": made.batches,
+                        "seconds_a_step": made.seconds,
+                    }
+                )
+            )
         else:
             click.echo("\n".join(lines(made)))
         return errors.OK
@@ -144,12 +161,28 @@ def run(
 
 
 @main.command()
-@click.option("--ckpt", "ckpts", multiple=True, required=True, metavar="PATH", help="A run, a checkpoint directory or one .safetensors file (repeatable).")
-@click.option("-s", "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change a setting of the stored data set or evaluation.")
+@click.option(
+    "--ckpt",
+    "ckpts",
+    multiple=True,
+    required=True,
+    metavar="PATH",
+    help="A run, a checkpoint directory or one .safetensors file (repeatable).",
+)
+@click.option(
+    "-s",
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Change a setting of the stored data set or evaluation.",
+)
 @click.option("--plugins", multiple=True, metavar="DIR", help="Load the plugins in this folder (repeatable).")
 @device_option
 @json_option
-def probe(ckpts: tuple[str, ...], settings: tuple[str, ...], plugins: tuple[str, ...], device: str, as_json: bool) -> None:
+def probe(
+    ckpts: tuple[str, ...], settings: tuple[str, ...], plugins: tuple[str, ...], device: str, as_json: bool
+) -> None:
     """Examine trained models: rebuild them from their files alone and repeat the evaluation that they were saved with."""
     from actkit import checkpoint, registry
     from actkit.report import Display, print_table
@@ -160,7 +193,9 @@ def probe(ckpts: tuple[str, ...], settings: tuple[str, ...], plugins: tuple[str,
         registry.load_folder(Path(folder))
     stdout, stderr = _consoles()
     where, display = pick_device(device), Display(stderr, quiet=as_json)
-    found = [summary for path in ckpts for summary in probe_checkpoint(checkpoint.find(Path(path)), settings, where, display)]
+    found = [
+        summary for path in ckpts for summary in probe_checkpoint(checkpoint.find(Path(path)), settings, where, display)
+    ]
     if as_json:
         click.echo(json.dumps(found))
         return
@@ -181,7 +216,9 @@ def list_(kind: str | None, name: str | None, plugins: tuple[str, ...], as_json:
 
     if kind == "recipes":
         recipes = [{"recipe": r, "about": config.about(r)} for r in config.packaged()]
-        click.echo(json.dumps(recipes) if as_json else _aligned([list(r.values()) for r in recipes], ["RECIPE", "ABOUT"]))
+        click.echo(
+            json.dumps(recipes) if as_json else _aligned([list(r.values()) for r in recipes], ["RECIPE", "ABOUT"])
+        )
         return
     kinds = [*filter(None, registry.KINDS), "recipes"]
     if kind is not None and kind not in kinds:
@@ -213,10 +250,20 @@ def _detail(entry: Any) -> str:
     from actkit import registry
     from actkit.spec import shown
 
-    lines = [f"{entry.selector}  (from {entry.origin}, {entry.location})", "", inspect.getdoc(entry.target) or "", "", "parameters"]
+    lines = [
+        f"{entry.selector}  (from {entry.origin}, {entry.location})",
+        "",
+        inspect.getdoc(entry.target) or "",
+        "",
+        "parameters",
+    ]
     empty = inspect.Parameter.empty
     rows = [
-        [f"  {p.name}", "" if p.annotation is empty else shown(p.annotation), "required" if p.required else f"default {p.default!r}"]
+        [
+            f"  {p.name}",
+            "" if p.annotation is empty else shown(p.annotation),
+            "required" if p.required else f"default {p.default!r}",
+        ]
         for p in entry.parameters.values()
     ]
     lines.append(_aligned(rows) if rows else "  none")
@@ -234,7 +281,9 @@ def _detail(entry: Any) -> str:
 def _aligned(rows: list[list[str]], titles: list[str] | None = None) -> str:
     table = [titles, *rows] if titles else rows
     widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table)
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table
+    )
 
 
 @main.group("config")
@@ -247,7 +296,9 @@ def config_() -> None:
 @common
 @click.option("--origin", is_flag=True, help="Say where each line comes from.")
 @json_option
-def config_show(file: str, settings: tuple[str, ...], plugins: tuple[str, ...], trust: bool, origin: bool, as_json: bool) -> None:
+def config_show(
+    file: str, settings: tuple[str, ...], plugins: tuple[str, ...], trust: bool, origin: bool, as_json: bool
+) -> None:
     """Print the whole recipe, includes and overrides resolved, as one gin file."""
     recipe = _load(file, settings, plugins, trust)
     if as_json:
@@ -279,7 +330,9 @@ def config_check(files: tuple[str, ...], settings: tuple[str, ...], plugins: tup
 @click.argument("b")
 @common
 @json_option
-def config_diff(a: str, b: str, settings: tuple[str, ...], plugins: tuple[str, ...], trust: bool, as_json: bool) -> None:
+def config_diff(
+    a: str, b: str, settings: tuple[str, ...], plugins: tuple[str, ...], trust: bool, as_json: bool
+) -> None:
     """Print the settings in which recipes A and B differ, defaults included. A and B may also be runs."""
     from actkit import config
     from actkit.spec import Spec

@@ -19,11 +19,10 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from gin import config_parser
-
 from actkit import registry
 from actkit.errors import InputError, InputErrors, nearest
 from actkit.spec import Spec
+from gin import config_parser
 
 ROOT, ROLE = "run", "role"
 ATTACK_SCOPES = ("train", "eval")  # so that a training setting can never leak into an evaluation
@@ -75,7 +74,9 @@ class Binding:
 
     @property
     def key(self) -> str:
-        return f"{self.scope + '/' if self.scope else ''}{self.selector}{'.' + self.parameter if self.parameter else ''}"
+        return (
+            f"{self.scope + '/' if self.scope else ''}{self.selector}{'.' + self.parameter if self.parameter else ''}"
+        )
 
 
 @dataclass
@@ -156,13 +157,34 @@ class _Reader:
                     )  # fmt: skip
                 else:
                     same = included.parent == path.parent
-                    self.read(included, str(Path(shown).parent / statement.filename) if same else str(included), (*including, path))
+                    self.read(
+                        included,
+                        str(Path(shown).parent / statement.filename) if same else str(included),
+                        (*including, path),
+                    )
             elif isinstance(statement, config_parser.ImportStatement):
                 self.imports.append((statement.module, place))
             elif isinstance(statement, config_parser.BindingStatement):
-                self._bind(statement.scope, statement.selector, statement.arg_name, statement.value, place, stated=not including)
+                self._bind(
+                    statement.scope,
+                    statement.selector,
+                    statement.arg_name,
+                    statement.value,
+                    place,
+                    stated=not including,
+                )
 
-    def _bind(self, scope: str, selector: str, parameter: str, value: Any, place: Place, *, stated: bool, override: bool = False) -> None:
+    def _bind(
+        self,
+        scope: str,
+        selector: str,
+        parameter: str,
+        value: Any,
+        place: Place,
+        *,
+        stated: bool,
+        override: bool = False,
+    ) -> None:
         self.bindings.append(Binding(scope, selector, parameter, value, place, stated, override))
 
     def _statements(self, text: str, shown: str) -> Iterator[Any]:
@@ -184,9 +206,14 @@ class _Reader:
         if not parsed:
             parsed = list(self._quietly(f"{key} = {_literal(value)}"))
         if len(parsed) != 1 or not isinstance(parsed[0], config_parser.BindingStatement):
-            raise InputError(f"--set cannot read {setting!r}", help="KEY is like run.epochs or natural/role.backbone; VALUE a number, word or list")
+            raise InputError(
+                f"--set cannot read {setting!r}",
+                help="KEY is like run.epochs or natural/role.backbone; VALUE a number, word or list",
+            )
         statement = parsed[0]
-        self._bind(statement.scope, statement.selector, statement.arg_name, statement.value, place, stated=True, override=True)
+        self._bind(
+            statement.scope, statement.selector, statement.arg_name, statement.value, place, stated=True, override=True
+        )
 
     def _quietly(self, text: str) -> Iterator[Any]:
         try:
@@ -205,14 +232,19 @@ def _syntax(error: Exception, text: str, shown: str) -> InputError:
     if isinstance(error, tokenize.TokenError):
         message, line = str(error.args[0]), error.args[1][0]
         reason = "a bracket or a quote is not closed" if "EOF" in message or "unterminated" in message else message
-        return InputError(f"syntax error: {reason}", where=str(Place(shown, line, lines[line - 1] if line <= len(lines) else "")))
+        return InputError(
+            f"syntax error: {reason}", where=str(Place(shown, line, lines[line - 1] if line <= len(lines) else ""))
+        )
     assert isinstance(error, SyntaxError)
     line = error.lineno or 0
     written = lines[line - 1] if 0 < line <= len(lines) else (error.text or "")
     right = written.partition("=")[2].split("#")[0].strip()
     reason, help = (error.msg or "").split("\n")[0], None
     if re.fullmatch(r"-?[\d.]+\s*/\s*[\d.]+", right):
-        reason, help = "unexpected text after the value", f"gin has no arithmetic; write the number, or the fraction in quotes: '{right}'"
+        reason, help = (
+            "unexpected text after the value",
+            f"gin has no arithmetic; write the number, or the fraction in quotes: '{right}'",
+        )
     elif re.fullmatch(r"-?[\d.]+\s*[*+-].*", right):
         reason, help = "unexpected text after the value", "gin has no arithmetic; write the number"
     elif "malformed node" in reason:
@@ -221,7 +253,9 @@ def _syntax(error: Exception, text: str, shown: str) -> InputError:
         else:
             help = f"write text in quotes: '{right}'"
         reason = f"cannot read the value {right!r}"
-    elif "unterminated string" in reason:
+    elif "unterminated string" in reason or (
+        "Unable to parse" in reason and (right.count("'") % 2 or right.count('"') % 2)
+    ):
         reason = "a quote is not closed"
     elif "expected ':' or '='" in reason:
         help = "a line is  name.parameter = value,  include '...'  or  import ..."
@@ -240,7 +274,7 @@ class _Resolver:
         self.used: set[tuple[str, str, str]] = set()
         self.macros: dict[str, Binding] = {}
         self.table: dict[tuple[str, str, str], Binding] = {}
-        self.ignored: list[Binding] = []
+        self.referred: set[str] = set()  # scopes that references name, also those overridden later
         self._open: list[str] = []
         for binding in bindings:
             self._enter(binding)
@@ -249,9 +283,14 @@ class _Resolver:
         self.problems.append(InputError(message, where=str(place) if place else None, help=help))
 
     def _enter(self, binding: Binding) -> None:
+        self.referred |= _scopes_in(binding.value)
         if not binding.parameter:
             if binding.scope:
-                self.problem(f"a macro has no scope: {binding.scope}/{binding.selector}", binding.place, "macros are the same in every scope")
+                self.problem(
+                    f"a macro has no scope: {binding.scope}/{binding.selector}",
+                    binding.place,
+                    "macros are the same in every scope",
+                )
             self.macros[binding.selector] = binding
             return
         if "/" in binding.scope:
@@ -264,15 +303,27 @@ class _Resolver:
             return
         if binding.parameter not in entry.parameters:
             self.problem(
-                f"{entry.selector!r} has no parameter {binding.parameter!r}", binding.place, nearest(binding.parameter, entry.parameters)
+                f"{entry.selector!r} has no parameter {binding.parameter!r}",
+                binding.place,
+                nearest(binding.parameter, entry.parameters),
             )
             return
         if entry.kind == "attack" and binding.scope not in ATTACK_SCOPES:
             wanted = " or ".join(f"{scope}/{entry.selector}.{binding.parameter}" for scope in ATTACK_SCOPES)
-            self.problem(f"an attack's settings stand in the scope train or eval, not {binding.scope or 'unscoped'}", binding.place, f"write {wanted}")
+            self.problem(
+                f"an attack's settings stand in the scope train or eval, not {binding.scope or 'unscoped'}",
+                binding.place,
+                f"write {wanted}",
+            )
             return
         complete = Binding(
-            binding.scope, entry.selector, binding.parameter, binding.value, binding.place, binding.stated, binding.override
+            binding.scope,
+            entry.selector,
+            binding.parameter,
+            binding.value,
+            binding.place,
+            binding.stated,
+            binding.override,
         )
         self.table[complete.scope, complete.selector, complete.parameter] = complete
 
@@ -290,7 +341,11 @@ class _Resolver:
             self.problem(error.message, place, error.help)
             return None
         if entry.kind == "attack" and scope not in ATTACK_SCOPES:
-            self.problem(f"{entry.selector} is used outside the scopes train and eval", place, f"write @train/{selector}() or @eval/{selector}()")
+            self.problem(
+                f"{entry.selector} is used outside the scopes train and eval",
+                place,
+                f"write @train/{selector}() or @eval/{selector}()",
+            )
             return None
         if (selector, scope) in self._open_pairs():
             self.problem(f"{selector} contains itself", place)
@@ -310,12 +365,12 @@ class _Resolver:
                 places[name] = binding.place
         self._open.pop()
         spec = Spec(entry.kind, entry.name, dict(sorted(kwargs.items())))
-        for parameter, error in spec.problems():
+        for parameter, wrong in spec.problems():
             missing = parameter is None
-            if missing and any(f"{name!r}" in error.message for name, at in places.items() if name and at is None):
+            if missing and any(f"{name!r}" in wrong.message for name, at in places.items() if name and at is None):
                 continue
             if not (missing and selector == ROLE):
-                self.problem(error.message, places.get(parameter), error.help)
+                self.problem(wrong.message, places.get(parameter), wrong.help)
         return spec
 
     def _open_pairs(self) -> set[tuple[str, str]]:
@@ -347,7 +402,11 @@ class _Resolver:
             self.problem("a value must be given here", place, "bind it in the recipe or with -s")
             return None
         if macro.name not in self.macros:
-            self.problem(f"there is no macro %{macro.name}", place, nearest(macro.name, self.macros) or f"define it: {macro.name} = ...")
+            self.problem(
+                f"there is no macro %{macro.name}",
+                place,
+                nearest(macro.name, self.macros) or f"define it: {macro.name} = ...",
+            )
             return None
         binding = self.macros[macro.name]
         self.used.add(("", macro.name, ""))
@@ -380,7 +439,10 @@ def load(
     path = locate(file)
     if path is None:
         near = [str(p) for p in (Path(file).parent.glob("*.gin") if Path(file).parent.is_dir() else [])] + packaged()
-        raise InputError(f"config file not found: {file}", help=nearest(file, near, listing=False) or "`actkit list recipes` shows the packaged ones")
+        raise InputError(
+            f"config file not found: {file}",
+            help=nearest(file, near, listing=False) or "`actkit list recipes` shows the packaged ones",
+        )
     reader = _Reader()
     reader.read(path.resolve(), file)
     for setting in overrides:
@@ -390,7 +452,7 @@ def load(
     resolver.problems[:0] = reader.problems
     if reader.problems:  # what follows would be guesses about half a recipe
         raise _all(resolver.problems)
-    spec = _root(resolver)
+    spec = _root(resolver, Place(file))
     warnings = _unused(resolver) if spec else []
     if resolver.problems or spec is None:
         raise _all(resolver.problems)
@@ -403,18 +465,18 @@ def _all(problems: list[InputError]) -> InputError:
     return unique[0] if len(unique) == 1 else InputErrors(unique)
 
 
-def _root(resolver: _Resolver) -> Spec | None:
+def _root(resolver: _Resolver, place: Place) -> Spec | None:
     """`run`, and under it one `role` for each role of its objective, in the scope of that name."""
-    spec = resolver.spec(ROOT, "", None)
+    spec = resolver.spec(ROOT, "", place)
     if spec is None or "objective" not in spec.kwargs or not isinstance(spec.kwargs["objective"], Spec):
         return None
     try:
         names = spec.kwargs["objective"].build().roles
     except InputError as error:
         if not resolver.problems:
-            resolver.problem(error.message, None, error.help)
+            resolver.problem(error.message, place, error.help)
         return None
-    known = {*names, *ATTACK_SCOPES, *_referred(resolver)}
+    known = {*names, *ATTACK_SCOPES, *resolver.referred}
     for scope in dict.fromkeys(b.scope for b in resolver.table.values()):
         if scope and scope not in known:
             first = next(b for b in resolver.table.values() if b.scope == scope)
@@ -422,35 +484,31 @@ def _root(resolver: _Resolver) -> Spec | None:
             others = any(scope in registry.get(e.selector).positional for e in registry.entries("objective"))
             if others and first.selector == ROLE:
                 resolver.problem(
-                    f"{objective} has no role {scope!r}, only {' and '.join(names)}", first.place, "remove the line, or choose another objective"
+                    f"{objective} has no role {scope!r}, only {' and '.join(names)}",
+                    first.place,
+                    "remove the line, or choose another objective",
                 )
             else:
                 resolver.problem(f"nothing is in the scope {scope!r}", first.place, nearest(scope, known))
     roles = {}
     for name in names:
-        role = resolver.spec(ROLE, name, None)
+        role = resolver.spec(ROLE, name, place)
         if role is not None and "backbone" not in role.kwargs:
             if not any("role.backbone" in str(p) for p in resolver.problems):
                 resolver.problem(
                     f"{spec.kwargs['objective'].selector} needs the role {name!r}, and the recipe says nothing of it",
-                    None, f"add  role.backbone = @backbone.resnet18()  for every role, or  {name}/role.backbone = ...",
+                    place, f"add  role.backbone = @backbone.resnet18()  for every role, or  {name}/role.backbone = ...",
                 )  # fmt: skip
         elif role is not None:
             roles[name] = role
     return spec.replace(roles=roles)
 
 
-def _referred(resolver: _Resolver) -> set[str]:
-    def inside(value: Any) -> Iterator[str]:
-        if isinstance(value, Ref) and value.scope:
-            yield value.scope
-        elif isinstance(value, (list, tuple)):
-            for item in value:
-                yield from inside(item)
-        elif isinstance(value, dict):
-            yield from inside(list(value.values()))
-
-    return {s for b in [*resolver.table.values(), *resolver.macros.values()] for s in inside(b.value)}
+def _scopes_in(value: Any) -> set[str]:
+    if isinstance(value, Ref):
+        return {value.scope} - {""}
+    inner = value if isinstance(value, (list, tuple)) else value.values() if isinstance(value, dict) else ()
+    return {scope for item in inner for scope in _scopes_in(item)}
 
 
 def _unused(resolver: _Resolver) -> list[str]:
@@ -473,7 +531,13 @@ def _import(imports: list[tuple[str, Place]], plugins: list[Path], trust: bool) 
     problems = []
     for module, place in imports:
         if module.startswith("__gin__"):
-            problems.append(InputError("gin's dynamic registration is not used here", where=str(place), help="register components with @register"))
+            problems.append(
+                InputError(
+                    "gin's dynamic registration is not used here",
+                    where=str(place),
+                    help="register components with @register",
+                )
+            )
         elif not trust and module.partition(".")[0] not in allowed:
             problems.append(
                 InputError(
@@ -534,7 +598,9 @@ def flat(spec: Spec, prefix: str = "") -> dict[str, Any]:
             items = {f".{k}": v for k, v in value.items()}
         for suffix, item in items.items():
             path = f"{prefix}.{name}{suffix}"
-            found |= flat(item, path) if isinstance(item, Spec) else {path: list(item) if isinstance(item, tuple) else item}
+            found |= (
+                flat(item, path) if isinstance(item, Spec) else {path: list(item) if isinstance(item, tuple) else item}
+            )
     return found
 
 
@@ -552,7 +618,11 @@ def _same(a: Any, b: Any) -> bool:
     if a == b:
         return True
     try:
-        return isinstance(a, (int, float, str)) and isinstance(b, (int, float, str)) and float(Fraction(a)) == float(Fraction(b))
+        return (
+            isinstance(a, (int, float, str))
+            and isinstance(b, (int, float, str))
+            and float(Fraction(a)) == float(Fraction(b))
+        )
     except (ValueError, ZeroDivisionError):
         return False
 
@@ -566,7 +636,9 @@ def override_spec(spec: Any, settings: Iterable[str]) -> Any:
         entry = registry.get(binding.selector)
         seen: list[bool] = []
 
-        def changed(value: Any, binding: Binding = binding, entry: registry.Entry = entry, seen: list[bool] = seen) -> Any:
+        def changed(
+            value: Any, binding: Binding = binding, entry: registry.Entry = entry, seen: list[bool] = seen
+        ) -> Any:
             if isinstance(value, Spec):
                 kwargs = {k: changed(v) for k, v in value.kwargs.items()}
                 if value.selector == entry.selector:
@@ -581,8 +653,6 @@ def override_spec(spec: Any, settings: Iterable[str]) -> Any:
         if not seen:
             raise InputError(f"there is no {entry.selector} here for --set {binding.key}", where="--set")
     return spec
-
-
 
 
 def about(recipe: str) -> str:

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from actkit.errors import InputError, nearest
-from actkit.noise import Noise
+from actkit.noise import Noise, seed_for
 from actkit.registry import register
 
 Augment = Callable[[Tensor, Noise], Tensor]
@@ -37,7 +37,7 @@ class Split:
     def __post_init__(self) -> None:
         if len(self.images) != len(self.labels):
             raise InputError(f"a split has {len(self.images)} images but {len(self.labels)} labels")
-        if not self.images.dtype == torch.uint8 and len(self.images):
+        if self.images.dtype != torch.uint8 and len(self.images):
             low, high = self.images.min().item(), self.images.max().item()
             if low < 0 or high > 1:
                 raise InputError(
@@ -50,10 +50,11 @@ class Split:
 
     def order(self, seed: int, epoch: int) -> Tensor:
         """The ids of one epoch, shuffled."""
-        key = int(Noise(torch.tensor([epoch]), seed).integers(1 << 24)[0])
-        return torch.randperm(len(self), generator=torch.Generator().manual_seed((key << 32) + epoch))
+        return torch.randperm(len(self), generator=torch.Generator().manual_seed(seed_for(seed, epoch)))
 
-    def batch(self, ids: Tensor, *, device: torch.device | str = "cpu", noise: Noise | None = None) -> tuple[Tensor, Tensor]:
+    def batch(
+        self, ids: Tensor, *, device: torch.device | str = "cpu", noise: Noise | None = None
+    ) -> tuple[Tensor, Tensor]:
         """x in [0,1] fp32 and y of these examples; augmented when `noise` is given and the set has an augmentation."""
         x, y = self.images[ids.cpu()].to(device), self.labels[ids.cpu()].to(device)
         x = x.float() / 255 if x.dtype == torch.uint8 else x.float()
@@ -98,7 +99,9 @@ class Data:
         if name not in self._splits:
             split = self.read(name)
             if len(split) and int(split.labels.max()) >= self.num_classes:
-                raise InputError(f"{self.name}: label {int(split.labels.max())} in {name}, but {self.num_classes} classes")
+                raise InputError(
+                    f"{self.name}: label {int(split.labels.max())} in {name}, but {self.num_classes} classes"
+                )
             self._splits[name] = split
         return self._splits[name]
 
@@ -191,21 +194,31 @@ def cifar10(*, root: str = "data", download: bool = False, crop: int = 4, flip: 
     def read(name: str) -> Split:
         from torchvision.datasets import CIFAR10
 
-        remedy = "set dataset.cifar10.root to the folder that holds cifar-10-batches-py, or -s dataset.cifar10.download=true"
+        remedy = (
+            "set dataset.cifar10.root to the folder that holds cifar-10-batches-py, or -s dataset.cifar10.download=true"
+        )
         try:
             raw = CIFAR10(root, train=name == "train", download=download)
         except RuntimeError as error:
             found = (Path(root) / CIFAR10.base_folder).is_dir()
-            what = "CIFAR-10 is there but its checksum is wrong or files are missing" if found else "CIFAR-10 is not there"
+            what = (
+                "CIFAR-10 is there but its checksum is wrong or files are missing" if found else "CIFAR-10 is not there"
+            )
             raise InputError(f"{what}: {error}", where=str(Path(root) / CIFAR10.base_folder), help=remedy) from error
         except OSError as error:
-            raise InputError(f"CIFAR-10 could not be read or downloaded: {error}", where=str(root), help=remedy) from error
+            raise InputError(
+                f"CIFAR-10 could not be read or downloaded: {error}", where=str(root), help=remedy
+            ) from error
         images = torch.from_numpy(raw.data).permute(0, 3, 1, 2).contiguous()
         return Split(images, torch.tensor(raw.targets))
 
     classes = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
     return Data(
-        "cifar10", shape, classes, {"train": 50_000, "test": 10_000}, _with_augmentation(read, _augmentation(crop, flip, shape))
+        "cifar10",
+        shape,
+        classes,
+        {"train": 50_000, "test": 10_000},
+        _with_augmentation(read, _augmentation(crop, flip, shape)),
     )
 
 
@@ -269,7 +282,9 @@ def _class_folders(folder: Path, limit: int | None) -> dict[str, list[Path]]:
     if not folder.is_dir():
         there = sorted(p.name for p in folder.parent.iterdir() if p.is_dir())
         raise InputError(
-            f"the image folder has no {folder.name!r}", where=str(folder.parent), help=nearest(folder.name, there) or "it is empty"
+            f"the image folder has no {folder.name!r}",
+            where=str(folder.parent),
+            help=nearest(folder.name, there) or "it is empty",
         )
     found = {
         cls.name: sorted(f for f in cls.iterdir() if f.suffix.lower() in _IMAGES)[:limit]
@@ -277,7 +292,9 @@ def _class_folders(folder: Path, limit: int | None) -> dict[str, list[Path]]:
         if cls.is_dir()
     }
     if not any(found.values()):
-        raise InputError("there are no images", where=str(folder), help="it must hold one folder a class, with images in it")
+        raise InputError(
+            "there are no images", where=str(folder), help="it must hold one folder a class, with images in it"
+        )
     return found
 
 
@@ -304,7 +321,9 @@ def _decode(path: Path, mode: str, size: tuple[int, int]) -> Tensor:
                 )  # fmt: skip
             pixels = torch.from_numpy(np.array(image.convert(mode)))
     except OSError as error:
-        raise InputError(f"not a readable image: {error}", where=str(path), help="remove or replace the file") from error
+        raise InputError(
+            f"not a readable image: {error}", where=str(path), help="remove or replace the file"
+        ) from error
     return pixels.permute(2, 0, 1) if pixels.dim() == 3 else pixels[None]
 
 
@@ -319,5 +338,3 @@ def made_up(data: Data, count: int, *, seed: int = 0) -> tuple[Tensor, Tensor]:
     """Random images and labels of the data set's shape, for a dry run."""
     noise = Noise(torch.arange(count), seed)
     return noise.uniform(*data.shape), noise.integers(data.num_classes)
-
-

@@ -60,7 +60,9 @@ def nearest(word: str, choices: Iterable[str], *, listing: bool = True) -> str |
     """'did you mean ...?' for a misspelt word, or what there is to choose from."""
     known = sorted(set(choices))
     close = difflib.get_close_matches(word, known, n=3, cutoff=0.6)
-    if not close:  # compare the last part of dotted names as well: 'pgd' is near 'attack.pgd'
+    if not close and not word.endswith(
+        ".gin"
+    ):  # 'pdg' is near 'attack.pgd': compare the last parts of dotted names too
         tails = {name.rsplit(".", 1)[-1]: name for name in known}
         close = [tails[t] for t in difflib.get_close_matches(word.rsplit(".", 1)[-1], tails, n=2, cutoff=0.6)]
     if close:

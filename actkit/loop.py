@@ -16,7 +16,7 @@ from torch import Tensor
 
 from actkit.datasets import Split
 from actkit.errors import ActkitError, InputError
-from actkit.noise import Noise
+from actkit.noise import Noise, seed_for
 from actkit.roles import Role
 from actkit.spec import BoundObjective
 
@@ -52,7 +52,13 @@ class Record:
 
 
 def update(
-    objective: BoundObjective, x: Tensor, y: Tensor, roles: dict[str, Role], *, noise: Noise | None = None, progress: float = 0.0
+    objective: BoundObjective,
+    x: Tensor,
+    y: Tensor,
+    roles: dict[str, Role],
+    *,
+    noise: Noise | None = None,
+    progress: float = 0.0,
 ) -> Iterator[dict[str, Tensor]]:
     """One batch: run the objective's generator, an update for each yield. Gives each update's losses by role, detached, shape (B,)."""
     generator = objective(x, y, *(roles[name] for name in objective.roles), noise=noise, progress=progress)
@@ -134,7 +140,7 @@ class _private_generator:
 
     def __init__(self, device: torch.device, seed: int, step: int) -> None:
         self._fork = torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
-        self._seed = (seed << 32) + step
+        self._seed = seed_for(seed, step)
 
     def __enter__(self) -> None:
         self._fork.__enter__()

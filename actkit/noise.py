@@ -32,6 +32,11 @@ def _mix(z: Tensor) -> Tensor:
     return z ^ _shift(z, 31)
 
 
+def seed_for(*key: int) -> int:
+    """A seed for a `torch.Generator` that depends on all of the key. (Its CPU generator looks at the low 32 bits only.)"""
+    return int(_shift(Noise(torch.zeros(1, dtype=torch.long), *key)._streams, 32)[0])
+
+
 class Noise:
     """Private random numbers for a batch of examples.
 

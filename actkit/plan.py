@@ -167,7 +167,10 @@ def lines(made: Plan) -> list[str]:
 
 def _passes(passes: Counter[Pass]) -> list[str]:
     width = max((len(p.role) for p in passes), default=0)
-    return [f"{'':<12} {p.role:<{width}}  {n:>4} x {p.direction:<8} in {p.mode:<5} mode, weights {p.weights}" for p, n in passes.items()]
+    return [
+        f"{'':<12} {p.role:<{width}}  {n:>4} x {p.direction:<8} in {p.mode:<5} mode, weights {p.weights}"
+        for p, n in passes.items()
+    ]
 
 
 def _about(seconds: float) -> str:

@@ -41,7 +41,9 @@ def batches(split: Split, batch_size: int, device: torch.device) -> Iterator[tup
 
 
 @register("probe")
-def accuracy(model: Model, data: Data, *, split: str = "test", limit: int | None = None, batch_size: int = 256) -> Result:
+def accuracy(
+    model: Model, data: Data, *, split: str = "test", limit: int | None = None, batch_size: int = 256
+) -> Result:
     """Accuracy on clean examples, A_nat in the paper."""
     correct = []
     with model.frozen("eval") as f, torch.no_grad():
@@ -105,7 +107,9 @@ def models_of(probe: Any) -> int:
     return len(probe.spec.entry.positional) - 1
 
 
-def measure(probes: Iterable[Any], models: Mapping[str, Model], data: Data, tell: Callable[[str], Any] = lambda what: None) -> dict[str, Result]:
+def measure(
+    probes: Iterable[Any], models: Mapping[str, Model], data: Data, tell: Callable[[str], Any] = lambda what: None
+) -> dict[str, Result]:
     """Run every probe on every model (every ordered group, if it takes several); results by '<role>.<probe>'."""
     results = {}
     for probe in probes:

@@ -35,20 +35,19 @@ class Model(Protocol):
     @property
     def device(self) -> Any: ...
 
-
     def __call__(self, x: Tensor) -> Tensor: ...
 
     def frozen(self, mode: Literal["eval", "train"] = "eval") -> AbstractContextManager[Callable[[Tensor], Tensor]]: ...
 
 
 # A parameter that takes a component is annotated with one of these: `def act(x, y, robust, natural, *, attack: Attack)`.
-Backbone = Annotated[Callable[..., Any], "backbone"]
-Dataset = Annotated[Callable[..., Any], "dataset"]
-Attack = Annotated[Callable[..., Any], "attack"]
-Objective = Annotated[Callable[..., Any], "objective"]
-Probe = Annotated[Callable[..., Any], "probe"]
-Optimizer = Annotated[Callable[..., Any], "optimizer"]
-Schedule = Annotated[Callable[..., Any], "schedule"]
+Backbone = Annotated[Any, "backbone"]
+Dataset = Annotated[Any, "dataset"]
+Attack = Annotated[Any, "attack"]
+Objective = Annotated[Any, "objective"]
+Probe = Annotated[Any, "probe"]
+Optimizer = Annotated[Any, "optimizer"]
+Schedule = Annotated[Any, "schedule"]
 
 
 @dataclass(frozen=True)
@@ -64,6 +63,7 @@ class Kind:
     positional: tuple[str, ...] = ()
     supplied: tuple[str, ...] = ()
     required: tuple[str, ...] = ()
+    told: tuple[str, ...] = ()  # keyword parameters that actkit fills where a recipe is silent
     foreign: bool = False  # classes that another library owns: any parameter that is not positional can be bound
 
 
@@ -82,7 +82,9 @@ KINDS: dict[str, Kind] = {
     ),
     "probe": Kind("(<model>, ..., data, *, ...) -> Result", ("<model>", "data")),
     "optimizer": Kind("(params, ...)", ("params",), foreign=True),
-    "schedule": Kind("(optimizer, ...)", ("optimizer",), supplied=("last_epoch",), foreign=True),
+    "schedule": Kind(
+        "(optimizer, ...)", ("optimizer",), supplied=("last_epoch",), told=("total_steps", "T_max"), foreign=True
+    ),
     # The two that are not chosen but filled in: `run.epochs = 200`, `natural/role.backbone = ...`.
     "": Kind("(*, ...)"),
 }  # fmt: skip
@@ -236,7 +238,7 @@ def _schema(kind: str, name: str, target: Callable[..., Any], location: str) -> 
                 raise refuse(f"it has no keyword parameter {required!r}")
     hints = _hints(target)
     return {
-        p.name: Parameter(p.name, hints.get(p.name, p.empty), p.default)
+        p.name: Parameter(p.name, hints.get(p.name, p.empty), None if p.name in contract.told else p.default)
         for p in init.parameters.values()
         if p.name not in contract.supplied
         and (p.kind is p.KEYWORD_ONLY or (contract.foreign and p.name not in contract.positional))
@@ -281,7 +283,9 @@ def get(selector: str, *, where: str | None = None) -> Entry:
     if _failures:
         failed = "; ".join(f"plugin {name} could not be loaded: {why}" for name, why in _failures.items())
         hint = f"{hint}  ({failed})" if hint else failed
-    raise InputError(f"there is no component {selector!r}", where=where, help=hint or "`actkit list` shows what there is")
+    raise InputError(
+        f"there is no component {selector!r}", where=where, help=hint or "`actkit list` shows what there is"
+    )
 
 
 def entries(kind: str | None = None) -> list[Entry]:

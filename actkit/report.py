@@ -29,7 +29,10 @@ def columns(evaluation: list[Spec]) -> list[tuple[str, str, str]]:
             found.append((spec.name, "clean", "clean"))
         elif spec.name == "pgd":
             name = f"PGD-{spec.kwargs['attack'].kwargs.get('steps', '?')}"
-            found += [(spec.name, "worst_run", f"{name} worst run"), (spec.name, "worst_case", f"{name} per-example worst")]
+            found += [
+                (spec.name, "worst_run", f"{name} worst run"),
+                (spec.name, "worst_case", f"{name} per-example worst"),
+            ]
     return found
 
 
@@ -41,7 +44,11 @@ def rows(summary: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     for name, values in summary["results"].items():
         probe = name.rpartition(".")[2]
         if probe not in known:
-            wanted += [(probe, number, f"{probe} {number}") for number in values if (probe, number, f"{probe} {number}") not in wanted]
+            wanted += [
+                (probe, number, f"{probe} {number}")
+                for number in values
+                if (probe, number, f"{probe} {number}") not in wanted
+            ]
     models = list(dict.fromkeys(name.rpartition(".")[0] for name in summary["results"]))
     body = []
     for model in models:
@@ -52,7 +59,9 @@ def rows(summary: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
 
 def caption(summary: Mapping[str, Any]) -> list[str]:
     """What the numbers mean: data, seed and every probe's settings."""
-    lines = [f"{summary['data']}, {summary['test_images']:,} test images, seed {summary['seed']}, {summary['epochs']} epochs ({summary['steps']:,} batches); percent"]
+    lines = [
+        f"{summary['data']}, {summary['test_images']:,} test images, seed {summary['seed']}, {summary['epochs']} epochs ({summary['steps']:,} batches); percent"
+    ]
     return lines + [repr(Spec.from_json(e)) for e in summary["evaluation"] if e["kwargs"]]
 
 
@@ -90,7 +99,9 @@ class Display:
 
     def start(self, run: Any, data: Any, roles: Mapping[str, Any], folder: Path, device: Any, *, resumed: Any) -> None:
         self.say(f"objective  {run.objective.spec!r}")
-        self.say(f"data       {data.name}: {data.sizes['train']:,} training and {data.sizes['test']:,} test images, {data.num_classes} classes")
+        self.say(
+            f"data       {data.name}: {data.sizes['train']:,} training and {data.sizes['test']:,} test images, {data.num_classes} classes"
+        )
         for name, role in roles.items():
             count = sum(p.numel() for p in role.model.parameters())
             self.say(f"{name:<10} {run.roles[name].backbone.spec!r}: {count:,} parameters")
@@ -154,7 +165,9 @@ class _Live(_Plain):
     def batch(self, record: Any) -> None:
         if self.task is None:
             total = min(self.run.epochs * record.batches, self.run.steps or self.run.epochs * record.batches)
-            self.task = self.progress.add_task("", total=total, completed=record.position.step, epoch="", speed="", losses="")
+            self.task = self.progress.add_task(
+                "", total=total, completed=record.position.step, epoch="", speed="", losses=""
+            )
         self.seconds, self.images = self.seconds + record.seconds, self.images + record.images
         now = time.monotonic()
         if now - self.read < 0.5 and not record.epoch_ended:  # reading the losses waits for the device

@@ -78,24 +78,24 @@ class Role:
             self._twins[mode] = self._make_twin(mode)
         twin = self._twins[mode]
         with torch.no_grad():
-            for mine, theirs in zip(self.model.parameters(), twin.parameters(), strict=True):
-                if theirs.dtype != mine.dtype:
-                    theirs.copy_(mine)  # the bf16 copies; everything else is shared storage
+            for live, copied in zip(self.model.parameters(), twin.parameters(), strict=True):
+                if copied.dtype != live.dtype:
+                    copied.copy_(live)  # the bf16 copies; everything else is shared storage
             if mode == "train":
-                for mine, theirs in zip(self.model.buffers(), twin.buffers(), strict=True):
-                    theirs.copy_(mine)
+                for statistics, scratch in zip(self.model.buffers(), twin.buffers(), strict=True):
+                    scratch.copy_(statistics)
         yield lambda x: self._forward(twin, x)
 
     def _make_twin(self, mode: Mode) -> nn.Module:
         twin = copy.deepcopy(self.model)
-        for mine, theirs in zip(self.model.parameters(), twin.parameters(), strict=True):
+        for live, copied in zip(self.model.parameters(), twin.parameters(), strict=True):
             # Autocast would cast frozen weights anew in every forward: keep the matrices in bf16, once for all steps of an attack.
-            shared = self.precision == "fp32" or mine.dim() < 2
-            theirs.data = mine.data if shared else mine.detach().to(torch.bfloat16)
-            theirs.grad = None
+            shared = self.precision == "fp32" or live.dim() < 2
+            copied.data = live.data if shared else live.detach().to(torch.bfloat16)
+            copied.grad = None
         if mode == "eval":
-            for mine, theirs in zip(self.model.modules(), twin.modules(), strict=True):
-                theirs._buffers.update(mine._buffers)
+            for module, frozen in zip(self.model.modules(), twin.modules(), strict=True):
+                frozen._buffers.update(module._buffers)
         return twin.train(mode == "train").requires_grad_(False)
 
     def forget_views(self) -> None:
@@ -137,11 +137,21 @@ class Parts:
     weights: str | None = None
 
     def make(
-        self, name: str, *, num_classes: int, in_chans: int, seed: int, device: torch.device | str, length: Mapping[str, int], precision: Precision
+        self,
+        name: str,
+        *,
+        num_classes: int,
+        in_chans: int,
+        seed: int,
+        device: torch.device | str,
+        length: Mapping[str, int],
+        precision: Precision,
     ) -> Role:
         """The role itself, with random weights of its own. `length` of the run in epochs and in batches is for the schedule."""
         model = initialise(self.backbone, num_classes=num_classes, in_chans=in_chans, seed=seed).to(device)
-        role = Role(name, model, precision=precision, schedule_every=self.schedule_every, trained=self.optimizer is not None)
+        role = Role(
+            name, model, precision=precision, schedule_every=self.schedule_every, trained=self.optimizer is not None
+        )
         if self.optimizer is not None:
             role.optimizer = self.optimizer(role.model.parameters())
             role.schedule = make_schedule(role.optimizer, self.schedule, length=length[self.schedule_every])
@@ -160,7 +170,9 @@ def make_schedule(optimizer: torch.optim.Optimizer, schedule: Any, *, length: in
     if schedule is None:
         return None
     parameters = inspect.signature(schedule.func).parameters
-    told = {name: length for name in ("total_steps", "T_max") if name in parameters and name not in schedule.keywords}
+    told = {
+        name: length for name in registry.KINDS["schedule"].told if name in parameters and name not in schedule.keywords
+    }
     return schedule(optimizer, **told)
 
 

@@ -18,13 +18,12 @@ from types import FrameType
 from typing import Any, Literal
 
 import torch
-from safetensors.torch import save_file
 
 from actkit import checkpoint, config
 from actkit.datasets import Data, fingerprint
 from actkit.errors import CHECK_FAILED, INTERRUPTED, OK, RESUMABLE, InputError
 from actkit.loop import Position, Record, assert_finite, fit
-from actkit.noise import Noise
+from actkit.noise import seed_for
 from actkit.probes import Result, measure
 from actkit.registry import Dataset, Model, Objective, Probe, register
 from actkit.report import Display
@@ -77,15 +76,23 @@ class Run:
         length = {"epoch": self.epochs, "batch": self.epochs * batches}
         made = {}
         for name, parts in self.roles.items():
-            seed = int(Noise(torch.tensor([self.seed]), *name.encode()).integers(1 << 24)[0])
+            seed = seed_for(self.seed, *name.encode())
             made[name] = parts.make(
-                name, num_classes=data.num_classes, in_chans=data.shape[0], seed=seed, device=device, length=length, precision=self.precision
+                name,
+                num_classes=data.num_classes,
+                in_chans=data.shape[0],
+                seed=seed,
+                device=device,
+                length=length,
+                precision=self.precision,
             )
             if parts.weights is not None:
                 weights = checkpoint.find(Path(parts.weights))
                 chosen = [p for p in weights if p.stem == name] or weights
                 if len(chosen) > 1:
-                    raise InputError(f"{name}/role.weights could be any of {', '.join(p.name for p in chosen)}", where=parts.weights)
+                    raise InputError(
+                        f"{name}/role.weights could be any of {', '.join(p.name for p in chosen)}", where=parts.weights
+                    )
                 checkpoint.load_weights(made[name], chosen[0])
         return made
 
@@ -128,7 +135,11 @@ def execute(recipe: config.Recipe, *, out: str | None, device: torch.device, dis
             checkpoint.restore(found, roles, position, run.objective)
             checkpoint.prune(folder / "checkpoints", len(list((folder / "checkpoints").glob("step-*"))))
         elif warnings:
-            raise InputError("no checkpoint of this run is whole", where=str(folder), help="start again with another --out, or remove the folder")
+            raise InputError(
+                "no checkpoint of this run is whole",
+                where=str(folder),
+                help="start again with another --out, or remove the folder",
+            )
         display.start(run, data, roles, folder, device, resumed=position if found else None)
         _write(folder / "environment.json", {"command": command, "device": str(device), **checkpoint.versions()})
         trainer = _Trainer(run, recipe, data, roles, position, folder, display)
@@ -152,7 +163,9 @@ def _claim(folder: Path, recipe: config.Recipe) -> None:
             changes = config.diff(other, mine)
             shown = "\n".join(f"      {path}: {a!r} there, {b!r} now" for path, a, b in changes[:8])
             raise InputError(
-                "the folder holds a run with other settings\n" + shown, where=str(folder), help="choose another --out; a run's settings do not change"
+                "the folder holds a run with other settings\n" + shown,
+                where=str(folder),
+                help="choose another --out; a run's settings do not change",
             )
         return
     if any(p.name != ".lock" for p in folder.iterdir()):
@@ -177,7 +190,14 @@ def _deterministic(device: torch.device, precision: str) -> None:
 
 class _Trainer:
     def __init__(
-        self, run: Run, recipe: config.Recipe, data: Data, roles: dict[str, Role], position: Position, folder: Path, display: Display
+        self,
+        run: Run,
+        recipe: config.Recipe,
+        data: Data,
+        roles: dict[str, Role],
+        position: Position,
+        folder: Path,
+        display: Display,
     ) -> None:
         self.run, self.recipe, self.data, self.roles = run, recipe, data, roles
         self.position, self.folder, self.display = position, folder, display
@@ -216,7 +236,9 @@ class _Trainer:
                     if not record.epoch_ended:
                         assert_finite(record, self.roles)
                         self.save()
-                    self.display.note(f"stopped by {stop.name} after {self.position.step} batches; the same command goes on from there: {self.folder}")
+                    self.display.note(
+                        f"stopped by {stop.name} after {self.position.step} batches; the same command goes on from there: {self.folder}"
+                    )
                     return stop.exit_code
         if last is not None and checkpoint_step(self.folder) != self.position.step:
             assert_finite(last, self.roles)
@@ -291,7 +313,7 @@ class _Trainer:
                 "step": self.position.step, "command": command, "versions": checkpoint.versions(), "numbers": result.numbers,
             }  # fmt: skip
             _write(where / f"{name}.json", about)
-            save_file({k: v.contiguous() for k, v in result.examples.items()}, where / f"{name}.safetensors")
+            checkpoint.save_tensors(result.examples, where / f"{name}.safetensors")
         return {
             "recipe": self.recipe.source, "command": command, "data": data.name, "data_fingerprint": tested, "test_images": data.sizes["test"],
             "seed": self.run.seed, "epochs": self.position.epoch, "steps": self.position.step, "stopped_early": self._stopped(),
@@ -305,9 +327,14 @@ def checkpoint_step(folder: Path) -> int | None:
     return None if found is None else int(found.name.removeprefix("step-"))
 
 
-def examine(probes: list[Any], roles: Mapping[str, Role], data: Data, tell: Any = lambda name: None) -> dict[str, Result]:
+def examine(
+    probes: list[Any], roles: Mapping[str, Role], data: Data, tell: Any = lambda name: None
+) -> dict[str, Result]:
     """Run probes on roles, in fp32 whatever they train in: the one place where training and `actkit probe` measure."""
-    models: dict[str, Model] = {name: role if role.precision == "fp32" else Role(name, role.model, trained=role.trained) for name, role in roles.items()}
+    models: dict[str, Model] = {
+        name: role if role.precision == "fp32" else Role(name, role.model, trained=role.trained)
+        for name, role in roles.items()
+    }
     return measure(probes, models, data, tell)
 
 
@@ -393,12 +420,15 @@ def pick_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise InputError(f"--device {name} cannot be used: {str(error).splitlines()[0]}", help="auto, cpu or cuda:N") from error
+        raise InputError(
+            f"--device {name} cannot be used: {str(error).splitlines()[0]}", help="auto, cpu or cuda:N"
+        ) from error
     return device
 
 
-
-def probe_checkpoint(files: list[Path], settings: tuple[str, ...], device: torch.device, display: Display) -> list[dict[str, Any]]:
+def probe_checkpoint(
+    files: list[Path], settings: tuple[str, ...], device: torch.device, display: Display
+) -> list[dict[str, Any]]:
     """Rebuild models from their files alone and repeat the evaluation that they name; `settings` change it or its data."""
     _deterministic(device, "fp32")
     loaded = [checkpoint.load_role(path, device=device) for path in files]
@@ -415,8 +445,15 @@ def probe_checkpoint(files: list[Path], settings: tuple[str, ...], device: torch
     results = examine([spec.build() for spec in stored["evaluation"]], roles, data, tell=display.probing)
     return [
         {
-            "files": [str(path) for path in files], "data": data.name, "data_fingerprint": fingerprint(data.test), "test_images": data.sizes["test"],
-            "seed": first["seed"], "epochs": first["epoch"], "steps": first["step"], "evaluation": [s.to_json() for s in stored["evaluation"]],
-            "results": numbers(results), "versions": checkpoint.versions(),
-        }  # fmt: skip
+            "files": [str(path) for path in files],
+            "data": data.name,
+            "data_fingerprint": fingerprint(data.test),
+            "test_images": data.sizes["test"],
+            "seed": first["seed"],
+            "epochs": first["epoch"],
+            "steps": first["step"],
+            "evaluation": [s.to_json() for s in stored["evaluation"]],
+            "results": numbers(results),
+            "versions": checkpoint.versions(),
+        }
     ]

@@ -58,13 +58,19 @@ class Spec:
                 yield name, InputError(f"{self.selector}.{name} should be {wrong}")
         for name, parameter in parameters.items():
             if parameter.required and name not in self.kwargs:
-                yield None, InputError(f"{self.selector!r} needs a value for {name!r}", help=f"add  {self.selector}.{name} = ...")
+                yield (
+                    None,
+                    InputError(
+                        f"{self.selector!r} needs a value for {name!r}", help=f"add  {self.selector}.{name} = ..."
+                    ),
+                )
 
     def build(self) -> Any:
         """The component itself. Raises `InputError` for a name, parameter or value that does not fit."""
         if wrong := [error for _, error in self.problems()]:
             raise wrong[0] if len(wrong) == 1 else InputErrors(wrong)
         entry = self.entry
+        component: Any
         kwargs = {k: _built(v, entry.parameters[k].annotation) for k, v in self.kwargs.items()}
         if inspect.isclass(entry.target) and not registry.KINDS[self.kind].foreign:
             component = entry.target(**kwargs)
@@ -219,5 +225,8 @@ def shown(annotation: Any) -> str:
     if typing.get_origin(annotation) is Literal:
         return " or ".join(map(repr, typing.get_args(annotation)))
     if typing.get_origin(annotation) in (list, tuple):
-        return "a list of " + " or ".join(dict.fromkeys(shown(a) for a in typing.get_args(annotation) if a is not ...))
+        inner = dict.fromkeys(
+            shown(a).removeprefix("a ").removeprefix("an ") for a in typing.get_args(annotation) if a is not ...
+        )
+        return "a list of " + " or ".join(inner)
     return "None" if annotation is type(None) else getattr(annotation, "__name__", str(annotation))

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from actkit.losses import cross_entropy, kl
 from actkit.loop import fit, update
+from actkit.losses import cross_entropy, kl
 from actkit.noise import Noise
 from actkit.registry import Attack, Objective, register
 from actkit.roles import Role
@@ -126,7 +126,9 @@ def test_one_loop_runs_every_defence(name, kwargs, roles, updates):
 
 
 def test_awp_takes_the_gradient_at_perturbed_weights_and_restores_them():
-    objective = Spec("objective", "test_awp", {"objective": Spec("objective", "madry", {"attack": PGD}), "gamma": 0.05}).build()
+    objective = Spec(
+        "objective", "test_awp", {"objective": Spec("objective", "madry", {"attack": PGD}), "gamma": 0.05}
+    ).build()
     roles, plain = make_roles("robust"), make_roles("robust")
     run(objective, roles)
 

@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+# One thread a process: the suite runs several side by side, and OpenMP's busy waiting makes threads that share a core many times slower.
+os.environ["OMP_NUM_THREADS"] = "1"
+
+
+@dataclass
+class Said:
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def actkit(capsys: pytest.CaptureFixture[str]) -> Callable[..., Said]:
+    """Run the command line in this process."""
+
+    def call(*args: str | Path) -> Said:
+        from actkit.cli import main
+
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stop:
+            main.main([str(a) for a in args], prog_name="actkit")
+        captured = capsys.readouterr()
+        return Said(int(stop.value.code or 0), captured.out, captured.err)
+
+    return call
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[..., Path]:
+    """Write files into a temporary folder: write(name=text) or write('name.gin', text)."""
+
+    def call(name: str, text: str) -> Path:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return call
+
+
+# A recipe that trains in about a second.
+QUICK = """
+include 'act_digits.gin'
+run.epochs = 2
+run.batch_size = 512
+backbone.resnet.width = 4
+train/attack.pgd.steps = 2
+eval/attack.pgd.steps = 2
+probe.pgd.starts = 2
+run.monitor = []
+"""
+
+
+@pytest.fixture
+def quick(write: Callable[..., Path]) -> Path:
+    return write("quick.gin", QUICK)

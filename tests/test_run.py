@@ -1,0 +1,418 @@
+"""Runs: the same seed gives the same weights, also across a stop; what a folder holds; what a checkpoint promises."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import QUICK
+from safetensors.torch import load_file
+
+from actkit import checkpoint, config
+from actkit.errors import InputError
+from actkit.run import execute
+
+CPU = torch.device("cpu")
+
+
+class Mute:
+    """A display that can stop the run by a signal after some batches."""
+
+    def __init__(self, stop_at: int | None = None, number: int = signal.SIGTERM):
+        self.stop_at, self.number, self.notes, self.warnings = stop_at, number, [], []
+
+    def note(self, text):
+        self.notes.append(text)
+
+    def warn(self, text):
+        self.warnings.append(text)
+
+    def probing(self, name): ...
+    def start(self, *args, **kwargs): ...
+    def epoch(self, entry): ...
+
+    def batch(self, record):
+        if record.position.step == self.stop_at:
+            os.kill(os.getpid(), self.number)
+
+    def training(self, run, position):
+        import contextlib
+
+        return contextlib.nullcontext(self)
+
+
+def recipe(write, *overrides, text=QUICK):
+    return config.load(str(write("quick.gin", text)), overrides)
+
+
+def go(made, out: Path, display=None):
+    return execute(made, out=str(out), device=CPU, display=display or Mute(), command="actkit run quick.gin")
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    found, _ = checkpoint.newest(folder / "checkpoints")
+    return {f"{p.stem}.{k}": v for p in sorted(found.glob("*.safetensors")) for k, v in load_file(p).items()}
+
+
+def same(a: dict, b: dict) -> bool:
+    return a.keys() == b.keys() and all(a[k].equal(b[k]) for k in a)
+
+
+FREE = """
+include 'digits.gin'
+run.objective = @objective.free()
+objective.free.eps = 0.1
+objective.free.step_size = 0.05
+objective.free.replays = 2
+run.epochs = 2
+run.batch_size = 512
+run.monitor = []
+backbone.resnet.width = 4
+eval/attack.pgd.steps = 2
+role.schedule = @schedule.OneCycleLR()
+role.schedule_every = 'batch'
+schedule.OneCycleLR.max_lr = 0.05
+dataset.digits.crop = 1
+"""
+TEXTS = {"act": QUICK, "free": FREE, "fast": FREE.replace("free", "fast").replace("objective.fast.replays = 2\n", "")}
+
+
+def test_two_runs_with_one_seed_give_identical_weights_and_another_seed_others(write, tmp_path):
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        go(recipe(write, f"run.seed={seed}"), tmp_path / name)
+    a, b, c = (weights(tmp_path / name) for name in "abc")
+    assert same(a, b)
+    assert not same(a, c)
+    results = [json.loads((tmp_path / name / "summary.json").read_text())["results"] for name in "ab"]
+    assert results[0] == results[1]
+    assert not a["robust.conv1.weight"].equal(a["natural.conv1.weight"]), "the two models start apart"
+
+
+@pytest.mark.parametrize("objective", TEXTS)
+@pytest.mark.parametrize("stop_at", [1, 3, 4], ids=["mid-epoch", "end of epoch", "mid second epoch"])
+def test_a_run_stopped_in_the_middle_and_resumed_gives_the_straight_runs_weights(write, tmp_path, objective, stop_at):
+    made = recipe(write, text=TEXTS[objective])
+    go(made, tmp_path / "straight")
+    stopped = go(made, tmp_path / "stopped", Mute(stop_at))
+    assert stopped.exit_code == 75
+    assert checkpoint.newest(tmp_path / "stopped/checkpoints")[0].name == f"step-{stop_at:08d}"
+    assert go(made, tmp_path / "stopped").exit_code == 0
+    assert same(weights(tmp_path / "straight"), weights(tmp_path / "stopped"))
+    losses = [
+        [json.loads(line)["loss"] for line in (tmp_path / n / "metrics.jsonl").read_text().splitlines()]
+        for n in ("straight", "stopped")
+    ]
+    assert losses[0] == losses[1]
+
+
+def test_looking_at_the_models_between_epochs_changes_nothing(write, tmp_path):
+    go(recipe(write), tmp_path / "blind")
+    go(recipe(write, "run.monitor=[@probe.accuracy(), @probe.pgd()]"), tmp_path / "watched")
+    assert same(weights(tmp_path / "blind"), weights(tmp_path / "watched"))
+    assert "worst_run" in (tmp_path / "watched/metrics.jsonl").read_text()
+
+
+def test_a_done_run_says_so_and_does_nothing(write, tmp_path):
+    made = recipe(write)
+    first = go(made, tmp_path / "run")
+    before = (tmp_path / "run/summary.json").stat().st_mtime_ns
+    display = Mute()
+    again = go(made, tmp_path / "run", display)
+    assert "this run is done" in display.notes[0]
+    assert again.summary == first.summary
+    assert (tmp_path / "run/summary.json").stat().st_mtime_ns == before
+
+
+def test_the_folder_holds_its_recipe_and_results(write, tmp_path):
+    made = recipe(write)
+    go(made, tmp_path / "run")
+    assert config.load(str(tmp_path / "run/config.gin")).spec == made.spec
+    names = {str(p.relative_to(tmp_path / "run")) for p in (tmp_path / "run").rglob("*") if p.is_file()}
+    assert {
+        "config.json",
+        "environment.json",
+        "metrics.jsonl",
+        "summary.json",
+        "probes/robust.pgd.json",
+        "probes/robust.pgd.safetensors",
+    } <= names
+    about = json.loads((tmp_path / "run/probes/robust.pgd.json").read_text())
+    hits = load_file(tmp_path / "run/probes/robust.pgd.safetensors")["correct"]
+    assert hits.shape == (2, 359)
+    assert about["numbers"]["worst_run"] == pytest.approx(hits.float().mean(1).min().item())
+    assert about["numbers"]["worst_case"] == pytest.approx(hits.all(0).float().mean().item())
+    assert about["command"] == "actkit run quick.gin"
+
+
+def test_a_folder_of_other_settings_is_refused_and_the_difference_shown(write, tmp_path):
+    go(recipe(write), tmp_path / "run")
+    with pytest.raises(
+        InputError, match=r"other settings(.|\n)*run.objective.alpha: 0.5 there, 0.7 now(.|\n)*choose another --out"
+    ):
+        go(recipe(write, "objective.act.alpha=0.7"), tmp_path / "run")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/thesis.tex").write_text("...")
+    with pytest.raises(InputError, match="not empty and holds no run"):
+        go(recipe(write), tmp_path / "mine")
+
+
+def test_a_second_run_in_the_same_folder_is_refused(write, tmp_path):
+    with (
+        checkpoint.locked(tmp_path / "run"),
+        pytest.raises(InputError, match=r"another run is using this folder \(process \d+"),
+    ):
+        go(recipe(write), tmp_path / "run")
+
+
+def test_steps_bound_a_training(write, tmp_path):
+    outcome = go(recipe(write, "run.steps=2"), tmp_path / "run")
+    assert (outcome.summary["steps"], outcome.summary["epochs"]) == (2, 0)
+    assert set(outcome.summary["results"]) == {"robust.accuracy", "robust.pgd", "natural.accuracy", "natural.pgd"}
+
+
+def test_a_helper_keeps_its_weights_and_starts_from_a_checkpoint(write, tmp_path):
+    from actkit.losses import cross_entropy
+    from actkit.registry import register
+
+    @register("objective", "test_helped")
+    def helped(x, y, robust, helper):
+        yield {robust: cross_entropy(robust(x) + helper(x), y)}
+
+    go(recipe(write), tmp_path / "first")
+    overrides = [
+        "run.objective=@objective.test_helped()",
+        "robust/role.optimizer=@optimizer.SGD()",
+        f"helper/role.weights={tmp_path / 'first'}",
+    ]
+    text = QUICK.replace("act_digits", "digits")
+    with pytest.raises(InputError, match=r"could be any of natural.safetensors, robust.safetensors"):
+        go(recipe(write, *overrides, "helper/role.optimizer=none", text=text), tmp_path / "second")
+    file = checkpoint.find(tmp_path / "first")[1]
+    go(
+        recipe(write, *overrides[:2], f"helper/role.weights={file}", "helper/role.optimizer=none", text=text),
+        tmp_path / "third",
+    )
+    first, second = weights(tmp_path / "first"), weights(tmp_path / "third")
+    assert all(
+        first[f"robust.{k.removeprefix('helper.')}"].equal(v) for k, v in second.items() if k.startswith("helper.")
+    )
+
+
+def test_a_sudden_fall_of_robustness_stops_the_run_when_the_recipe_says_so(write, tmp_path, monkeypatch):
+    import actkit.run as module
+
+    looks = iter([0.6, 0.65, 0.1])
+    real = module.examine
+
+    def examine(probes, roles, data, tell=lambda name: None):
+        results = real(probes, roles, data, tell)
+        if len(probes) == 1:
+            results["robust.pgd"].numbers["worst_run"] = next(looks)
+        return results
+
+    monkeypatch.setattr(module, "examine", examine)
+    display = Mute()
+    made = recipe(write, "run.epochs=9", "run.monitor=[@probe.pgd()]", "run.stop_on_drop=0.3")
+    outcome = go(made, tmp_path / "run", display)
+    assert (outcome.exit_code, outcome.summary["epochs"], outcome.summary["stopped_early"]) == (3, 3, True)
+    assert "fell from 65.0 to 10.0 %" in display.warnings[0]
+
+
+def test_diverged_weights_are_never_saved(write, tmp_path):
+    made = recipe(write, "optimizer.SGD.lr=1e20", "run.epochs=3")
+    from actkit.errors import ActkitError
+
+    with pytest.raises(ActkitError, match="training diverged") as caught:
+        go(made, tmp_path / "run")
+    assert caught.value.exit_code == 1
+    assert not list((tmp_path / "run").glob("checkpoints/step-*"))
+
+
+# -- checkpoints ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    base = tmp_path_factory.mktemp("finished")
+    (base / "quick.gin").write_text(QUICK)
+    go(config.load(str(base / "quick.gin")), base / "run")
+    return base / "run"
+
+
+@pytest.fixture
+def run_copy(finished, tmp_path) -> Path:
+    return Path(shutil.copytree(finished, tmp_path / "copy"))
+
+
+def newest(run: Path) -> Path:
+    return sorted((run / "checkpoints").glob("step-*"))[-1]
+
+
+def test_probe_rebuilds_the_models_from_their_files_alone_and_repeats_the_numbers(
+    actkit, finished, tmp_path, monkeypatch
+):
+    summary = json.loads((finished / "summary.json").read_text())
+    alone = tmp_path / "elsewhere"
+    shutil.copytree(newest(finished), alone)
+    monkeypatch.chdir(tmp_path)
+    for path in (finished, alone):
+        said = actkit("probe", "--ckpt", path, "--json", "--device", "cpu")
+        assert said.code == 0
+        assert json.loads(said.out)[0]["results"] == summary["results"]
+    one = json.loads(actkit("probe", "--ckpt", alone / "robust.safetensors", "--json", "--device", "cpu").out)[0]
+    assert one["results"] == {k: v for k, v in summary["results"].items() if k.startswith("robust")}
+
+
+def test_probe_shows_the_table_and_takes_another_attack(actkit, finished):
+    said = actkit("probe", "--ckpt", finished, "-s", "attack.pgd.steps=3", "--device", "cpu")
+    assert "PGD-3 worst run" in said.out
+    assert "robust" in said.out
+    said = actkit("probe", "--ckpt", finished, "-s", "dataset.cifar10.root=x")
+    assert (said.code, "there is no dataset.cifar10 here" in said.err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [
+        (
+            lambda c: (c / "robust.safetensors").write_bytes((c / "robust.safetensors").read_bytes()[:500]),
+            "robust.safetensors has 500 bytes",
+        ),
+        (lambda c: flip(c / "robust.safetensors"), "was altered"),
+        (lambda c: (c / "natural.safetensors").unlink(), "natural.safetensors is missing"),
+        (lambda c: (c / "manifest.json").write_text("{"), "manifest cannot be read"),
+        (lambda c: (c / "manifest.json").unlink(), "no whole checkpoint|no manifest.json"),
+    ],
+    ids=["cut short", "one bit flipped", "file gone", "manifest torn", "manifest gone"],
+)
+def test_a_harmed_checkpoint_is_told_by_probe_and_passed_over_by_a_resume(actkit, write, run_copy, harm, message):
+    harm(newest(run_copy))
+    said = actkit("probe", "--ckpt", newest(run_copy))
+    assert said.code == 2
+    assert __import__("re").search(message, said.err)
+    assert "Traceback" not in said.err
+    (run_copy / "summary.json").unlink()  # so that the run goes on
+    display = Mute()
+    straight = weights(run_copy) if checkpoint.problem(newest(run_copy)) is None else None
+    outcome = go(recipe(write), run_copy, display)
+    assert straight is None
+    assert "going back to the one before" in display.warnings[0]
+    assert outcome.summary["steps"] == 6
+
+
+def flip(path: Path) -> None:
+    raw = bytearray(path.read_bytes())
+    raw[-100] ^= 1
+    path.write_bytes(raw)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "there is no such checkpoint"),
+        (b"", "cannot be read"),
+        (b"not a checkpoint at all", "cannot be read"),
+        ((1 << 40).to_bytes(8, "little") + b"{}", "cannot be read"),
+    ],
+    ids=["missing", "empty", "text", "a header of a terabyte"],
+)
+def test_a_single_file_that_is_no_checkpoint_is_told(actkit, tmp_path, content, message):
+    path = tmp_path / "model.safetensors"
+    if content is not None:
+        path.write_bytes(content)
+    said = actkit("probe", "--ckpt", path)
+    assert (said.code, message in said.err, "Traceback" in said.err) == (2, True, False)
+
+
+def test_a_single_file_cut_short_or_of_another_network_is_told(actkit, finished, tmp_path):
+    from safetensors import safe_open
+    from safetensors.torch import save_file
+
+    file = newest(finished) / "robust.safetensors"
+    cut = tmp_path / "cut.safetensors"
+    cut.write_bytes(file.read_bytes()[:-1])
+    assert (actkit("probe", "--ckpt", cut).code, "cut short" in actkit("probe", "--ckpt", cut).err) == (2, True)
+    with safe_open(file, "pt") as opened:
+        header = opened.metadata()
+    other = load_file(file)
+    other["fc.weight"] = torch.zeros(3, 3)
+    save_file(other, tmp_path / "shape.safetensors", metadata=header)
+    assert (
+        "fc.weight has shape (3, 3), the model needs" in actkit("probe", "--ckpt", tmp_path / "shape.safetensors").err
+    )
+    save_file({"x": torch.zeros(1)}, tmp_path / "foreign.safetensors")
+    assert "no description of its model" in actkit("probe", "--ckpt", tmp_path / "foreign.safetensors").err
+
+
+def test_a_folder_that_is_no_run_is_told(actkit, tmp_path):
+    said = actkit("probe", "--ckpt", tmp_path)
+    assert (said.code, "neither a run nor a checkpoint" in said.err) == (2, True)
+
+
+def test_only_the_newest_checkpoints_are_kept_and_files_are_readable_by_others(finished):
+    steps = sorted((finished / "checkpoints").glob("step-*"))
+    assert [s.name for s in steps] == ["step-00000003", "step-00000006"]
+    assert (steps[-1] / "robust.safetensors").stat().st_mode & 0o777 == 0o666 & ~checkpoint._umask()
+
+
+CRASH = """
+import os, sys, pathlib, torch
+sys.path.insert(0, sys.argv[4])
+from actkit import checkpoint, config
+from actkit.run import execute
+from test_run import Mute
+calls, at = [0], int(sys.argv[3])
+def dying(real):
+    def call(*a, **k):
+        calls[0] += 1
+        if calls[0] == at: os._exit(9)
+        return real(*a, **k)
+    return call
+checkpoint._fsync = dying(checkpoint._fsync)
+checkpoint._write_json = dying(checkpoint._write_json)
+pathlib.Path.rename = dying(pathlib.Path.rename)
+execute(config.load(sys.argv[1]), out=sys.argv[2], device=torch.device("cpu"), display=Mute(), command="x")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("at", range(1, 24, 2))
+def test_a_kill_at_any_moment_of_saving_loses_no_whole_checkpoint(write, tmp_path, finished, at):
+    path = write("quick.gin", QUICK)
+    done = subprocess.run(
+        [sys.executable, "-c", CRASH, path, tmp_path / "run", str(at), Path(__file__).parent], check=False
+    )
+    assert done.returncode in (0, 9)
+    go(config.load(str(path)), tmp_path / "run")
+    assert same(weights(tmp_path / "run"), weights(finished))
+    assert not list((tmp_path / "run/checkpoints").glob(".tmp*"))
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75)])
+def test_a_signal_stops_the_command_with_its_exit_code_and_the_same_command_goes_on(
+    write, tmp_path, finished, number, code
+):
+    path = write("quick.gin", QUICK.replace("run.epochs = 2", "run.epochs = 4000"))
+    command = [sys.executable, "-m", "actkit", "run", str(path), "--out", str(tmp_path / "run"), "--device", "cpu"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob("run/checkpoints/step-*")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == code, err
+    assert "the same command goes on from there" in err
+    assert "Traceback" not in err
+    found, warnings = checkpoint.newest(tmp_path / "run/checkpoints")
+    assert found is not None
+    assert warnings == []
+    state = json.loads((found / "state.json").read_text())
+    assert ["step", int(found.name[5:])] in state["$dict"][0][1]["$dict"]
