@@ -255,7 +255,7 @@ def _read(path: Path, *, tensors: bool = True) -> tuple[dict[str, Tensor], dict[
 
 
 def find(path: Path) -> list[Path]:
-    """The model files that `--ckpt PATH` means: of a run (its newest checkpoint), a checkpoint directory, or one file."""
+    """The model files that `--ckpt PATH` means: of a run (its newest checkpoint), a folder of one run, a checkpoint, or one file."""
     if path.is_file():
         return [path]
     if not path.exists():
@@ -264,6 +264,12 @@ def find(path: Path) -> list[Path]:
             where=str(path),
             help="give a run, a checkpoint directory or one .safetensors file",
         )
+    runs = sorted(p.parent for p in path.glob("*/checkpoints") if p.is_dir())
+    if len(runs) > 1:
+        raise InputError(
+            f"there are {len(runs)} runs here", where=str(path), help="choose one, such as " + str(runs[0])
+        )
+    path = runs[0] if runs else path
     checkpoint: Path | None = path
     if (path / "checkpoints").is_dir():
         checkpoint, warnings = newest(path / "checkpoints")

@@ -347,10 +347,11 @@ class _Resolver:
                 f"write @train/{selector}() or @eval/{selector}()",
             )
             return None
-        if (selector, scope) in self._open_pairs():
+        frame = f"{scope}/{selector}"
+        if frame in self._open:
             self.problem(f"{selector} contains itself", place)
             return None
-        self._open.append(f"{scope}/{selector}")
+        self._open.append(frame)
         kwargs: dict[str, Any] = {}
         places: dict[str | None, Place | None] = {None: place}
         for name, binding in self.bound(entry.selector, scope).items():
@@ -372,9 +373,6 @@ class _Resolver:
             if not (missing and selector == ROLE):
                 self.problem(wrong.message, places.get(parameter), wrong.help)
         return spec
-
-    def _open_pairs(self) -> set[tuple[str, str]]:
-        return {(p.partition("/")[2], p.partition("/")[0]) for p in self._open}
 
     def value(self, value: Any, scope: str, place: Place, wants: tuple[str, ...]) -> Any:
         if isinstance(value, Macro):

@@ -62,10 +62,12 @@ class Split:
             x = self.augment(x, noise)
         return x, y
 
-    def first(self, limit: int | None) -> Split:
-        """The first examples without augmentation, for a probe."""
-        count = len(self) if limit is None else min(limit, len(self))
-        return Split(self.images[:count], self.labels[:count])
+    def sample(self, limit: int | None) -> Split:
+        """At most so many examples, without augmentation, for a probe: a fixed choice, since folders come sorted by class."""
+        if limit is None or limit >= len(self):
+            return Split(self.images, self.labels)
+        ids = self.order(0, 0)[:limit].sort().values
+        return Split(self.images[ids], self.labels[ids])
 
 
 @dataclass(frozen=True)

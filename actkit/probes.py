@@ -47,7 +47,7 @@ def accuracy(
     """Accuracy on clean examples, A_nat in the paper."""
     correct = []
     with model.frozen("eval") as f, torch.no_grad():
-        for x, y, _ in batches(data.split(split).first(limit), batch_size, model.device):
+        for x, y, _ in batches(data.split(split).sample(limit), batch_size, model.device):
             correct.append(f(x).argmax(1) == y)
     hits = torch.cat(correct).cpu()
     return Result({"clean": _mean(hits)}, {"correct": hits})
@@ -72,7 +72,7 @@ def pgd(
     """
     correct: list[Tensor] = []
     with model.frozen("eval") as g:
-        for x, y, ids in batches(data.split(split).first(limit), batch_size, model.device):
+        for x, y, ids in batches(data.split(split).sample(limit), batch_size, model.device):
             goal, outcome = untargeted(g, y), []
             for start in range(starts):
                 x_adv = attack(goal, x, noise=Noise(ids, seed, start))
@@ -81,7 +81,7 @@ def pgd(
                     outcome.append(g(x_adv).argmax(1) == y)
             correct.append(torch.stack(outcome))
     hits = torch.cat(correct, dim=1).cpu()
-    runs = hits.float().mean(1)
+    runs = hits.double().mean(1)
     return Result(
         {
             "mean": float(runs.mean()),
@@ -99,7 +99,7 @@ def _assert_allowed(x_adv: Tensor) -> None:
 
 
 def _mean(hits: Tensor) -> float:
-    return float(hits.float().mean())
+    return float(hits.double().mean())
 
 
 def models_of(probe: Any) -> int:

@@ -59,10 +59,14 @@ def rows(summary: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
 
 def caption(summary: Mapping[str, Any]) -> list[str]:
     """What the numbers mean: data, seed and every probe's settings."""
-    lines = [
-        f"{summary['data']}, {summary['test_images']:,} test images, seed {summary['seed']}, {summary['epochs']} epochs ({summary['steps']:,} batches); percent"
-    ]
-    return lines + [repr(Spec.from_json(e)) for e in summary["evaluation"] if e["kwargs"]]
+    epochs, steps = summary["epochs"], summary["steps"]
+    lines = [f"percent; {summary['data']}, seed {summary['seed']}, {epochs} epochs ({steps:,} batches)"]
+    for probe in map(Spec.from_json, summary["evaluation"]):
+        split, limit = probe.kwargs.get("split", "test"), probe.kwargs.get("limit")
+        size = summary["sizes"][split]
+        count = f"{size:,}" if limit is None or limit >= size else f"{limit:,} of {size:,}"
+        lines.append(f"{probe!r} on {count} {split} images")
+    return lines
 
 
 def print_table(console: Console, summary: Mapping[str, Any]) -> None:

@@ -212,8 +212,9 @@ class _Trainer:
         run, began, images, last = self.run, time.monotonic(), 0, None
         if self._stopped():  # before this process: all that is left is the evaluation
             return None
+        self.display.note(f"reading    {self.data.sizes['train']:,} training images")
+        train = self.data.train
         with self.display.training(run, self.position) as shown:
-            train = self.data.train
             records = fit(
                 run.objective, self.roles, train, epochs=run.epochs, batch_size=run.batch_size, seed=run.seed, steps=run.steps,
                 position=self.position,
@@ -315,7 +316,7 @@ class _Trainer:
             _write(where / f"{name}.json", about)
             checkpoint.save_tensors(result.examples, where / f"{name}.safetensors")
         return {
-            "recipe": self.recipe.source, "command": command, "data": data.name, "data_fingerprint": tested, "test_images": data.sizes["test"],
+            "recipe": self.recipe.source, "command": command, "data": data.name, "data_fingerprint": tested, "sizes": dict(data.sizes),
             "seed": self.run.seed, "epochs": self.position.epoch, "steps": self.position.step, "stopped_early": self._stopped(),
             "evaluation": [p.spec.to_json() for p in self.run.evaluation], "results": numbers(results), "versions": checkpoint.versions(),
         }  # fmt: skip
@@ -448,7 +449,7 @@ def probe_checkpoint(
             "files": [str(path) for path in files],
             "data": data.name,
             "data_fingerprint": fingerprint(data.test),
-            "test_images": data.sizes["test"],
+            "sizes": dict(data.sizes),
             "seed": first["seed"],
             "epochs": first["epoch"],
             "steps": first["step"],

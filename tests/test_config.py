@@ -38,6 +38,7 @@ BAD = {
     "no statement": (ACT + "run.epochs 3\n", "syntax error", "a line is  name.parameter = value"),
     "an include cycle": ("include 'bad.gin'\n", "include cycle: bad.gin -> bad.gin", None),
     "a macro of itself": (ACT + "EPS = %EPS\n", "%EPS is defined by itself", None),
+    "a component inside itself": (ACT + "backbone.normalized.net = @backbone.normalized()\nrole.backbone = @backbone.normalized()\n", "contains itself", None),
     "a role missing": (
         "include 'evaluation.gin'\nrun.data = @dataset.digits()\nrun.epochs = 1\nrun.batch_size = 8\nrun.objective = @objective.natural()\n",
         "objective.natural needs the role 'natural'", "add  role.backbone = ",

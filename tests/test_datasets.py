@@ -67,7 +67,7 @@ def test_only_the_training_split_is_augmented_and_only_when_asked():
     assert data.train.augment is not None
     assert data.test.augment is None
     plain = data.train.batch(torch.arange(5))[0]
-    assert plain.equal(data.train.first(5).batch(torch.arange(5))[0])
+    assert plain.equal(Split(data.train.images, data.train.labels).batch(torch.arange(5))[0])
     assert not plain.equal(data.train.batch(torch.arange(5), noise=noise(5))[0])
 
 
@@ -210,3 +210,12 @@ def test_an_altered_cifar10_file_is_told_and_left_alone(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="checksum is wrong"):
         cifar10(root=str(tmp_path)).split("train")
     assert altered.exists()
+
+
+def test_a_sample_of_a_split_sorted_by_class_holds_all_classes_and_is_always_the_same():
+    split = Split(torch.zeros(1000, 1, 1, 1), torch.arange(10).repeat_interleave(100))
+    sample = split.sample(100)
+    assert len(sample) == 100
+    assert set(sample.labels.tolist()) == set(range(10))
+    assert sample.labels.equal(split.sample(100).labels)
+    assert len(split.sample(2000)) == len(split.sample(None)) == 1000

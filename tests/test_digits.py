@@ -17,14 +17,22 @@ from test_run import Mute
     ("recipe", "robust_above", "robust_below", "clean_above"),
     [("natural", 0.0, 0.05, 0.93), ("madry", 0.70, 1.0, 0.93), ("trades", 0.70, 1.0, 0.93), ("act", 0.70, 1.0, 0.93)],
 )
-def test_defences_reach_their_robustness_and_standard_training_has_none(tmp_path, recipe, robust_above, robust_below, clean_above):
+def test_defences_reach_their_robustness_and_standard_training_has_none(
+    tmp_path, recipe, robust_above, robust_below, clean_above
+):
     """At eps 0.15: PGD-20 with step eps/10 and 5 starts, mean of 2 seeds. `worst_case` is the strictest of the numbers."""
     clean, robust = [], []
     for seed in (0, 1):
         made = config.load(f"gin/{recipe}_digits.gin", [f"run.seed={seed}", "run.monitor=[]"])
         attack = made.spec.kwargs["evaluation"][1].kwargs
-        assert (attack["starts"], attack["attack"].kwargs["eps"], attack["attack"].kwargs["step_size"]) == (5, 0.15, 0.015)
-        outcome = execute(made, out=str(tmp_path / str(seed)), device=torch.device("cpu"), display=Mute(), command="make slow")
+        assert (attack["starts"], attack["attack"].kwargs["eps"], attack["attack"].kwargs["step_size"]) == (
+            5,
+            0.15,
+            0.015,
+        )
+        outcome = execute(
+            made, out=str(tmp_path / str(seed)), device=torch.device("cpu"), display=Mute(), command="make slow"
+        )
         headline = next(iter(outcome.summary["results"])).partition(".")[0]
         clean.append(outcome.summary["results"][f"{headline}.accuracy"]["clean"])
         robust.append(outcome.summary["results"][f"{headline}.pgd"]["worst_case"])

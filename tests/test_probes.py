@@ -89,7 +89,7 @@ def test_an_attack_that_leaves_the_pixels_gives_no_result():
         pgd(attack=Spec("attack", "test_cheat", {"eps": 0.1})).build()(role, data)
 
 
-def test_limit_takes_the_first_examples():
+def test_limit_takes_so_many_examples():
     role, data = thresholds()
     assert len(Spec("probe", "accuracy", {"limit": 7}).build()(role, data).examples["correct"]) == 7
 

@@ -147,8 +147,8 @@ def test_the_folder_holds_its_recipe_and_results(write, tmp_path):
     about = json.loads((tmp_path / "run/probes/robust.pgd.json").read_text())
     hits = load_file(tmp_path / "run/probes/robust.pgd.safetensors")["correct"]
     assert hits.shape == (2, 359)
-    assert about["numbers"]["worst_run"] == pytest.approx(hits.float().mean(1).min().item())
-    assert about["numbers"]["worst_case"] == pytest.approx(hits.all(0).float().mean().item())
+    assert about["numbers"]["worst_run"] == pytest.approx(hits.double().mean(1).min().item())
+    assert about["numbers"]["worst_case"] == pytest.approx(hits.all(0).double().mean().item())
     assert about["command"] == "actkit run quick.gin"
 
 
@@ -350,6 +350,14 @@ def test_a_single_file_cut_short_or_of_another_network_is_told(actkit, finished,
     )
     save_file({"x": torch.zeros(1)}, tmp_path / "foreign.safetensors")
     assert "no description of its model" in actkit("probe", "--ckpt", tmp_path / "foreign.safetensors").err
+
+
+def test_a_folder_of_one_run_stands_for_it_and_one_of_several_is_told(finished, tmp_path):
+    shutil.copytree(finished, tmp_path / "recipe/seed0")
+    assert checkpoint.find(tmp_path / "recipe") == checkpoint.find(tmp_path / "recipe/seed0")
+    shutil.copytree(finished, tmp_path / "recipe/seed1")
+    with pytest.raises(InputError, match=r"there are 2 runs here(.|\n)*choose one"):
+        checkpoint.find(tmp_path / "recipe")
 
 
 def test_a_folder_that_is_no_run_is_told(actkit, tmp_path):
