@@ -1,0 +1,64 @@
+"""What the README shows is true."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import torch
+
+import actkit.losses
+from actkit import Attack, away_from
+from actkit.loop import update
+from actkit.noise import Noise
+from actkit.spec import Spec
+from test_contracts import PGD, batch, make_roles, weights
+
+README = (Path(__file__).parent.parent / "README.md").read_text()
+BLOCKS = re.findall(r"```python\n(.*?)```", README, re.S)
+
+
+def block(containing: str) -> str:
+    (found,) = [b for b in BLOCKS if containing in b]
+    return found
+
+
+def test_the_dozen_lines_of_act_make_the_update_of_act():
+    made: dict = {}
+    names = {
+        "register": lambda kind: lambda f: made.setdefault("act", f),
+        "Attack": Attack,
+        "away_from": away_from,
+        "cross_entropy": actkit.losses.cross_entropy,
+        "kl": actkit.losses.kl,
+    }
+    exec(block("def mimicry"), names)
+    exec(block("def act("), names)
+    x, y, _ = batch()
+    ours, shown = make_roles("robust", "natural"), make_roles("robust", "natural")
+    list(update(Spec("objective", "act", {"attack": PGD}).build(), x, y, ours, noise=Noise(torch.arange(6), 1)))
+    shown_act = Spec("objective", "act", {"attack": PGD}).build()
+    shown_act.component = lambda *args, noise: made["act"](*args, attack=PGD.build(), noise=noise)
+    list(update(shown_act, x, y, shown, noise=Noise(torch.arange(6), 1)))
+    assert all(weights(ours[name]).equal(weights(shown[name])) for name in ours)
+
+
+def test_the_new_defence_is_found_and_dry_runs(actkit, tmp_path, monkeypatch):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/warmup.py").write_text(block("def warmup"))
+    (tmp_path / "warmup_digits.gin").write_text(block("import mine.warmup"))
+    monkeypatch.chdir(tmp_path)
+    said = actkit("run", "warmup_digits.gin", "--plugins", "mine", "--dry-run", "-s", "eval/attack.pgd.steps=1")
+    assert said.code == 0, said.err
+    assert re.search(r"robust +2 x forward +in train mode, weights live", said.out)
+
+
+def test_the_first_screen_holds_exactly_two_commands():
+    first = re.search(r"```sh\n(.*?)```", README, re.S).group(1)
+    assert [line.split("#")[0].strip() for line in first.splitlines()] == ["make quickstart", "make test"]
+
+
+def test_every_recipe_and_file_that_the_readme_names_is_there():
+    root = Path(__file__).parent.parent
+    for name in set(re.findall(r"\b(?:gin|docs|tests|actkit)/[\w/]+\.(?:gin|py|md|gif)\b", README)):
+        assert (root / name).is_file(), name
