@@ -6,10 +6,10 @@ import statistics
 
 import pytest
 import torch
-from test_run import Mute
 
 from actkit import config
 from actkit.run import execute
+from test_run import Mute
 
 
 @pytest.mark.slow

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import QUICK
 from safetensors.torch import load_file
 
 from actkit import checkpoint, config
 from actkit.errors import InputError
 from actkit.run import execute
+from conftest import QUICK
 
 CPU = torch.device("cpu")
 
