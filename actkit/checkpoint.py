@@ -32,6 +32,7 @@ from actkit.roles import Role, initialise
 from actkit.spec import BoundObjective, Spec
 
 FORMAT = "1"
+_NEEDED = {"role", "backbone", "num_classes", "shape", "data", "evaluation", "seed", "epoch", "step"}  # of a header
 _HEADER_LIMIT = 1 << 20  # bytes of JSON; a real one has a few thousand
 
 
@@ -288,7 +289,7 @@ def find(path: Path) -> list[Path]:
 def header(path: Path) -> dict[str, Any]:
     """What a model file says of itself. Raises `InputError` when it is not one of actkit's."""
     found = _read(path, tensors=False)[1]
-    if not isinstance(found, dict) or "backbone" not in found:
+    if not isinstance(found, dict) or _NEEDED - found.keys():
         raise InputError(
             "this safetensors file holds no description of its model",
             where=str(path),
@@ -297,11 +298,20 @@ def header(path: Path) -> dict[str, Any]:
     return found
 
 
+def _untrained(backbone: Spec) -> Spec:
+    """The same network without fetching weights: the checkpoint has them."""
+    kwargs = {k: _untrained(v) if isinstance(v, Spec) else v for k, v in backbone.kwargs.items()}
+    return Spec(backbone.kind, backbone.name, {k: False if k == "pretrained" else v for k, v in kwargs.items()})
+
+
 def load_role(path: Path, *, device: torch.device | str = "cpu") -> tuple[Role, dict[str, Any]]:
     """A model from its file alone, to be examined: in eval mode, fp32, without an optimizer. Gives its header too."""
     about = header(path)
     model = initialise(
-        Spec.from_json(about["backbone"]).build(), num_classes=about["num_classes"], in_chans=about["shape"][0], seed=0
+        _untrained(Spec.from_json(about["backbone"])).build(),
+        num_classes=about["num_classes"],
+        in_chans=about["shape"][0],
+        seed=0,
     )
     role = Role(about["role"], model.to(device))
     load_weights(role, path)
@@ -348,8 +358,14 @@ def locked(folder: Path) -> Iterator[None]:
     """Hold the run's folder; a second run in it is refused. The lock goes with the process, however it ends."""
     import fcntl
 
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("a+") as file:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        opened = (folder / ".lock").open("a+")
+    except OSError as error:
+        raise InputError(
+            f"the run's folder cannot be used: {error.strerror}", where=str(folder), help="choose another --out"
+        ) from error
+    with opened as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

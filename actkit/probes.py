@@ -16,7 +16,7 @@ from torch import Tensor
 
 from actkit.attacks import untargeted
 from actkit.datasets import Data, Split
-from actkit.errors import ActkitError
+from actkit.errors import ActkitError, InputError
 from actkit.noise import Noise
 from actkit.registry import Attack, Model, register
 
@@ -34,6 +34,13 @@ class Result:
     examples: dict[str, Tensor] = field(default_factory=dict)
 
 
+def _examined(data: Data, split: str, *, limit: int | None, batch_size: int, starts: int = 1) -> Split:
+    for name, value in (("limit", limit), ("batch_size", batch_size), ("starts", starts)):
+        if value is not None and value < 1:
+            raise InputError(f"a probe's {name} must be at least 1, got {value}")
+    return data.split(split).sample(limit)
+
+
 def batches(split: Split, batch_size: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """x in [0,1], y and ids of every example, in order, once."""
     for ids in torch.arange(len(split)).split(batch_size):
@@ -45,9 +52,9 @@ def accuracy(
     model: Model, data: Data, *, split: str = "test", limit: int | None = None, batch_size: int = 256
 ) -> Result:
     """Accuracy on clean examples, A_nat in the paper."""
-    correct = []
+    examined, correct = _examined(data, split, limit=limit, batch_size=batch_size), []
     with model.frozen("eval") as f, torch.no_grad():
-        for x, y, _ in batches(data.split(split).sample(limit), batch_size, model.device):
+        for x, y, _ in batches(examined, batch_size, model.device):
             correct.append(f(x).argmax(1) == y)
     hits = torch.cat(correct).cpu()
     return Result({"clean": _mean(hits)}, {"correct": hits})
@@ -70,9 +77,10 @@ def pgd(
     `mean` and `std` over the starts; `worst_run`, the lowest of the accuracies (the paper's A_rob); `worst_case`, an example counts only
     if no start fools the model. The random starts depend on (seed, example, start) alone.
     """
+    examined = _examined(data, split, limit=limit, batch_size=batch_size, starts=starts)
     correct: list[Tensor] = []
     with model.frozen("eval") as g:
-        for x, y, ids in batches(data.split(split).sample(limit), batch_size, model.device):
+        for x, y, ids in batches(examined, batch_size, model.device):
             goal, outcome = untargeted(g, y), []
             for start in range(starts):
                 x_adv = attack(goal, x, noise=Noise(ids, seed, start))

@@ -167,11 +167,11 @@ def _claim(folder: Path, recipe: config.Recipe) -> None:
                 where=str(folder),
                 help="choose another --out; a run's settings do not change",
             )
-        return
-    if any(p.name != ".lock" for p in folder.iterdir()):
+    elif any(not p.name.startswith(".") for p in folder.iterdir()):
         raise InputError("the folder is not empty and holds no run", where=str(folder), help="choose another --out")
+    else:
+        _write(kept, recipe.spec.to_json())
     (folder / "config.gin").write_text(recipe.text, encoding="utf-8")
-    _write(kept, recipe.spec.to_json())
 
 
 def _write(path: Path, data: Any) -> None:
