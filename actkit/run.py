@@ -43,7 +43,7 @@ class Run:
         precision: of the training's forward passes. Probes always run in fp32.
         keep: how many checkpoints to keep; one is written every `save_every` epochs, and at the end.
         stop_on_drop: end the training when the headline model's monitored `worst_run` falls by more than this (a fraction) from one look
-            to the next: catastrophic overfitting. Without it, a fall of more than 0.15 is a warning.
+            to the next: catastrophic overfitting. Without it, a fall of more than 0.15 while the training loss falls is a warning.
         seed: of the initial weights, the order, augmentation and every random start.
         roles: what each role is made of; in a recipe, `role.backbone = ...` and `natural/role.backbone = ...`.
     """
@@ -281,18 +281,19 @@ class _Trainer:
         self.metrics.append(entry)
         return entry
 
-    def _looks(self) -> list[float]:
-        """The headline model's accuracy under attack, as monitored so far."""
-        found = (e.get("monitor", {}).get(f"{self.headline}.pgd", {}).get("worst_run") for e in self.metrics.entries)
-        return [value for value in found if value is not None]
+    def _looks(self) -> list[tuple[float, float]]:
+        """Of each look at the headline model: its accuracy under attack and its training loss."""
+        found = [(e.get("monitor", {}).get(f"{self.headline}.pgd", {}), e["loss"]) for e in self.metrics.entries]
+        return [(seen["worst_run"], loss[self.headline]) for seen, loss in found if seen]
 
     def _fallen(self) -> str | None:
-        looks, limit = self._looks(), self.run.stop_on_drop if self.run.stop_on_drop is not None else 0.15
-        if len(looks) > 1 and self.metrics.entries[-1].get("monitor") and looks[-2] - looks[-1] > limit:
-            return (
-                f"accuracy under attack fell from {100 * looks[-2]:.1f} to {100 * looks[-1]:.1f} % in one look: "
-                "catastrophic overfitting, if the training loss fell at the same time"
-            )
+        """Catastrophic overfitting (Wong et al. 2020): robustness is suddenly lost while the training loss goes on falling."""
+        if len(looks := self._looks()) < 2 or "monitor" not in self.metrics.entries[-1]:
+            return None
+        (before, loss_before), (now, loss_now) = looks[-2:]
+        limit = self.run.stop_on_drop
+        if before - now > (0.15 if limit is None else limit) and (limit is not None or loss_now < loss_before):
+            return f"accuracy under attack fell from {100 * before:.1f} to {100 * now:.1f} % in one look: catastrophic overfitting?"
         return None
 
     def _stopped(self) -> bool:

@@ -206,24 +206,49 @@ def test_a_helper_keeps_its_weights_and_starts_from_a_checkpoint(write, tmp_path
     )
 
 
-def test_a_sudden_fall_of_robustness_stops_the_run_when_the_recipe_says_so(write, tmp_path, monkeypatch):
+@pytest.fixture
+def looks(monkeypatch):
+    """Let the monitor see these accuracies under attack."""
     import actkit.run as module
 
-    looks = iter([0.6, 0.65, 0.1])
-    real = module.examine
+    def see(*accuracies: float) -> None:
+        seen, real = iter(accuracies), module.examine
 
-    def examine(probes, roles, data, tell=lambda name: None):
-        results = real(probes, roles, data, tell)
-        if len(probes) == 1:
-            results["robust.pgd"].numbers["worst_run"] = next(looks)
-        return results
+        def examine(probes, roles, data, tell=lambda name: None):
+            results = real(probes, roles, data, tell)
+            if len(probes) == 1:
+                results["robust.pgd"].numbers["worst_run"] = next(seen)
+            return results
 
-    monkeypatch.setattr(module, "examine", examine)
+        monkeypatch.setattr(module, "examine", examine)
+
+    return see
+
+
+def test_a_sudden_fall_of_robustness_stops_the_run_when_the_recipe_says_so(write, tmp_path, looks):
+    looks(0.6, 0.65, 0.1)
     display = Mute()
     made = recipe(write, "run.epochs=9", "run.monitor=[@probe.pgd()]", "run.stop_on_drop=0.3")
     outcome = go(made, tmp_path / "run", display)
     assert (outcome.exit_code, outcome.summary["epochs"], outcome.summary["stopped_early"]) == (3, 3, True)
     assert "fell from 65.0 to 10.0 %" in display.warnings[0]
+
+
+@pytest.mark.parametrize(("rate", "warned"), [(0.05, True), (-0.05, False)], ids=["loss falls", "loss rises"])
+def test_a_sudden_fall_is_a_warning_only_if_the_training_loss_falls_too(write, tmp_path, looks, rate, warned):
+    looks(0.6, 0.3, 0.3)
+    display = Mute()
+    settings = [
+        "run.epochs=3",
+        "run.monitor=[@probe.pgd()]",
+        "optimizer.SGD.weight_decay=0.0",
+        "optimizer.SGD.momentum=0.0",
+    ]
+    if rate < 0:
+        settings.append("optimizer.SGD.maximize=true")
+    outcome = go(recipe(write, *settings, f"optimizer.SGD.lr={abs(rate)}"), tmp_path / "run", display)
+    assert outcome.exit_code == 0
+    assert bool(display.warnings) is warned
 
 
 def test_diverged_weights_are_never_saved(write, tmp_path):
