@@ -58,10 +58,11 @@ def save(
     """Write `folder/step-N`. At every moment the folder holds only whole checkpoints: a temporary one is renamed at the end."""
     final = folder / f"step-{position.step:08d}"
     temporary = folder / f".tmp-{os.getpid()}-{final.name}"
-    folder.mkdir(parents=True, exist_ok=True)
-    _room(folder, roles)
-    temporary.mkdir()
     try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _sweep(folder)
+        _room(folder, roles)
+        temporary.mkdir()
         for name, role in roles.items():
             save_tensors(
                 role.model.state_dict(), temporary / f"{name}.safetensors", {"actkit": json.dumps(headers[name])}
@@ -94,7 +95,7 @@ def save(
             shutil.rmtree(final)
         temporary.rename(final)
         _fsync(folder)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise ActkitError(
             f"the checkpoint could not be written: {error}",
             where=str(final),
@@ -118,7 +119,12 @@ def _room(folder: Path, roles: Mapping[str, Role]) -> None:
 
 def save_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
     """Write a safetensors file, durably and readable by whom the umask allows."""
-    save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, path, metadata=metadata or {})
+    # Cloned: safetensors refuses tensors that share memory, as tied weights do.
+    save_file(
+        {k: v.detach().cpu().clone(memory_format=torch.contiguous_format) for k, v in tensors.items()},
+        path,
+        metadata=metadata or {},
+    )
     os.chmod(path, 0o666 & ~_umask())  # safetensors writes 0600
     _fsync(path)
 
@@ -148,9 +154,13 @@ def _sha256(path: Path) -> str:
 
 
 def prune(folder: Path, keep: int) -> None:
-    """Delete all but the newest checkpoints, and what interrupted writers left behind."""
+    """Delete all but the newest checkpoints."""
     for old in _newest_first(folder)[keep:]:
         shutil.rmtree(old)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what an interrupted writer left behind."""
     for left in folder.glob(".tmp-*-step-*"):
         shutil.rmtree(left, ignore_errors=True)
 
@@ -190,6 +200,14 @@ def newest(folder: Path) -> tuple[Path | None, list[str]]:
             return checkpoint, warnings
         warnings.append(f"{checkpoint}: {wrong}; going back to the one before")
     return None, warnings
+
+
+def discard_after(found: Path) -> None:
+    """Delete the broken checkpoints newer than the one that a run goes on from, so that they do not count when old ones are pruned."""
+    for checkpoint in _newest_first(found.parent):
+        if checkpoint.name > found.name:
+            shutil.rmtree(checkpoint)
+    _sweep(found.parent)
 
 
 def restore(checkpoint: Path, roles: Mapping[str, Role], position: Position, objective: BoundObjective) -> None:

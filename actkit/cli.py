@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -143,7 +144,9 @@ def run(
         else:
             click.echo("\n".join(lines(made)))
         return errors.OK
-    command = "actkit " + " ".join(["run", file, *(f"-s {s}" for s in settings), *(f"--plugins {p}" for p in plugins)])
+    given = [*(part for s in settings for part in ("-s", s)), *(part for p in plugins for part in ("--plugins", p))]
+    given += [*(["--trust"] if trust else []), "--device", device, *(["--out", out] if out else [])]
+    command = shlex.join(["actkit", "run", file, *given])
     display = Display(stderr, quiet=as_json)
     display.say(f"recipe     {recipe.source}")
     outcome = execute(recipe, out=out, device=where, display=display, command=command)

@@ -333,8 +333,11 @@ class _Resolver:
             found |= {p: b for (s, sel, p), b in self.table.items() if sel == selector and s == scope}
         return found
 
-    def spec(self, selector: str, scope: str, place: Place | None) -> Spec | None:
-        """The component `selector` in a scope, all below it included; None when it is not known (the problem is noted)."""
+    def spec(self, selector: str, scope: str, place: Place | None, owner: str = "") -> Spec | None:
+        """The component `selector` in a scope, all below it included; None when it is not known (the problem is noted).
+
+        `owner` is the kind of component that it is a parameter of.
+        """
         try:
             entry = registry.get(selector)
         except InputError as error:
@@ -345,6 +348,14 @@ class _Resolver:
                 f"{entry.selector} is used outside the scopes train and eval",
                 place,
                 f"write @train/{selector}() or @eval/{selector}()",
+            )
+            return None
+        proper = "eval" if owner == "probe" else "train"
+        if entry.kind == "attack" and owner in ("probe", "objective") and scope != proper and "" not in ATTACK_SCOPES:
+            self.problem(
+                f"{owner}s take their attack from the scope {proper}, not {scope}",
+                place,
+                f"write @{proper}/{selector}()",
             )
             return None
         frame = f"{scope}/{selector}"
@@ -358,7 +369,7 @@ class _Resolver:
             self.used.add((binding.scope, binding.selector, binding.parameter))
             wants = entry.parameters[name].wants
             problems = len(self.problems)
-            kwargs[name] = self.value(binding.value, scope, binding.place, wants)
+            kwargs[name] = self.value(binding.value, scope, binding.place, wants, entry.kind)
             if len(self.problems) > problems:
                 kwargs.pop(name)  # told already
                 places[name] = None
@@ -374,9 +385,9 @@ class _Resolver:
                 self.problem(wrong.message, places.get(parameter), wrong.help)
         return spec
 
-    def value(self, value: Any, scope: str, place: Place, wants: tuple[str, ...]) -> Any:
+    def value(self, value: Any, scope: str, place: Place, wants: tuple[str, ...], owner: str) -> Any:
         if isinstance(value, Macro):
-            return self._macro(value, scope, place, wants)
+            return self._macro(value, scope, place, wants, owner)
         if isinstance(value, Ref):
             if not value.called:
                 self.problem(f"{value!r} is not called", place, f"write {value!r}()")
@@ -384,18 +395,18 @@ class _Resolver:
             if "/" in value.scope:
                 self.problem(f"scopes do not nest here: {value.scope}", place, "use one scope")
                 return None
-            return self.spec(value.selector, value.scope or scope, place)
+            return self.spec(value.selector, value.scope or scope, place, owner)
         if isinstance(value, str) and len(wants) == 1:  # `-s run.data=digits`: a component by its bare name
             kind = wants[0]
-            inner = {"attack": "train" if scope not in ATTACK_SCOPES else scope}.get(kind, scope)
-            return self.spec(value if value.startswith(f"{kind}.") else f"{kind}.{value}", inner, place)
+            inner = ("eval" if owner == "probe" else "train") if kind == "attack" else scope
+            return self.spec(value if value.startswith(f"{kind}.") else f"{kind}.{value}", inner, place, owner)
         if isinstance(value, (list, tuple)):
-            return type(value)(self.value(item, scope, place, wants) for item in value)
+            return type(value)(self.value(item, scope, place, wants, owner) for item in value)
         if isinstance(value, dict):
-            return {k: self.value(v, scope, place, ()) for k, v in value.items()}
+            return {k: self.value(v, scope, place, (), owner) for k, v in value.items()}
         return value
 
-    def _macro(self, macro: Macro, scope: str, place: Place, wants: tuple[str, ...]) -> Any:
+    def _macro(self, macro: Macro, scope: str, place: Place, wants: tuple[str, ...], owner: str) -> Any:
         if macro.name == "gin.REQUIRED":
             self.problem("a value must be given here", place, "bind it in the recipe or with -s")
             return None
@@ -412,7 +423,7 @@ class _Resolver:
             self.problem(f"the macro %{macro.name} is defined by itself", place)
             return None
         self._open.append(f"%{macro.name}")
-        found = self.value(binding.value, scope, binding.place, wants)
+        found = self.value(binding.value, scope, binding.place, wants, owner)
         self._open.pop()
         return found
 
@@ -511,7 +522,9 @@ def _scopes_in(value: Any) -> set[str]:
 
 def _unused(resolver: _Resolver) -> list[str]:
     """Bindings that nothing uses. What an include offers may go unused; so may what an override has swapped away."""
-    swapped = any(b.override and isinstance(b.value, (Ref, str)) for b in resolver.table.values())
+    swapped = any(
+        b.override and registry.get(b.selector).parameters[b.parameter].wants for b in resolver.table.values()
+    )
     warnings = []
     for key, binding in resolver.table.items():
         if key not in resolver.used and binding.stated and (binding.override or not swapped):

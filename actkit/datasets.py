@@ -33,6 +33,7 @@ class Split:
     images: Tensor
     labels: Tensor
     augment: Augment | None = None
+    ids: Tensor | None = None  # in the whole split, when this is a part of it; 0 .. N - 1 otherwise
 
     def __post_init__(self) -> None:
         if len(self.images) != len(self.labels):
@@ -67,7 +68,7 @@ class Split:
         if limit is None or limit >= len(self):
             return Split(self.images, self.labels)
         ids = self.order(0, 0)[:limit].sort().values
-        return Split(self.images[ids], self.labels[ids])
+        return Split(self.images[ids], self.labels[ids], ids=ids)
 
 
 @dataclass(frozen=True)
@@ -245,6 +246,8 @@ def imagefolder(
         limit: take only the first so many images of each class and split, for a trial.
         max_gib: refuse a set that would take more memory than this.
     """
+    if limit is not None and limit < 1:
+        raise InputError(f"dataset.imagefolder.limit must be at least 1, got {limit}")
     base = Path(root).expanduser()
     if not base.is_dir():
         raise InputError("the image folder does not exist", where=str(base), help="set dataset.imagefolder.root")
@@ -291,7 +294,7 @@ def _class_folders(folder: Path, limit: int | None) -> dict[str, list[Path]]:
     found = {
         cls.name: sorted(f for f in cls.iterdir() if f.suffix.lower() in _IMAGES)[:limit]
         for cls in sorted(folder.iterdir())
-        if cls.is_dir()
+        if cls.is_dir() and not cls.name.startswith(".")
     }
     if not any(found.values()):
         raise InputError(

@@ -7,7 +7,7 @@ parameters, steps just those roles, and resumes the generator.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -62,6 +62,12 @@ def update(
 ) -> Iterator[dict[str, Tensor]]:
     """One batch: run the objective's generator, an update for each yield. Gives each update's losses by role, detached, shape (B,)."""
     generator = objective(x, y, *(roles[name] for name in objective.roles), noise=noise, progress=progress)
+    if not isinstance(generator, Generator):
+        raise InputError(
+            f"{objective.spec.selector} must be a generator, it returned {type(generator).__name__}",
+            help="yield {role: losses} instead of returning it",
+        )
+    updates = 0
     try:
         for losses in generator:
             _check(losses, objective, len(x))
@@ -70,7 +76,10 @@ def update(
                 role.step()
             for role in roles.values():
                 role.zero_grad()
+            updates += 1
             yield {role.name: loss.detach() for role, loss in losses.items()}
+        if not updates:
+            raise InputError(f"{objective.spec.selector} yielded nothing, so it would train nothing")
     finally:
         generator.close()  # so that what an objective changes (AWP's weights) is restored, also after an error
 
@@ -79,10 +88,11 @@ def _check(losses: Any, objective: BoundObjective, size: int) -> None:
     if not isinstance(losses, dict) or not losses or not all(isinstance(role, Role) for role in losses):
         raise InputError(f"{objective.spec.selector} must yield {{role: losses}}, got {type(losses).__name__}")
     for role, loss in losses.items():
-        if loss.shape != (size,):
+        if not isinstance(loss, Tensor) or loss.shape != (size,):
+            got = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
             raise InputError(
                 f"{objective.spec.selector} must yield one loss for each of the {size} examples to {role.name!r}, "
-                f"got a tensor of shape {tuple(loss.shape)}",
+                f"got {got}",
                 help="leave the mean to the loop",
             )
 

@@ -75,7 +75,10 @@ class Noise:
 
     def uniform(self, *shape: int, low: float = 0.0, high: float = 1.0) -> Tensor:
         """Shape (B, *shape), fp32, uniform on (low, high)."""
-        return low + (high - low) * ((self._bits(shape).float() + 0.5) / (1 << 24))
+        unit = (self._bits(shape).float() + 0.5) / (1 << 24)
+        return low + (high - low) * unit.clamp_max(
+            1 - 2**-24
+        )  # the largest would round to 1, and a normal from it is infinite
 
     def normal(self, *shape: int) -> Tensor:
         """Shape (B, *shape), fp32, standard normal."""

@@ -159,7 +159,7 @@ def lines(made: Plan) -> list[str]:
     out += _passes(made.evaluation_passes)
     total = made.seconds * made.batches + made.evaluation_seconds
     out += [
-        f"time         about {_about(total)} on {made.device}: {_about(made.seconds)} a step, {_about(made.evaluation_seconds)} for the evaluation",
+        f"time         about {_about(total)} on {made.device}: {_about(made.seconds)} a step, {_about(made.evaluation_seconds)} for the evaluation, the monitor not counted",
         f"folder       {made.folder}",
     ]
     return out

@@ -43,8 +43,9 @@ def _examined(data: Data, split: str, *, limit: int | None, batch_size: int, sta
 
 def batches(split: Split, batch_size: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """x in [0,1], y and ids of every example, in order, once."""
-    for ids in torch.arange(len(split)).split(batch_size):
-        yield *split.batch(ids, device=device), ids.to(device)
+    names = torch.arange(len(split)) if split.ids is None else split.ids
+    for places in torch.arange(len(split)).split(batch_size):
+        yield *split.batch(places, device=device), names[places].to(device)
 
 
 @register("probe")

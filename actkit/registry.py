@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import importlib.util
 import inspect
 import keyword
 import sys
@@ -93,10 +94,6 @@ KINDS: dict[str, Kind] = {
 @dataclass(frozen=True)
 class Parameter:
     name: str
-
-    @property
-    def device(self) -> Any: ...
-
     annotation: Any = inspect.Parameter.empty
     default: Any = inspect.Parameter.empty
 
@@ -124,10 +121,6 @@ class Entry:
 
     kind: str
     name: str
-
-    @property
-    def device(self) -> Any: ...
-
     target: Callable[..., Any]
     origin: str
     location: str
@@ -322,6 +315,13 @@ def load_folder(folder: Path) -> None:
     parent = str(folder.resolve().parent)
     if parent not in sys.path:
         sys.path.append(parent)  # appended: a plugin folder must not shadow installed packages
+    found = importlib.util.find_spec(folder.resolve().name)
+    if found is None or str(folder.resolve()) not in list(found.submodule_search_locations or []):
+        raise InputError(
+            f"--plugins: the folder {folder.name!r} has the name of an installed module",
+            where=str(folder),
+            help="rename the folder",
+        )
     for path in sorted(folder.resolve().glob("*.py")):
         if not path.stem.startswith("_"):
             load_module(f"{folder.resolve().name}.{path.stem}", where=str(path), origin=str(path))

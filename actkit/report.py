@@ -40,7 +40,10 @@ def rows(summary: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     """Titles and rows of a summary: one row a model; what has no column of its own gets one by its name."""
     evaluation = [Spec.from_json(e) for e in summary["evaluation"]]
     wanted = columns(evaluation)
-    known = {probe for probe, _, _ in wanted}
+    known, titled = (
+        {probe for probe, _, _ in wanted},
+        {title for _, _, title in wanted},
+    )  # what has a title is an accuracy
     for name, values in summary["results"].items():
         probe = name.rpartition(".")[2]
         if probe not in known:
@@ -53,7 +56,8 @@ def rows(summary: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     body = []
     for model in models:
         cells = [summary["results"].get(f"{model}.{probe}", {}).get(number) for probe, number, _ in wanted]
-        body.append([model, *("-" if c is None else percent(c) for c in cells)])
+        shown = [percent if title in titled else "{:.4g}".format for _, _, title in wanted]
+        body.append([model, *("-" if c is None else show(c) for c, show in zip(cells, shown, strict=True))])
     return ["model", *(title for _, _, title in wanted)], body
 
 

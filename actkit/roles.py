@@ -72,7 +72,8 @@ class Role:
         """The model as attacks and probes see it: logits that depend on x alone, as of now.
 
         It shares the weights but needs no gradient of theirs, is in the given mode whatever the model's own is, and leaves no trace:
-        in 'train' mode it has running statistics of its own. Nothing of the model is touched, so nothing needs restoring.
+        in 'train' mode it has running statistics of its own (and dropout, if any, draws from torch's generator). Nothing of the model is
+        touched, so nothing needs restoring.
         """
         if mode not in self._twins:
             self._twins[mode] = self._make_twin(mode)
@@ -153,9 +154,18 @@ class Parts:
             name, model, precision=precision, schedule_every=self.schedule_every, trained=self.optimizer is not None
         )
         if self.optimizer is not None:
-            role.optimizer = self.optimizer(role.model.parameters())
-            role.schedule = make_schedule(role.optimizer, self.schedule, length=length[self.schedule_every])
+            role.optimizer = _told(self.optimizer, lambda: self.optimizer(role.model.parameters()))  # type: ignore[misc]
+            optimizer, length_of_run = role.optimizer, length[self.schedule_every]
+            role.schedule = _told(self.schedule, lambda: make_schedule(optimizer, self.schedule, length=length_of_run))
         return role
+
+
+def _told(component: Any, make: Callable[[], Any]) -> Any:
+    """Torch's own complaints about a setting, as ours."""
+    try:
+        return make()
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{component.spec!r} cannot be made: {error}") from error
 
 
 def initialise(backbone: Callable[..., nn.Module], *, num_classes: int, in_chans: int, seed: int) -> nn.Module:
@@ -176,6 +186,12 @@ def make_schedule(optimizer: torch.optim.Optimizer, schedule: Any, *, length: in
     return schedule(optimizer, **told)
 
 
+# What the loop cannot drive: they need a closure, a metric, a function, other schedulers, or gradients of another kind.
+_LEFT_OUT = {
+    "LBFGS", "SparseAdam", "ReduceLROnPlateau", "LambdaLR", "MultiplicativeLR", "SequentialLR", "ChainedScheduler", "SWALR",
+}  # fmt: skip
+
+
 def _register_torch() -> None:
     """torch's own optimizers and schedulers, under their own names."""
     for kind, module, base in (
@@ -183,7 +199,13 @@ def _register_torch() -> None:
         ("schedule", torch.optim.lr_scheduler, torch.optim.lr_scheduler.LRScheduler),
     ):
         for name, cls in vars(module).items():
-            if inspect.isclass(cls) and issubclass(cls, base) and cls is not base and not name.startswith("_"):
+            if (
+                inspect.isclass(cls)
+                and issubclass(cls, base)
+                and cls is not base
+                and name not in _LEFT_OUT
+                and not name.startswith("_")
+            ):
                 registry.add(kind, name, cls, origin="torch")
 
 

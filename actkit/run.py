@@ -69,9 +69,18 @@ class Run:
                 raise InputError(f"run.{name} must be at least 1, got {getattr(self, name)}")
         if self.steps is not None and self.steps < 1:
             raise InputError(f"run.steps must be at least 1, got {self.steps}")
+        for name in ("evaluation", "monitor"):
+            probes = [probe.spec.name for probe in getattr(self, name)]
+            if twice := {probe for probe in probes if probes.count(probe) > 1}:
+                raise InputError(f"run.{name} has probe.{min(twice)} twice, and one result would replace the other")
+        if self.stop_on_drop is not None and "pgd" not in [probe.spec.name for probe in self.monitor]:
+            raise InputError(
+                "run.stop_on_drop watches probe.pgd, which is not in run.monitor",
+                help="add it, or set run.stop_on_drop = None",
+            )
 
-    def make_roles(self, data: Data, device: torch.device | str) -> dict[str, Role]:
-        """The models of this run, with their first weights."""
+    def make_roles(self, data: Data, device: torch.device | str, *, first_weights: bool = True) -> dict[str, Role]:
+        """The models of this run; their first weights come from `role.weights` where given, unless a checkpoint will bring others."""
         batches = -(-data.sizes["train"] // self.batch_size)
         length = {"epoch": self.epochs, "batch": self.epochs * batches}
         made = {}
@@ -86,7 +95,8 @@ class Run:
                 length=length,
                 precision=self.precision,
             )
-            if parts.weights is not None:
+            _assert_fits(made[name], parts, data)
+            if parts.weights is not None and first_weights:
                 weights = checkpoint.find(Path(parts.weights))
                 chosen = [p for p in weights if p.stem == name] or weights
                 if len(chosen) > 1:
@@ -97,13 +107,37 @@ class Run:
         return made
 
 
+def _assert_fits(role: Role, parts: Any, data: Data) -> None:
+    """Show a network two images of the data set's shape."""
+    try:
+        with role.frozen("eval") as view, torch.no_grad():
+            shape = tuple(view(torch.zeros(2, *data.shape, device=role.device)).shape)
+    except (RuntimeError, ValueError, IndexError) as error:
+        raise InputError(
+            f"{parts.backbone.spec!r} does not take images of {'x'.join(map(str, data.shape))}: {str(error).splitlines()[0]}"
+        ) from error
+    if shape != (2, data.num_classes):
+        raise InputError(
+            f"{parts.backbone.spec!r} gives {shape} for 2 images; logits of {data.num_classes} classes are wanted"
+        )
+
+
 def folder_of(recipe: config.Recipe, out: str | None = None) -> Path:
     """Where a run of this recipe goes: always the same place for the same settings."""
     if out is not None:
         return Path(out)
-    digest = hashlib.sha256(json.dumps(recipe.spec.to_json(), sort_keys=True).encode()).hexdigest()[:8]
+    digest = hashlib.sha256(json.dumps(_identity(recipe.spec).to_json(), sort_keys=True).encode()).hexdigest()[:8]
     seed = recipe.spec.kwargs.get("seed", 0)
     return Path("runs") / Path(recipe.source).stem / f"seed{seed}-{digest}"
+
+
+def _identity(spec: Spec) -> Spec:
+    """What makes a run the run that it is: whether its data may be downloaded does not."""
+    return spec.replace(data=_at_rest(spec.kwargs["data"]))
+
+
+def _at_rest(data: Spec) -> Spec:
+    return Spec(data.kind, data.name, {k: v for k, v in data.kwargs.items() if k != "download"})
 
 
 @dataclass
@@ -117,6 +151,7 @@ def execute(recipe: config.Recipe, *, out: str | None, device: torch.device, dis
     """Run a recipe in its folder, or go on with it, or say that it is done."""
     run: Run = recipe.spec.build()
     folder = folder_of(recipe, out)
+    _assert_claimable(folder)
     with checkpoint.locked(folder):
         _claim(folder, recipe)
         done = folder / "summary.json"
@@ -125,25 +160,25 @@ def execute(recipe: config.Recipe, *, out: str | None, device: torch.device, dis
             display.note(f"this run is done: {folder}")
             return Outcome(folder, CHECK_FAILED if summary["stopped_early"] else OK, summary)
         data: Data = run.data()
-        _deterministic(device, run.precision)
-        roles = run.make_roles(data, device)
-        position = Position()
+        _deterministic(device)
         found, warnings = checkpoint.newest(folder / "checkpoints")
         for warning in warnings:
             display.warn(warning)
-        if found is not None:
-            checkpoint.restore(found, roles, position, run.objective)
-            checkpoint.prune(folder / "checkpoints", len(list((folder / "checkpoints").glob("step-*"))))
-        elif warnings:
+        if warnings and found is None:
             raise InputError(
                 "no checkpoint of this run is whole",
                 where=str(folder),
                 help="start again with another --out, or remove the folder",
             )
+        roles = run.make_roles(data, device, first_weights=found is None)
+        position = Position()
+        if found is not None:
+            checkpoint.discard_after(found)
+            checkpoint.restore(found, roles, position, run.objective)
         display.start(run, data, roles, folder, device, resumed=position if found else None)
         _write(folder / "environment.json", {"command": command, "device": str(device), **checkpoint.versions()})
         trainer = _Trainer(run, recipe, data, roles, position, folder, display)
-        with _signals() as stop:
+        with _signals(display) as stop:
             code = trainer.train(stop)
         if code is not None:
             return Outcome(folder, code, {})
@@ -153,12 +188,22 @@ def execute(recipe: config.Recipe, *, out: str | None, device: torch.device, dis
         return Outcome(folder, CHECK_FAILED if summary["stopped_early"] else OK, summary)
 
 
+def _assert_claimable(folder: Path) -> None:
+    """A folder with anything in it is a run's, or it is left alone."""
+    if (
+        folder.is_dir()
+        and not (folder / "config.json").is_file()
+        and any(not p.name.startswith(".") for p in folder.iterdir())
+    ):
+        raise InputError("the folder is not empty and holds no run", where=str(folder), help="choose another --out")
+
+
 def _claim(folder: Path, recipe: config.Recipe) -> None:
-    """The folder is of this recipe, or becomes so."""
+    """Make the folder that of this recipe. One that holds no checkpoint yet may change its mind: nothing is lost."""
     kept = folder / "config.json"
-    if kept.is_file():
+    mine = Spec.from_json(_identity(recipe.spec).to_json())
+    if kept.is_file() and (any(folder.glob("checkpoints/step-*")) or (folder / "summary.json").is_file()):
         other = Spec.from_json(json.loads(kept.read_text(encoding="utf-8")))
-        mine = Spec.from_json(recipe.spec.to_json())
         if other != mine:
             changes = config.diff(other, mine)
             shown = "\n".join(f"      {path}: {a!r} there, {b!r} now" for path, a, b in changes[:8])
@@ -167,10 +212,7 @@ def _claim(folder: Path, recipe: config.Recipe) -> None:
                 where=str(folder),
                 help="choose another --out; a run's settings do not change",
             )
-    elif any(not p.name.startswith(".") for p in folder.iterdir()):
-        raise InputError("the folder is not empty and holds no run", where=str(folder), help="choose another --out")
-    else:
-        _write(kept, recipe.spec.to_json())
+    _write(kept, mine.to_json())
     (folder / "config.gin").write_text(recipe.text, encoding="utf-8")
 
 
@@ -180,12 +222,13 @@ def _write(path: Path, data: Any) -> None:
     temporary.replace(path)
 
 
-def _deterministic(device: torch.device, precision: str) -> None:
+def _deterministic(device: torch.device) -> None:
+    """fp32 means fp32 (no TF32), and the same kernels every time; bf16 comes from autocast alone."""
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = False
         torch.backends.cudnn.deterministic = True
-        torch.backends.cudnn.allow_tf32 = precision != "fp32"
-        torch.backends.cuda.matmul.allow_tf32 = precision != "fp32"
+        torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cuda.matmul.allow_tf32 = False
 
 
 class _Trainer:
@@ -234,7 +277,7 @@ class _Trainer:
                     if self._stopped():
                         break
                 if stop.asked:
-                    if not record.epoch_ended:
+                    if checkpoint_step(self.folder) != self.position.step:
                         assert_finite(record, self.roles)
                         self.save()
                     self.display.note(
@@ -243,6 +286,8 @@ class _Trainer:
                     return stop.exit_code
         if last is not None and checkpoint_step(self.folder) != self.position.step:
             assert_finite(last, self.roles)
+            losses = ", ".join(f"{name} {loss:.3f}" for name, loss in last.losses.items())
+            self.display.note(f"ended after {self.position.step:,} batches by run.steps; losses: {losses}")
             self.save()
         return None
 
@@ -261,7 +306,7 @@ class _Trainer:
             "num_classes": self.data.num_classes,
             "classes": list(self.data.classes),
             "shape": list(self.data.shape),
-            "data": kwargs["data"].to_json(),
+            "data": _at_rest(kwargs["data"]).to_json(),
             "evaluation": [probe.to_json() for probe in kwargs["evaluation"]],
             "objective": repr(kwargs["objective"]),
             "seed": self.run.seed,
@@ -375,13 +420,15 @@ class _Stop:
 
 
 @contextlib.contextmanager
-def _signals() -> Iterator[_Stop]:
+def _signals(display: Display) -> Iterator[_Stop]:
     """The first signal asks for a stop between batches, a second one of Ctrl-C ends at once."""
     stop = _Stop()
 
     def handle(number: int, frame: FrameType | None) -> None:
         if stop.asked and number == signal.SIGINT:
             raise KeyboardInterrupt
+        if not stop.asked:
+            display.note("finishing this batch, then saving; Ctrl-C again ends at once")
         stop.asked, stop.name = True, signal.Signals(number).name
         stop.exit_code = INTERRUPTED if number == signal.SIGINT else RESUMABLE
 
@@ -432,7 +479,7 @@ def probe_checkpoint(
     files: list[Path], settings: tuple[str, ...], device: torch.device, display: Display
 ) -> list[dict[str, Any]]:
     """Rebuild models from their files alone and repeat the evaluation that they name; `settings` change it or its data."""
-    _deterministic(device, "fp32")
+    _deterministic(device)
     loaded = [checkpoint.load_role(path, device=device) for path in files]
     first = loaded[0][1]
     stored = config.override_spec({key: Spec.from_json(first[key]) for key in ("data", "evaluation")}, settings)

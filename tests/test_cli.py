@@ -125,7 +125,7 @@ def test_list_shows_components_recipes_and_one_in_detail(actkit):
     out = actkit("list").out
     assert re.search(r"^objective +act +actkit +Adversarial Concurrent Training", out, re.M)
     assert re.search(r"^optimizer +SGD +torch", out, re.M)
-    assert "attack" not in actkit("list", "objective").out.split("\n", 1)[1].split()[0::4]
+    assert {line.split()[0] for line in actkit("list", "objective").out.splitlines()[1:]} == {"objective"}
     assert re.search(
         r"^gin/act_cifar10.gin +Adversarial Concurrent Training as the paper prints it",
         actkit("list", "recipes").out,
@@ -165,6 +165,19 @@ def test_list_shows_components_recipes_and_one_in_detail(actkit):
         (["run", "gin/act_digits.gin", "--out", __file__], "the run's folder cannot be used"),
         (["run", "gin/act_digits.gin", "-s", "probe.pgd.starts=0", "--dry-run"], "starts must be at least 1"),
         (["run", "gin/act_digits.gin", "-s", "probe.accuracy.limit=0", "--dry-run"], "limit must be at least 1"),
+        (
+            [
+                "run",
+                "gin/act_cifar10.gin",
+                "--out",
+                "OUT",
+                "-s",
+                "run.data=imagefolder",
+                "-s",
+                "dataset.imagefolder.root=EMPTY",
+            ],
+            "there are no images",
+        ),
         (["probe"], "Missing option '--ckpt'"),
     ],
     ids=lambda v: " ".join(v) if isinstance(v, list) else None,
@@ -173,6 +186,8 @@ def test_a_mistake_on_the_command_line_gets_one_clear_line_and_exit_code_2(
     actkit, tmp_path, monkeypatch, args, message
 ):
     monkeypatch.chdir(tmp_path)
+    for split in ("train/cat", "test/cat"):
+        (tmp_path / "EMPTY" / split).mkdir(parents=True)
     said = actkit(*args)
     assert said.code == 2
     assert message in said.err

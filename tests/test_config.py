@@ -55,6 +55,8 @@ BAD = {
     "nothing but an epoch": ("run.epochs = 1\n", "'run' needs a value for 'objective'", "add  run.objective = "),
     "an attack without its scope": (ACT + "attack.pgd.steps = 3\n", "stand in the scope train or eval, not unscoped", "write train/attack.pgd.steps"),
     "an attack used without a scope": (ACT + "objective.act.attack = @attack.pgd()\n", "used outside the scopes train and eval", "write @train/attack.pgd()"),
+    "a training attack in a probe": (ACT + "probe.pgd.attack = @train/attack.pgd()\n", "probes take their attack from the scope eval, not train", "write @eval/attack.pgd()"),
+    "an evaluation attack in training": (ACT + "objective.act.attack = @eval/attack.pgd()\n", "objectives take their attack from the scope train", None),
     "a reference that is not called": (ACT + "run.objective = @objective.act\n", "@objective.act is not called", "write @objective.act()"),
     "scopes inside scopes": (ACT + "robust/natural/role.weights = 'x'\n", "scopes do not nest", None),
     "a library of Python's own": ("import subprocess\n" + ACT, "would import 'subprocess'", "--trust"),
@@ -116,6 +118,12 @@ def test_a_binding_that_nothing_uses_is_reported_unless_an_include_offers_it(act
         assert config.load(str(REPOSITORY / recipe)).warnings == []
 
 
+def test_an_override_of_a_plain_value_silences_no_warning(write):
+    path = str(write("odd.gin", ACT + "objective.trades.beta = 3.0\n"))
+    assert len(config.load(path, ["run.precision=bf16"]).warnings) == 1
+    assert len(config.load(path, ["run.data=moons"]).warnings) == 0
+
+
 def test_swapping_a_component_does_not_complain_of_the_settings_of_the_other():
     assert config.load(str(REPOSITORY / "gin/act_digits.gin"), ["run.data=moons"]).warnings == []
     (warning,) = config.load(
@@ -150,6 +158,11 @@ def load(*overrides: str) -> Spec:
 )
 def test_an_override_reaches_its_place(setting, path, value):
     assert config.flat(load(setting))[path] == value
+
+
+def test_an_attack_by_its_bare_name_stands_in_the_scope_of_its_owner():
+    assert load("probe.pgd.attack=pgd").kwargs["evaluation"] == load().kwargs["evaluation"]
+    assert load("objective.act.attack=pgd").kwargs["objective"] == load().kwargs["objective"]
 
 
 def test_a_scoped_setting_reaches_its_own_role_alone():

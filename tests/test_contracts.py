@@ -232,6 +232,24 @@ def test_the_loop_names_a_loss_of_the_wrong_shape():
         raise_flat(lambda: run(Spec("objective", "test_reduced").build(), make_roles("robust")))
 
 
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (lambda x, y, robust: {robust: cross_entropy(robust(x), y)}, "must be a generator, it returned dict"),
+        (lambda x, y, robust: None, "must be a generator, it returned NoneType"),
+        (lambda x, y, robust: (n for n in ()), "yielded nothing"),
+        (lambda x, y, robust: (n for n in [3.0]), "must yield {role: losses}, got float"),
+        (lambda x, y, robust: (n for n in [{robust: 3.0}]), "one loss for each .* got float"),
+    ],
+    ids=["returns", "forgets", "yields nothing", "yields a number", "yields no tensor"],
+)
+def test_an_objective_that_breaks_its_contract_is_told(body, message):
+    objective = Spec("objective", "natural").build()
+    objective.component, objective.roles = body, ("robust",)
+    with pytest.raises(ValueError, match=message):
+        run(objective, make_roles("robust"))
+
+
 def raise_flat(call):
     try:
         call()

@@ -149,6 +149,14 @@ def test_an_image_folder_that_is_not_right_is_told_with_the_remedy(tmp_path, bre
             raise ValueError(str(error).replace("\n", " ")) from None
 
 
+def test_hidden_folders_are_no_classes(tmp_path):
+    folder(tmp_path)
+    (tmp_path / "train/.ipynb_checkpoints").mkdir()
+    assert imagefolder(root=str(tmp_path)).classes == ("cat", "dog")
+    with pytest.raises(ValueError, match="limit must be at least 1"):
+        imagefolder(root=str(tmp_path), limit=-1)
+
+
 def test_images_of_several_sizes_and_sets_too_large_for_memory_are_refused(tmp_path):
     folder(tmp_path)
     with pytest.raises(ValueError, match="GiB in memory"):

@@ -46,6 +46,14 @@ def test_distributions_have_their_moments():
     assert (counts - 0.1).abs().max() < 0.005
 
 
+def test_the_extreme_bits_give_finite_numbers_inside_the_interval(monkeypatch):
+    for bits in (0, (1 << 24) - 1):
+        monkeypatch.setattr(Noise, "_bits", lambda self, shape, bits=bits: torch.full((1, *shape), bits))
+        noise = Noise(torch.arange(1), 0)
+        assert -1 < noise.uniform(1, low=-1.0, high=1.0).item() < 1
+        assert noise.normal(1).isfinite().all()
+
+
 def test_neighbouring_examples_and_places_are_uncorrelated():
     u = Noise(torch.arange(20_000), 2).uniform(2)
     assert abs(torch.corrcoef(u.T)[0, 1]) < 0.03

@@ -53,6 +53,10 @@ def test_the_new_defence_is_found_and_dry_runs(actkit, tmp_path, monkeypatch):
     assert re.search(r"robust +2 x forward +in train mode, weights live", said.out)
 
 
+def test_no_placeholder_is_left():
+    assert "@@" not in README
+
+
 def test_the_first_screen_holds_exactly_two_commands():
     first = re.search(r"```sh\n(.*?)```", README, re.S).group(1)
     assert [line.split("#")[0].strip() for line in first.splitlines()] == ["make quickstart", "make test"]

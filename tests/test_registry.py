@@ -100,6 +100,9 @@ def test_a_plugin_folder_is_imported_under_its_name_and_a_failing_one_is_told(tm
     (broken / "bad.py").write_text("import does_not_exist\n")
     with pytest.raises(InputError, match=r"ModuleNotFoundError: No module named 'does_not_exist'"):
         registry.load_folder(broken)
+    (tmp_path / "code").mkdir()
+    with pytest.raises(InputError, match="'code' has the name of an installed module"):
+        registry.load_folder(tmp_path / "code")
     with pytest.raises(InputError, match="no such folder"):
         registry.load_folder(tmp_path / "nowhere")
 

@@ -164,6 +164,81 @@ def test_a_folder_of_other_settings_is_refused_and_the_difference_shown(write, t
         go(recipe(write), tmp_path / "mine")
 
 
+def test_a_run_that_never_saved_may_change_its_mind(write, tmp_path):
+    with pytest.raises(InputError, match="does not exist"):
+        go(recipe(write, "run.data=imagefolder", "dataset.imagefolder.root=nowhere"), tmp_path / "run")
+    assert go(recipe(write), tmp_path / "run").exit_code == 0
+
+
+def test_whether_data_may_be_downloaded_is_not_part_of_a_run(write, tmp_path):
+    from actkit.run import folder_of
+
+    plain, fetching = (config.load("gin/act_cifar10.gin", extra) for extra in ([], ["dataset.cifar10.download=true"]))
+    assert folder_of(plain) == folder_of(fetching)
+    assert folder_of(plain) != folder_of(config.load("gin/act_cifar10.gin", ["dataset.cifar10.crop=2"]))
+
+
+def test_a_broken_newest_checkpoint_does_not_count_when_old_ones_are_pruned(write, tmp_path):
+    made = recipe(write, "run.keep=1")
+    go(made, tmp_path / "run", Mute(4))
+    flip(newest(tmp_path / "run") / "robust.safetensors")
+    go(recipe(write, "run.keep=1"), tmp_path / "other", Mute(2))
+    shutil.copytree(newest(tmp_path / "other"), tmp_path / "run/checkpoints/step-00000002")
+    display = Mute(3)
+    go(made, tmp_path / "run", display)
+    assert len(display.warnings) == 1
+    assert checkpoint.newest(tmp_path / "run/checkpoints")[0].name == "step-00000003"
+
+
+def test_a_temporary_folder_of_a_killed_writer_is_no_obstacle(write, tmp_path):
+    left = tmp_path / f"run/checkpoints/.tmp-{os.getpid()}-step-00000003"
+    left.mkdir(parents=True)
+    (tmp_path / "run/config.json").write_text("{}")
+    go(recipe(write), tmp_path / "run")
+    assert not left.exists()
+
+
+def test_tied_weights_are_saved(tmp_path):
+    from actkit.checkpoint import save_tensors
+
+    weight = torch.rand(3)
+    save_tensors({"a": weight, "b": weight}, tmp_path / "tied.safetensors")
+    assert load_file(tmp_path / "tied.safetensors")["b"].equal(weight)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["role.backbone=mlp"], "backbone.mlp.. does not take images of 1x8x8"),
+        (["optimizer.SGD.lr=-1.0"], "optimizer.SGD.*cannot be made: Invalid learning rate"),
+        (["optimizer.SGD.nesterov=true", "optimizer.SGD.momentum=0.0"], "cannot be made: Nesterov"),
+        (["run.evaluation=[@probe.pgd(), @probe.pgd()]"], "run.evaluation has probe.pgd twice"),
+        (["run.stop_on_drop=0.2"], "watches probe.pgd, which is not in run.monitor"),
+        (["role.schedule=ReduceLROnPlateau"], "there is no component 'schedule.ReduceLROnPlateau'"),
+    ],
+    ids=lambda v: v[0] if isinstance(v, list) else None,
+)
+def test_settings_that_cannot_work_together_are_told(write, tmp_path, overrides, message):
+    with pytest.raises(InputError, match=message):
+        go(recipe(write, *overrides), tmp_path / "run")
+
+
+def test_act_on_an_image_folder_trains_some_steps_and_is_evaluated(actkit, tmp_path):
+    from test_datasets import folder
+
+    folder(tmp_path / "images", size=(32, 32), per_class=4)
+    said = actkit(
+        "run", "gin/act_cifar10.gin", "--out", tmp_path / "run", "--device", "cpu", "-s", "run.data=imagefolder",
+        "-s", f"dataset.imagefolder.root={tmp_path / 'images'}", "-s", "run.steps=2", "-s", "run.batch_size=4", "-s", "train/attack.pgd.steps=1",
+        "-s", "eval/attack.pgd.steps=1", "-s", "probe.pgd.starts=1", "-s", "run.monitor=[]",
+    )  # fmt: skip
+    assert said.code == 0, said.err
+    assert [line.split()[0] for line in said.out.splitlines()[1:3]] == ["robust", "natural"]
+    summary = json.loads((tmp_path / "run/summary.json").read_text())
+    repeated = json.loads(actkit("probe", "--ckpt", tmp_path / "run", "--json", "--device", "cpu").out)[0]
+    assert repeated["results"] == summary["results"]
+
+
 def test_a_second_run_in_the_same_folder_is_refused(write, tmp_path):
     with (
         checkpoint.locked(tmp_path / "run"),
@@ -430,9 +505,7 @@ def test_a_kill_at_any_moment_of_saving_loses_no_whole_checkpoint(write, tmp_pat
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75)])
-def test_a_signal_stops_the_command_with_its_exit_code_and_the_same_command_goes_on(
-    write, tmp_path, finished, number, code
-):
+def test_a_signal_stops_the_command_with_its_exit_code_and_a_whole_checkpoint(write, tmp_path, finished, number, code):
     path = write("quick.gin", QUICK.replace("run.epochs = 2", "run.epochs = 4000"))
     command = [sys.executable, "-m", "actkit", "run", str(path), "--out", str(tmp_path / "run"), "--device", "cpu"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
