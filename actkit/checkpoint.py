@@ -32,7 +32,18 @@ from actkit.roles import Role, initialise
 from actkit.spec import BoundObjective, Spec
 
 FORMAT = "1"
-_NEEDED = {"role", "backbone", "num_classes", "shape", "data", "evaluation", "seed", "epoch", "step"}  # of a header
+_NEEDED = {
+    "role",
+    "roles",
+    "backbone",
+    "num_classes",
+    "shape",
+    "data",
+    "evaluation",
+    "seed",
+    "epoch",
+    "step",
+}  # of a header
 _HEADER_LIMIT = 1 << 20  # bytes of JSON; a real one has a few thousand
 
 

@@ -302,6 +302,7 @@ class _Trainer:
         return {
             "format": checkpoint.FORMAT,
             "role": role,
+            "roles": list(self.run.objective.roles),
             "backbone": kwargs["roles"][role].kwargs["backbone"].to_json(),
             "num_classes": self.data.num_classes,
             "classes": list(self.data.classes),
@@ -481,6 +482,9 @@ def probe_checkpoint(
     """Rebuild models from their files alone and repeat the evaluation that they name; `settings` change it or its data."""
     _deterministic(device)
     loaded = [checkpoint.load_role(path, device=device) for path in files]
+    loaded.sort(
+        key=lambda item: item[1]["roles"].index(item[1]["role"])
+    )  # the headline model first, as in the run's own table
     first = loaded[0][1]
     stored = config.override_spec({key: Spec.from_json(first[key]) for key in ("data", "evaluation")}, settings)
     data: Data = stored["data"].build()()

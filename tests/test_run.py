@@ -374,7 +374,7 @@ def test_probe_rebuilds_the_models_from_their_files_alone_and_repeats_the_number
 def test_probe_shows_the_table_and_takes_another_attack(actkit, finished):
     said = actkit("probe", "--ckpt", finished, "-s", "attack.pgd.steps=3", "--device", "cpu")
     assert "PGD-3 worst run" in said.out
-    assert "robust" in said.out
+    assert [line.split()[0] for line in said.out.splitlines()[1:3]] == ["robust", "natural"]
     said = actkit("probe", "--ckpt", finished, "-s", "dataset.cifar10.root=x")
     assert (said.code, "there is no dataset.cifar10 here" in said.err) == (2, True)
 
