@@ -196,9 +196,7 @@ def probe(
         registry.load_folder(Path(folder))
     stdout, stderr = _consoles()
     where, display = pick_device(device), Display(stderr, quiet=as_json)
-    found = [
-        summary for path in ckpts for summary in probe_checkpoint(checkpoint.find(Path(path)), settings, where, display)
-    ]
+    found = [probe_checkpoint(checkpoint.find(Path(path)), settings, where, display) for path in ckpts]
     if as_json:
         click.echo(json.dumps(found))
         return

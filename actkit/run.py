@@ -478,13 +478,12 @@ def pick_device(name: str) -> torch.device:
 
 def probe_checkpoint(
     files: list[Path], settings: tuple[str, ...], device: torch.device, display: Display
-) -> list[dict[str, Any]]:
+) -> dict[str, Any]:
     """Rebuild models from their files alone and repeat the evaluation that they name; `settings` change it or its data."""
     _deterministic(device)
+    # The headline model first, as in the run's own table.
+    files = sorted(files, key=lambda path: (about := checkpoint.header(path))["roles"].index(about["role"]))
     loaded = [checkpoint.load_role(path, device=device) for path in files]
-    loaded.sort(
-        key=lambda item: item[1]["roles"].index(item[1]["role"])
-    )  # the headline model first, as in the run's own table
     first = loaded[0][1]
     stored = config.override_spec({key: Spec.from_json(first[key]) for key in ("data", "evaluation")}, settings)
     data: Data = stored["data"].build()()
@@ -496,17 +495,15 @@ def probe_checkpoint(
             )
     roles = {role.name: role for role, _ in loaded}
     results = examine([spec.build() for spec in stored["evaluation"]], roles, data, tell=display.probing)
-    return [
-        {
-            "files": [str(path) for path in files],
-            "data": data.name,
-            "data_fingerprint": fingerprint(data.test),
-            "sizes": dict(data.sizes),
-            "seed": first["seed"],
-            "epochs": first["epoch"],
-            "steps": first["step"],
-            "evaluation": [s.to_json() for s in stored["evaluation"]],
-            "results": numbers(results),
-            "versions": checkpoint.versions(),
-        }
-    ]
+    return {
+        "files": [str(path) for path in files],
+        "data": data.name,
+        "data_fingerprint": fingerprint(data.test),
+        "sizes": dict(data.sizes),
+        "seed": first["seed"],
+        "epochs": first["epoch"],
+        "steps": first["step"],
+        "evaluation": [s.to_json() for s in stored["evaluation"]],
+        "results": numbers(results),
+        "versions": checkpoint.versions(),
+    }
