@@ -318,7 +318,7 @@ def find(path: Path) -> list[Path]:
 def header(path: Path) -> dict[str, Any]:
     """What a model file says of itself. Raises `InputError` when it is not one of actkit's."""
     found = _read(path, tensors=False)[1]
-    if not isinstance(found, dict) or _NEEDED - found.keys():
+    if not isinstance(found, dict) or _NEEDED - found.keys() or found["role"] not in found["roles"]:
         raise InputError(
             "this safetensors file holds no description of its model",
             where=str(path),
