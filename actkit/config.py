@@ -675,4 +675,4 @@ def about(recipe: str) -> str:
         if not line.startswith("#"):
             break
         comment.append(line.lstrip("# "))
-    return re.split(r"(?<=[.:]) ", " ".join(comment))[0]
+    return re.split(r"(?<=[.:]) ", " ".join(comment))[0].rstrip(":")
