@@ -96,7 +96,7 @@ def save(
         )
         save_tensors(tensors, temporary / "state.safetensors")
         _write_json(temporary / "state.json", state)
-        files = {p.name: {"size": p.stat().st_size, "sha256": _sha256(p)} for p in sorted(temporary.iterdir())}
+        files = {p.name: {"size": p.stat().st_size, "sha256": sha256(p)} for p in sorted(temporary.iterdir())}
         _write_json(
             temporary / "manifest.json",
             {"format": FORMAT, "step": position.step, "files": files, "versions": versions()},
@@ -159,7 +159,7 @@ def _fsync(path: Path) -> None:
         os.close(handle)
 
 
-def _sha256(path: Path) -> str:
+def sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -193,7 +193,7 @@ def problem(checkpoint: Path) -> str | None:
             size = (checkpoint / name).stat().st_size
             if size != expected["size"]:
                 return f"{name} has {size:,} bytes, not {expected['size']:,}"
-            if _sha256(checkpoint / name) != expected["sha256"]:
+            if sha256(checkpoint / name) != expected["sha256"]:
                 return f"{name} was altered: its SHA-256 is not the manifest's"
     except FileNotFoundError as error:
         return f"{Path(error.filename).name} is missing"
@@ -223,7 +223,7 @@ def discard_after(found: Path) -> None:
 
 def restore(checkpoint: Path, roles: Mapping[str, Role], position: Position, objective: BoundObjective) -> None:
     """Put a training where it was: weights, optimizers, schedules, the objective's state and the position, in place."""
-    tensors = _read(checkpoint / "state.safetensors")[0]
+    tensors = read(checkpoint / "state.safetensors")[0]
     state = _unpack(json.loads((checkpoint / "state.json").read_text(encoding="utf-8")), tensors)
     for name, role in roles.items():
         load_weights(role, checkpoint / f"{name}.safetensors")
@@ -241,7 +241,7 @@ def restore(checkpoint: Path, roles: Mapping[str, Role], position: Position, obj
 
 def load_weights(role: Role, where: Path) -> None:
     """Put the weights of a model file into a role. Raises `InputError` when they are of another network."""
-    weights = _read(where)[0]
+    weights = read(where)[0]
     own = role.model.state_dict()
     if unfit := [k for k in own if k in weights and own[k].shape != weights[k].shape]:
         k = unfit[0]
@@ -256,7 +256,7 @@ def load_weights(role: Role, where: Path) -> None:
     role.model.load_state_dict(weights)
 
 
-def _read(path: Path, *, tensors: bool = True) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def read(path: Path, *, tensors: bool = True) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors and actkit header of a safetensors file. Raises `InputError` when it is cut short, foreign or hostile."""
     try:
         with safe_open(path, framework="pt") as file:
@@ -317,7 +317,7 @@ def find(path: Path) -> list[Path]:
 
 def header(path: Path) -> dict[str, Any]:
     """What a model file says of itself. Raises `InputError` when it is not one of actkit's."""
-    found = _read(path, tensors=False)[1]
+    found = read(path, tensors=False)[1]
     if not isinstance(found, dict) or _NEEDED - found.keys() or found["role"] not in found["roles"]:
         raise InputError(
             "this safetensors file holds no description of its model",

@@ -121,8 +121,9 @@ def run(
     if seed is not None:
         settings = (*settings, f"run.seed={seed}")
     recipe = _load(file, settings, plugins, trust)
-    from actkit.report import Display, print_table
-    from actkit.run import execute, folder_of, pick_device
+    from actkit.examine import pick_device
+    from actkit.report import Display, print_table, red_flags
+    from actkit.run import execute, folder_of
 
     stdout, stderr = _consoles()
     where = pick_device(device)
@@ -156,6 +157,8 @@ def run(
         click.echo(json.dumps({"folder": str(outcome.folder), **outcome.summary}))
         return outcome.exit_code
     print_table(stdout, outcome.summary)
+    if red_flags(outcome.summary):
+        display.warn("a check found what makes the numbers marked UNVERIFIED unbelievable")
     if outcome.summary["stopped_early"]:
         display.warn("training was stopped early by run.stop_on_drop: accuracy under attack collapsed")
     display.say(f"files      {outcome.folder}")
@@ -173,37 +176,85 @@ def run(
     help="A run, a checkpoint directory or one .safetensors file (repeatable).",
 )
 @click.option(
+    "--probe",
+    "probes",
+    multiple=True,
+    metavar="NAME",
+    help="What to measure (repeatable): a probe, or the label of one in the stored evaluation. Default: the stored evaluation.",
+)
+@click.option(
+    "--role",
+    "roles",
+    multiple=True,
+    metavar="NAME",
+    help="Only models with this role (repeatable); 'headline': each training's first.",
+)
+@click.option("--evaluation", metavar="FILE", help="Take the evaluation from this recipe, not from the checkpoint.")
+@click.option(
     "-s",
     "--set",
     "settings",
     multiple=True,
     metavar="KEY=VALUE",
-    help="Change a setting of the stored data set or evaluation.",
+    help="Change a setting of the data set or the evaluation (repeatable).",
 )
 @click.option("--plugins", multiple=True, metavar="DIR", help="Load the plugins in this folder (repeatable).")
+@click.option("--out", metavar="DIR", help="Write the results, and what happened to each example, into this folder.")
 @device_option
 @json_option
 def probe(
-    ckpts: tuple[str, ...], settings: tuple[str, ...], plugins: tuple[str, ...], device: str, as_json: bool
-) -> None:
-    """Examine trained models: rebuild them from their files alone and repeat the evaluation that they were saved with."""
-    from actkit import checkpoint, registry
-    from actkit.report import Display, print_table
-    from actkit.run import pick_device, probe_checkpoint
+    ckpts: tuple[str, ...],
+    probes: tuple[str, ...],
+    roles: tuple[str, ...],
+    evaluation: str | None,
+    settings: tuple[str, ...],
+    plugins: tuple[str, ...],
+    out: str | None,
+    device: str,
+    as_json: bool,
+) -> int:
+    """Examine trained models, rebuilt from their files alone: repeat the evaluation that they were saved with, or run other probes.
+
+    \b
+    actkit probe --ckpt RUN                                     the stored evaluation again
+    actkit probe --ckpt RUN --probe audit                       is the robustness real?
+    actkit probe --ckpt A --ckpt B --probe transfer             the matrix of Table 3
+
+    Interrupted, the same command goes on. Exit code 3 when a check raised a red flag.
+    """
+    from actkit import config, registry
+    from actkit.examine import pick_device, probe_checkpoints
+    from actkit.report import Display, print_table, red_flags
+    from actkit.signals import terminable
 
     _plugins()
     for folder in plugins:
         registry.load_folder(Path(folder))
     stdout, stderr = _consoles()
     where, display = pick_device(device), Display(stderr, quiet=as_json)
-    found = [probe_checkpoint(checkpoint.find(Path(path)), settings, where, display) for path in ckpts]
+    given = [*(part for c in ckpts for part in ("--ckpt", c)), *(part for p in probes for part in ("--probe", p))]
+    given += [*(part for r in roles for part in ("--role", r)), *(("--evaluation", evaluation) if evaluation else ())]
+    given += [*(part for s in settings for part in ("-s", s)), *(part for p in plugins for part in ("--plugins", p))]
+    with terminable():
+        found = probe_checkpoints(
+            [Path(path) for path in ckpts],
+            probes=probes,
+            roles=roles,
+            evaluation=config.load_evaluation(evaluation, plugins=plugins) if evaluation else None,
+            settings=settings,
+            device=where,
+            display=display,
+            command=shlex.join(["actkit", "probe", *given, "--device", device]),
+            out=Path(out) if out else None,
+        )
     if as_json:
         click.echo(json.dumps(found))
-        return
-    for i, summary in enumerate(found):
-        if i:
-            stdout.print()
-        print_table(stdout, summary)
+    else:
+        for i, summary in enumerate(found):
+            if i:
+                stdout.print()
+            print_table(stdout, summary, every_flag=bool(probes))
+    return errors.CHECK_FAILED if any(red_flags(summary) for summary in found) else errors.OK
 
 
 @main.command("list")

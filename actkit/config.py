@@ -266,8 +266,8 @@ def _syntax(error: Exception, text: str, shown: str) -> InputError:
 
 
 class _Resolver:
-    """Turns bindings into the Spec of `run`, by gin's rules: an unscoped binding serves every scope; a scoped one wins in its own;
-    a reference with a scope replaces the scope it stands in, one without inherits it."""
+    """Turns bindings into the Spec of `run`, by gin's rules: an unscoped binding serves every scope; a scoped one wins in its own, and
+    `eval/long` has what `eval` has, and more; a reference with a scope replaces the scope it stands in, one without inherits it."""
 
     def __init__(self, bindings: Iterable[Binding]) -> None:
         self.problems: list[InputError] = []
@@ -293,8 +293,8 @@ class _Resolver:
                 )
             self.macros[binding.selector] = binding
             return
-        if "/" in binding.scope:
-            self.problem(f"scopes do not nest here: {binding.scope}", binding.place, "use one scope")
+        if binding.scope.count("/") > 1:
+            self.problem(f"scopes nest two deep here: {binding.scope}", binding.place, "leave one out")
             return
         try:
             entry = registry.get(binding.selector)
@@ -308,7 +308,7 @@ class _Resolver:
                 nearest(binding.parameter, entry.parameters),
             )
             return
-        if entry.kind == "attack" and binding.scope not in ATTACK_SCOPES:
+        if entry.kind == "attack" and _outermost(binding.scope) not in ATTACK_SCOPES:
             wanted = " or ".join(f"{scope}/{entry.selector}.{binding.parameter}" for scope in ATTACK_SCOPES)
             self.problem(
                 f"an attack's settings stand in the scope train or eval, not {binding.scope or 'unscoped'}",
@@ -328,9 +328,11 @@ class _Resolver:
         self.table[complete.scope, complete.selector, complete.parameter] = complete
 
     def bound(self, selector: str, scope: str) -> dict[str, Binding]:
-        found = {p: b for (s, sel, p), b in self.table.items() if sel == selector and s == ""}
-        if scope:
-            found |= {p: b for (s, sel, p), b in self.table.items() if sel == selector and s == scope}
+        parts = scope.split("/") if scope else []
+        found: dict[str, Binding] = {}
+        for depth in range(len(parts) + 1):
+            within = "/".join(parts[:depth])
+            found |= {p: b for (s, sel, p), b in self.table.items() if sel == selector and s == within}
         return found
 
     def spec(self, selector: str, scope: str, place: Place | None, owner: str = "") -> Spec | None:
@@ -343,7 +345,7 @@ class _Resolver:
         except InputError as error:
             self.problem(error.message, place, error.help)
             return None
-        if entry.kind == "attack" and scope not in ATTACK_SCOPES:
+        if entry.kind == "attack" and _outermost(scope) not in ATTACK_SCOPES:
             self.problem(
                 f"{entry.selector} is used outside the scopes train and eval",
                 place,
@@ -351,9 +353,9 @@ class _Resolver:
             )
             return None
         proper = "eval" if owner == "probe" else "train"
-        if entry.kind == "attack" and owner in ("probe", "objective") and scope != proper and "" not in ATTACK_SCOPES:
+        if entry.kind == "attack" and owner in ("probe", "objective") and _outermost(scope) != proper:
             self.problem(
-                f"{owner}s take their attack from the scope {proper}, not {scope}",
+                f"{owner}s take their attack from the scope {proper}, not {_outermost(scope)}",
                 place,
                 f"write @{proper}/{selector}()",
             )
@@ -376,7 +378,8 @@ class _Resolver:
             else:
                 places[name] = binding.place
         self._open.pop()
-        spec = Spec(entry.kind, entry.name, dict(sorted(kwargs.items())))
+        label = scope.rpartition("/")[2] if entry.kind == "probe" else ""
+        spec = Spec(entry.kind, entry.name, dict(sorted(kwargs.items())), label)
         for parameter, wrong in spec.problems():
             missing = parameter is None
             if missing and any(f"{name!r}" in wrong.message for name, at in places.items() if name and at is None):
@@ -392,8 +395,8 @@ class _Resolver:
             if not value.called:
                 self.problem(f"{value!r} is not called", place, f"write {value!r}()")
                 return None
-            if "/" in value.scope:
-                self.problem(f"scopes do not nest here: {value.scope}", place, "use one scope")
+            if value.scope.count("/") > 1:
+                self.problem(f"scopes nest two deep here: {value.scope}", place, "leave one out")
                 return None
             return self.spec(value.selector, value.scope or scope, place, owner)
         if isinstance(value, str) and len(wants) == 1:  # `-s run.data=digits`: a component by its bare name
@@ -445,6 +448,19 @@ def load(
 
     Raises `InputError`, or `InputErrors` with everything that is wrong with the recipe.
     """
+    resolver, imports = _read(file, overrides, plugins, trust)
+    spec = _root(resolver, Place(file))
+    warnings = _unused(resolver) if spec else []
+    if resolver.problems or spec is None:
+        raise _all(resolver.problems)
+    text, origins = _dump(resolver, imports)
+    return Recipe(spec, str(locate(file)), text, warnings, origins)
+
+
+def _read(
+    file: str, overrides: Iterable[str], plugins: Iterable[str], trust: bool
+) -> tuple[_Resolver, list[tuple[str, Place]]]:
+    """A recipe's bindings, plugins loaded; and its imports."""
     path = locate(file)
     if path is None:
         near = [str(p) for p in (Path(file).parent.glob("*.gin") if Path(file).parent.is_dir() else [])] + packaged()
@@ -461,12 +477,7 @@ def load(
     resolver.problems[:0] = reader.problems
     if reader.problems:  # what follows would be guesses about half a recipe
         raise _all(resolver.problems)
-    spec = _root(resolver, Place(file))
-    warnings = _unused(resolver) if spec else []
-    if resolver.problems or spec is None:
-        raise _all(resolver.problems)
-    text, origins = _dump(resolver, reader.imports)
-    return Recipe(spec, str(path), text, warnings, origins)
+    return resolver, reader.imports
 
 
 def _all(problems: list[InputError]) -> InputError:
@@ -485,7 +496,7 @@ def _root(resolver: _Resolver, place: Place) -> Spec | None:
         if not resolver.problems:
             resolver.problem(error.message, place, error.help)
         return None
-    known = {*names, *ATTACK_SCOPES, *resolver.referred}
+    known = {*names, *ATTACK_SCOPES, *resolver.referred, *map(_outermost, resolver.referred)}
     for scope in dict.fromkeys(b.scope for b in resolver.table.values()):
         if scope and scope not in known:
             first = next(b for b in resolver.table.values() if b.scope == scope)
@@ -511,6 +522,10 @@ def _root(resolver: _Resolver, place: Place) -> Spec | None:
         elif role is not None:
             roles[name] = role
     return spec.replace(roles=roles)
+
+
+def _outermost(scope: str) -> str:
+    return scope.partition("/")[0]
 
 
 def _scopes_in(value: Any) -> set[str]:
@@ -604,7 +619,7 @@ def flat(spec: Spec, prefix: str = "") -> dict[str, Any]:
             continue
         items = {"": value}
         if isinstance(value, (list, tuple)) and any(isinstance(v, Spec) for v in value):
-            items = {f"[{i}]": v for i, v in enumerate(value)}
+            items = {f"[{v.label or i}]" if isinstance(v, Spec) else f"[{i}]": v for i, v in enumerate(value)}
         elif isinstance(value, dict) and any(isinstance(v, Spec) for v in value.values()):
             items = {f".{k}": v for k, v in value.items()}
         for suffix, item in items.items():
@@ -639,31 +654,75 @@ def _same(a: Any, b: Any) -> bool:
 
 
 def override_spec(spec: Any, settings: Iterable[str]) -> Any:
-    """Apply 'kind.name.parameter=VALUE' to every Spec of that name below `spec` (a Spec, list or dict), for a checkpoint's own."""
+    """Apply 'kind.name.parameter=VALUE' to every Spec of that name below `spec` (a Spec, list or dict), for a checkpoint's own.
+
+    A scope says at which probe, by its label: `pgd100/probe.robust_accuracy.starts=1`, `pgd100/attack.pgd.steps=50`; `eval/` says nothing.
+    """
     reader = _Reader()
     for setting in settings:
         reader.override(setting)
     for binding in reader.bindings:
-        entry = registry.get(binding.selector)
-        seen: list[bool] = []
-
-        def changed(
-            value: Any, binding: Binding = binding, entry: registry.Entry = entry, seen: list[bool] = seen
-        ) -> Any:
-            if isinstance(value, Spec):
-                kwargs = {k: changed(v) for k, v in value.kwargs.items()}
-                if value.selector == entry.selector:
-                    seen.append(True)
-                    kwargs[binding.parameter] = binding.value
-                return Spec(value.kind, value.name, kwargs)
-            if isinstance(value, (list, tuple)):
-                return [changed(v) for v in value]
-            return {k: changed(v) for k, v in value.items()} if isinstance(value, dict) else value
-
-        spec = changed(spec)
+        if not binding.parameter:
+            raise InputError(
+                f"--set {binding.selector}: a stored evaluation has no macros", help="name the parameters themselves"
+            )
+        entry = registry.get(binding.selector, where="--set")
+        if binding.parameter not in entry.parameters:
+            raise InputError(
+                f"{entry.selector!r} has no parameter {binding.parameter!r}",
+                where=f"--set {binding.key}", help=nearest(binding.parameter, entry.parameters),
+            )  # fmt: skip
+        spec, seen = _overridden(spec, binding, entry)
         if not seen:
             raise InputError(f"there is no {entry.selector} here for --set {binding.key}", where="--set")
     return spec
+
+
+def _overridden(spec: Any, binding: Binding, entry: registry.Entry) -> tuple[Any, bool]:
+    """The same with a binding applied, and whether anything took it."""
+    label = next((part for part in reversed(binding.scope.split("/")) if part not in ("", *ATTACK_SCOPES)), "")
+    seen = False
+
+    def changed(value: Any, inside: bool) -> Any:
+        nonlocal seen
+        if isinstance(value, Spec):
+            inside = inside or value.label == label
+            kwargs = {k: changed(v, inside) for k, v in value.kwargs.items()}
+            if value.selector == entry.selector and inside:
+                seen = True
+                kwargs[binding.parameter] = _component(
+                    binding.value, entry.parameters[binding.parameter].wants, kwargs.get(binding.parameter)
+                )
+            return Spec(value.kind, value.name, kwargs, value.label)
+        if isinstance(value, (list, tuple)):
+            return [changed(v, inside) for v in value]
+        return {k: changed(v, inside) for k, v in value.items()} if isinstance(value, dict) else value
+
+    return changed(spec, not label), seen
+
+
+def _component(value: Any, wants: tuple[str, ...], before: Any) -> Any:
+    """A component by its bare name or as a reference; it keeps those settings of the one before that it has too."""
+    name = value.selector if isinstance(value, Ref) else value
+    if not (isinstance(name, str) and len(wants) == 1):
+        return value
+    entry = registry.get(name if name.startswith(f"{wants[0]}.") else f"{wants[0]}.{name}", where="--set")
+    kept = before.kwargs if isinstance(before, Spec) else {}
+    return Spec(entry.kind, entry.name, {k: v for k, v in kept.items() if k in entry.parameters})
+
+
+def load_evaluation(
+    file: str, overrides: Iterable[str] = (), *, plugins: Iterable[str] = (), trust: bool = False
+) -> list[Spec]:
+    """The probes in a recipe's `run.evaluation`, the rest of it left aside. Raises `InputError` as `load` does."""
+    resolver, _ = _read(file, overrides, plugins, trust)
+    binding = resolver.table.get(("", ROOT, "evaluation"))
+    if binding is None:
+        raise _all([*resolver.problems, InputError("the recipe has no run.evaluation", where=file)])
+    found = resolver.value(binding.value, "", binding.place, ("probe",), "")
+    if resolver.problems:
+        raise _all(resolver.problems)
+    return list(found)
 
 
 def about(recipe: str) -> str:

@@ -66,9 +66,9 @@ class Split:
     def sample(self, limit: int | None) -> Split:
         """At most so many examples, without augmentation, for a probe: a fixed choice, since folders come sorted by class."""
         if limit is None or limit >= len(self):
-            return Split(self.images, self.labels)
-        ids = self.order(0, 0)[:limit].sort().values
-        return Split(self.images[ids], self.labels[ids], ids=ids)
+            return Split(self.images, self.labels, ids=self.ids)
+        places = self.order(0, 0)[:limit].sort().values
+        return Split(self.images[places], self.labels[places], ids=places if self.ids is None else self.ids[places])
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
+from actkit.errors import InputError
+
 
 def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
     """CE(softmax(logits), y), shape (B,); y int64 labels of shape (B,)."""
@@ -29,3 +31,34 @@ def mimicry(logits: Tensor, y: Tensor, guide: Tensor, *, alpha: float, temperatu
     gradient crosses from one model to the other.
     """
     return (1 - alpha) * cross_entropy(logits, y) + alpha * kl(guide.detach(), logits, temperature=temperature)
+
+
+def margin(logits: Tensor, y: Tensor) -> Tensor:
+    """How far the best wrong class lies above y: max_{i != y} z_i - z_y, shape (B,); positive where the model is fooled (Carlini and Wagner 2017)."""
+    others = logits.scatter(1, y[:, None], float("-inf")).amax(1)
+    return (others - logits.gather(1, y[:, None])[:, 0]).float()
+
+
+def dlr(logits: Tensor, y: Tensor) -> Tensor:
+    """The difference of logits ratio, shape (B,): the margin over z_(1) - z_(3), the gap from the largest logit to the third (Croce and
+    Hein 2020, eq. 6). Neither a shift nor a positive factor of the logits changes it. Raises `InputError` for fewer than 3 classes."""
+    largest = _largest(logits, 3)
+    return margin(logits, y) / (largest[:, 0] - largest[:, 2] + 1e-12)
+
+
+def targeted_dlr(logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
+    """The targeted difference of logits ratio, shape (B,): (z_target - z_y) / (z_(1) - (z_(3) + z_(4)) / 2) (Croce and Hein 2020, eq. 7).
+
+    Raises `InputError` for fewer than 4 classes."""
+    largest = _largest(logits, 4)
+    towards = logits.gather(1, target[:, None])[:, 0] - logits.gather(1, y[:, None])[:, 0]
+    return towards.float() / (largest[:, 0] - (largest[:, 2] + largest[:, 3]) / 2 + 1e-12)
+
+
+def _largest(logits: Tensor, count: int) -> Tensor:
+    if logits.shape[1] < count:
+        name = "targeted DLR" if count == 4 else "DLR"
+        raise InputError(
+            f"the {name} loss needs {count} classes, the model has {logits.shape[1]}", help="use the loss 'margin'"
+        )
+    return logits.float().topk(count, dim=1).values

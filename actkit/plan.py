@@ -16,10 +16,11 @@ from torch import Tensor, nn
 
 from actkit import config
 from actkit.datasets import Data, Split, made_up
+from actkit.examine import examine
 from actkit.loop import update
 from actkit.noise import Noise
 from actkit.roles import Role
-from actkit.run import Run, examine
+from actkit.run import Run
 
 
 @dataclass(frozen=True)
@@ -72,14 +73,13 @@ def plan(recipe: config.Recipe, *, folder: Path, device: torch.device) -> Plan:
         size = run.batch_size
         _step(run, data, roles, size, device)
     seconds = _step(run, data, roles, size, device) / size  # not the first, which warms up
-    with _counting(roles) as examined:
-        examine(run.evaluation, roles, _one(data))
+    examined, evaluation_units = _examination(run, data, roles)
     a_unit = seconds / _units(passes)
     batches = run.epochs * -(-data.sizes["train"] // run.batch_size)
     return Plan(
         folder, {name: sum(p.numel() for p in role.model.parameters()) for name, role in roles.items()},
         min(batches, run.steps or batches), passes, seconds * run.batch_size, examined,
-        a_unit * _units(examined) * data.sizes["test"], run, data, device,
+        a_unit * evaluation_units, run, data, device,
     )  # fmt: skip
 
 
@@ -88,6 +88,32 @@ def _step(run: Run, data: Data, roles: dict[str, Role], size: int, device: torch
     began = time.perf_counter()
     list(update(run.objective, x, y, roles, noise=Noise(torch.arange(size, device=device), 0)))
     return time.perf_counter() - began
+
+
+class _Unbreakable(nn.Module):
+    """Stands in for a model while an examination is counted: right whatever the input, so nothing is dropped; and quick."""
+
+    def __init__(self, data: Data) -> None:
+        super().__init__()
+        self.read = nn.Linear(1, data.num_classes)
+        self.label = int(made_up(data, 1)[1])
+
+    def forward(self, x: Tensor) -> Tensor:
+        small = self.read(x.flatten(1).mean(1, keepdim=True)).tanh()
+        return small + 10 * nn.functional.one_hot(torch.full((len(x),), self.label), small.shape[1])
+
+
+def _examination(run: Run, data: Data, roles: dict[str, Role]) -> tuple[Counter[Pass], int]:
+    """The passes that one example takes through every probe, at most; and the units of the whole evaluation."""
+    one, every, units = _one(data), Counter[Pass](), 0
+    for probe in run.evaluation:
+        stand_ins = {name: Role(name, _Unbreakable(data)) for name in roles}
+        with _counting(stand_ins) as passes:
+            examine([probe], stand_ins, one)
+        every.update(passes)
+        limit, size = probe.spec.get("limit"), data.sizes.get(probe.spec.get("split"), 0)
+        units += _units(passes) * min(limit or size, size)
+    return every, units
 
 
 def _one(data: Data) -> Data:
@@ -154,8 +180,10 @@ def lines(made: Plan) -> list[str]:
         f"a step       {made.units} units (1 = a forward pass of one batch)",
     ]
     out += _passes(made.passes)
-    out += [f"evaluation   {probe.spec!r}" for probe in run.evaluation]
-    out.append(f"an example   {_units(made.evaluation_passes)} units, all models together")
+    for probe in run.evaluation:
+        label = f"{probe.spec.label}: " if probe.spec.label else ""
+        out.append(f"evaluation   {label}{probe.spec!r}")
+    out.append(f"an example   {_units(made.evaluation_passes)} units at most, all probes and models together")
     out += _passes(made.evaluation_passes)
     total = made.seconds * made.batches + made.evaluation_seconds
     out += [

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 T = TypeVar("T")
+# What is wrong with hyper-parameters, taken together: pairs of the parameter's name and the error.
+Check = Callable[..., Iterator[tuple[str, InputError]]]
 
 
 class Model(Protocol):
@@ -81,7 +83,7 @@ KINDS: dict[str, Kind] = {
         "(x, y, <role>, ..., *, ...) -> a generator that yields {role: one loss an example}",
         ("x", "y", "<role>"), supplied=("noise", "progress"),
     ),
-    "probe": Kind("(<model>, ..., data, *, ...) -> Result", ("<model>", "data")),
+    "probe": Kind("(<model>, ..., data, *, ...) -> Result", ("<model>", "data"), supplied=("progress",)),
     "optimizer": Kind("(params, ...)", ("params",), foreign=True),
     "schedule": Kind(
         "(optimizer, ...)", ("optimizer",), supplied=("last_epoch",), told=("total_steps", "T_max"), foreign=True
@@ -125,6 +127,7 @@ class Entry:
     origin: str
     location: str
     parameters: dict[str, Parameter] = field(repr=False, default_factory=dict)
+    check: Check | None = field(repr=False, default=None)
 
     @property
     def selector(self) -> str:
@@ -149,8 +152,11 @@ BUILTINS = (
 )  # fmt: skip
 
 
-def register(kind: str, name: str | None = None) -> Callable[[T], T]:
+def register(kind: str, name: str | None = None, *, check: Check | None = None) -> Callable[[T], T]:
     """Make a function or class available under `kind.name`; the decorated object itself is returned unchanged.
+
+    `check` is asked, with those hyper-parameters that it names, what is wrong with their values: a recipe is refused before anything
+    runs.
 
     Raises `InputError` when the signature breaks the contract of the kind, or when the name has another owner.
     """
@@ -158,13 +164,15 @@ def register(kind: str, name: str | None = None) -> Callable[[T], T]:
         raise InputError(f"there is no kind of component {kind!r}", help=nearest(kind, filter(None, KINDS)))
 
     def decorate(target: T) -> T:
-        add(kind, name or target.__name__, target)  # type: ignore[attr-defined, arg-type]
+        add(kind, name or target.__name__, target, check=check)  # type: ignore[attr-defined, arg-type]
         return target
 
     return decorate
 
 
-def add(kind: str, name: str, target: Callable[..., Any], *, origin: str | None = None) -> Entry:
+def add(
+    kind: str, name: str, target: Callable[..., Any], *, origin: str | None = None, check: Check | None = None
+) -> Entry:
     """Register `target` under a name; `origin` says whose it is (by default, of whatever is being imported)."""
     selector = f"{kind}.{name}" if kind else name
     location = _location(target)
@@ -178,7 +186,7 @@ def add(kind: str, name: str, target: Callable[..., Any], *, origin: str | None 
         )
     if not name.isidentifier() or keyword.iskeyword(name):
         raise InputError(f"a component's name must be a Python identifier, got {name!r}", where=location)
-    entry = Entry(kind, name, target, origin or _origin, location, _schema(kind, name, target, location))
+    entry = Entry(kind, name, target, origin or _origin, location, _schema(kind, name, target, location), check)
     _ENTRIES[selector] = entry
     return entry
 

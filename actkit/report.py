@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,66 +21,101 @@ def percent(value: float) -> str:
     return f"{100 * value:.2f}"
 
 
-def columns(evaluation: list[Spec]) -> list[tuple[str, str, str]]:
-    """The table's columns: (probe, number, title). The paper's A_rob is the worst run."""
-    found = []
-    for spec in evaluation:
-        if spec.name == "accuracy":
-            found.append((spec.name, "clean", "clean"))
-        elif spec.name == "pgd":
-            name = f"PGD-{spec.kwargs['attack'].kwargs.get('steps', '?')}"
-            found += [
-                (spec.name, "worst_run", f"{name} worst run"),
-                (spec.name, "worst_case", f"{name} per-example worst"),
-            ]
-    return found
-
-
 def rows(summary: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Titles and rows of a summary: one row a model; what has no column of its own gets one by its name."""
-    evaluation = [Spec.from_json(e) for e in summary["evaluation"]]
-    wanted = columns(evaluation)
-    known, titled = (
-        {probe for probe, _, _ in wanted},
-        {title for _, _, title in wanted},
-    )  # what has a title is an accuracy
-    for name, values in summary["results"].items():
-        probe = name.rpartition(".")[2]
-        if probe not in known:
-            wanted += [
-                (probe, number, f"{probe} {number}")
-                for number in values
-                if (probe, number, f"{probe} {number}") not in wanted
-            ]
-    models = list(dict.fromkeys(name.rpartition(".")[0] for name in summary["results"]))
+    """Titles and rows of a summary: one row a model; each probe says which of its numbers are columns, and how they are shown.
+
+    Where columns were measured with different eps, each title says its own. What a red flag makes doubtful is marked.
+    """
+    wanted: dict[tuple[str, str], dict[str, Any]] = {}
+    eps: dict[tuple[str, str], set[str]] = {}
+    for name, result in summary["results"].items():
+        for column in result["columns"]:
+            key = (name.rpartition(".")[2], column["number"])
+            wanted.setdefault(key, column)
+            if result["threat"]:
+                eps.setdefault(key, set()).add(f"{result['threat']['norm']} {result['threat']['eps']}")
+    apart = len(set().union(*eps.values())) > 1 if eps else False
+    titles = [
+        column["title"] + (f" ({', '.join(sorted(eps[key]))})" if apart and key in eps else "")
+        for key, column in wanted.items()
+    ]
     body = []
+    models = dict.fromkeys(name.rpartition(".")[0] for name, r in summary["results"].items() if r["columns"])
     for model in models:
-        cells = [summary["results"].get(f"{model}.{probe}", {}).get(number) for probe, number, _ in wanted]
-        shown = [percent if title in titled else "{:.4g}".format for _, _, title in wanted]
-        body.append([model, *("-" if c is None else show(c) for c, show in zip(cells, shown, strict=True))])
-    return ["model", *(title for _, _, title in wanted)], body
+        cells = [model]
+        for (label, number), column in wanted.items():
+            result = summary["results"].get(f"{model}.{label}", {})
+            value = result.get("numbers", {}).get(number)
+            shown = "-" if value is None else percent(value) if column["percent"] else f"{value:.4g}"
+            cells.append(shown if result.get("verified", True) else f"{shown} {UNVERIFIED}")
+        body.append(cells)
+    return ["model", *titles], body
+
+
+UNVERIFIED = "UNVERIFIED"
+
+
+def red_flags(summary: Mapping[str, Any]) -> list[tuple[str, dict[str, str]]]:
+    """(model, flag) of every red flag."""
+    return [(model, flag) for model, flag in flags(summary) if flag["level"] == "red"]
+
+
+def flags(summary: Mapping[str, Any]) -> list[tuple[str, dict[str, str]]]:
+    """(model, flag) of everything that was checked."""
+    return [(name.rpartition(".")[0], flag) for name, r in summary["results"].items() for flag in r["flags"]]
 
 
 def caption(summary: Mapping[str, Any]) -> list[str]:
-    """What the numbers mean: data, seed and every probe's settings."""
-    epochs, steps = summary["epochs"], summary["steps"]
-    lines = [f"percent; {summary['data']}, seed {summary['seed']}, {epochs} epochs ({steps:,} batches)"]
+    """What the numbers mean: data, seeds and every probe's settings."""
+    lines = []
+    if "models" in summary:
+        trainings = {
+            f"seed {m['seed']}, {m['epochs']} epochs ({m['steps']:,} batches)" for m in summary["models"].values()
+        }
+        if len(trainings) == 1:
+            lines.append(f"percent; {summary['data']}, {trainings.pop()}")
+        else:
+            lines.append(f"percent; {summary['data']}")
+            lines += [
+                f"{name}: seed {m['seed']}, {m['epochs']} epochs ({m['steps']:,} batches), {m['file']}"
+                for name, m in summary["models"].items()
+            ]
+    else:
+        lines.append(
+            f"percent; {summary['data']}, seed {summary['seed']}, {summary['epochs']} epochs ({summary['steps']:,} batches)"
+        )
     for probe in map(Spec.from_json, summary["evaluation"]):
-        split, limit = probe.kwargs.get("split", "test"), probe.kwargs.get("limit")
-        size = summary["sizes"][split]
+        split, limit = probe.get("split") or "test", probe.get("limit")
+        size = summary["sizes"].get(split, 0)
         count = f"{size:,}" if limit is None or limit >= size else f"{limit:,} of {size:,}"
-        lines.append(f"{probe!r} on {count} {split} images")
+        label = f"{probe.label}: " if probe.label else ""
+        lines.append(f"{label}{probe!r} on {count} {split} images")
     return lines
 
 
-def print_table(console: Console, summary: Mapping[str, Any]) -> None:
+_STYLES = {"green": "green", "yellow": "yellow", "red": "bold red"}
+
+
+def print_table(console: Console, summary: Mapping[str, Any], *, every_flag: bool = False) -> None:
+    """The table, what the checks found (the green ones counted, or, if `every_flag`, written out), and what the numbers mean."""
     titles, body = rows(summary)
-    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2))
-    for title in titles:
-        table.add_column(title, justify="left" if title == "model" else "right", no_wrap=True)
-    for row in body:
-        table.add_row(*row)
-    console.print(table)
+    if len(titles) > 1:
+        table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2))
+        for title in titles:
+            table.add_column(title, justify="left" if title == "model" else "right", no_wrap=True)
+        for row in body:
+            table.add_row(*row, style="red" if any(cell.endswith(UNVERIFIED) for cell in row) else "")
+        console.print(table, soft_wrap=True)
+    for model in dict.fromkeys(model for model, _ in flags(summary)):
+        found = [flag for name, flag in flags(summary) if name == model]
+        counts = [f"{sum(f['level'] == level for f in found)} {level}" for level in _STYLES]
+        console.print(f"checks of {model}: {', '.join(counts)}", highlight=False, markup=False)
+        for flag in found:
+            if every_flag or flag["level"] != "green":
+                console.print(
+                    f"  {flag['level']:<6} {flag['check']}: {flag['said']}", style=_STYLES[flag["level"]],
+                    highlight=False, soft_wrap=True, markup=False,
+                )  # fmt: skip
     for line in caption(summary):
         console.print(line, style="dim", highlight=False, soft_wrap=True, markup=False)
 
@@ -101,9 +136,37 @@ class Display:
     def warn(self, text: str) -> None:
         self.console.print(f"warning: {text}", style="yellow", highlight=False, soft_wrap=True, markup=False)
 
-    def probing(self, name: str) -> None:
-        if self.console.is_terminal:
-            self.say(f"  {name}", "dim")
+    @contextlib.contextmanager
+    def examining(self) -> Iterator[Callable[[str, int, int], None]]:
+        """Yields what tells how far an examination is: (what, part, parts at most). A bar in a terminal, elsewhere a line every half minute."""
+        if self.quiet:
+            yield lambda what, part, parts: None
+        elif self.console.is_terminal:
+            bar = Progress(
+                TextColumn("  {task.description}"), BarColumn(24), MofNCompleteColumn(), TimeRemainingColumn(compact=True),
+                console=self.console, transient=True,
+            )  # fmt: skip
+            tasks: dict[str, Any] = {}
+            with bar:
+
+                def tell(what: str, part: int, parts: int) -> None:
+                    if what not in tasks:
+                        for old in tasks.values():
+                            bar.update(old, visible=False)
+                        tasks[what] = bar.add_task(escape(what), total=parts)
+                    bar.update(tasks[what], completed=part - 1, total=parts)
+
+                yield tell
+        else:
+            said = time.monotonic()
+
+            def line(what: str, part: int, parts: int) -> None:
+                nonlocal said
+                if time.monotonic() - said > 30:
+                    said = time.monotonic()
+                    self.say(f"  {what}: part {part} of at most {parts}")
+
+            yield line
 
     def start(self, run: Any, data: Any, roles: Mapping[str, Any], folder: Path, device: Any, *, resumed: Any) -> None:
         self.say(f"objective  {run.objective.spec!r}")
@@ -133,12 +196,18 @@ def describe(entry: Mapping[str, Any]) -> str:
     seen = entry.get("monitor", {})
     for role, loss in entry["loss"].items():
         text = f"{role}: loss {loss:.3f}"
-        for probe, number, word in (("accuracy", "clean", "clean"), ("pgd", "worst_run", "robust")):
-            value = seen.get(f"{role}.{probe}", {}).get(number)
-            if value is not None:
-                text += f" {word} {100 * value:.1f}"
+        for name, found in seen.items():
+            if name.rpartition(".")[0] == role and "clean" in found and "worst_case" not in found:
+                text += f" clean {100 * found['clean']:.1f}"
+            elif name.rpartition(".")[0] == role and (value := robust_number(found)) is not None:
+                text += f" robust {100 * value:.1f}"
         parts.append(text)
     return " | ".join(parts)
+
+
+def robust_number(found: Mapping[str, float]) -> Any:
+    """Of the numbers of a probe under attack, the one to watch: the worst run, or, in the other mode, the worst case."""
+    return found.get("worst_run", found.get("worst_case"))
 
 
 class _Plain:

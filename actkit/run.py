@@ -8,26 +8,36 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
-import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 from typing import Any, Literal
 
 import torch
 
 from actkit import checkpoint, config
 from actkit.datasets import Data, fingerprint
-from actkit.errors import CHECK_FAILED, INTERRUPTED, OK, RESUMABLE, InputError
+from actkit.errors import CHECK_FAILED, OK, InputError
+from actkit.examine import (
+    deterministic,
+    examine,
+    judged,
+    keep_flags,
+    key_of,
+    numbers,
+    resumable,
+    standing_flags,
+    write_json,
+    write_results,
+)
 from actkit.loop import Position, Record, assert_finite, fit
 from actkit.noise import seed_for
-from actkit.probes import Result, measure
-from actkit.registry import Dataset, Model, Objective, Probe, register
-from actkit.report import Display
+from actkit.probes import labels
+from actkit.registry import Dataset, Objective, Probe, register
+from actkit.report import Display, red_flags, robust_number
 from actkit.roles import Role
+from actkit.signals import Stop, stopping, terminable
 from actkit.spec import Spec
 
 
@@ -70,14 +80,20 @@ class Run:
         if self.steps is not None and self.steps < 1:
             raise InputError(f"run.steps must be at least 1, got {self.steps}")
         for name in ("evaluation", "monitor"):
-            probes = [probe.spec.name for probe in getattr(self, name)]
-            if twice := {probe for probe in probes if probes.count(probe) > 1}:
-                raise InputError(f"run.{name} has probe.{min(twice)} twice, and one result would replace the other")
-        if self.stop_on_drop is not None and "pgd" not in [probe.spec.name for probe in self.monitor]:
+            try:
+                labels(getattr(self, name))
+            except InputError as error:
+                raise InputError(f"run.{name}: {error.message}", help=error.help) from None
+        if self.stop_on_drop is not None and self.watched is None:
             raise InputError(
-                "run.stop_on_drop watches probe.pgd, which is not in run.monitor",
+                "run.stop_on_drop watches probe.robust_accuracy, which is not in run.monitor",
                 help="add it, or set run.stop_on_drop = None",
             )
+
+    @property
+    def watched(self) -> str | None:
+        """The label of the monitor's first probe of accuracy under attack."""
+        return next((probe.spec.title for probe in self.monitor if probe.spec.name == "robust_accuracy"), None)
 
     def make_roles(self, data: Data, device: torch.device | str, *, first_weights: bool = True) -> dict[str, Role]:
         """The models of this run; their first weights come from `role.weights` where given, unless a checkpoint will bring others."""
@@ -156,11 +172,11 @@ def execute(recipe: config.Recipe, *, out: str | None, device: torch.device, dis
         _claim(folder, recipe)
         done = folder / "summary.json"
         if done.is_file():
-            summary = json.loads(done.read_text(encoding="utf-8"))
+            summary = marked(folder, json.loads(done.read_text(encoding="utf-8")))
             display.note(f"this run is done: {folder}")
-            return Outcome(folder, CHECK_FAILED if summary["stopped_early"] else OK, summary)
+            return Outcome(folder, _code(summary), summary)
         data: Data = run.data()
-        _deterministic(device)
+        deterministic(device)
         found, warnings = checkpoint.newest(folder / "checkpoints")
         for warning in warnings:
             display.warn(warning)
@@ -176,16 +192,20 @@ def execute(recipe: config.Recipe, *, out: str | None, device: torch.device, dis
             checkpoint.discard_after(found)
             checkpoint.restore(found, roles, position, run.objective)
         display.start(run, data, roles, folder, device, resumed=position if found else None)
-        _write(folder / "environment.json", {"command": command, "device": str(device), **checkpoint.versions()})
+        write_json(folder / "environment.json", {"command": command, "device": str(device), **checkpoint.versions()})
         trainer = _Trainer(run, recipe, data, roles, position, folder, display)
-        with _signals(display) as stop:
+        with stopping(display.note) as stop:
             code = trainer.train(stop)
         if code is not None:
             return Outcome(folder, code, {})
-        with _terminable():
+        with terminable():
             summary = trainer.examine(command)
-        _write(done, summary)
-        return Outcome(folder, CHECK_FAILED if summary["stopped_early"] else OK, summary)
+        write_json(done, summary)
+        return Outcome(folder, _code(summary), summary)
+
+
+def _code(summary: Mapping[str, Any]) -> int:
+    return CHECK_FAILED if summary["stopped_early"] or red_flags(summary) else OK
 
 
 def _assert_claimable(folder: Path) -> None:
@@ -212,23 +232,8 @@ def _claim(folder: Path, recipe: config.Recipe) -> None:
                 where=str(folder),
                 help="choose another --out; a run's settings do not change",
             )
-    _write(kept, mine.to_json())
+    write_json(kept, mine.to_json())
     (folder / "config.gin").write_text(recipe.text, encoding="utf-8")
-
-
-def _write(path: Path, data: Any) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
-    temporary.replace(path)
-
-
-def _deterministic(device: torch.device) -> None:
-    """fp32 means fp32 (no TF32), and the same kernels every time; bf16 comes from autocast alone."""
-    if device.type == "cuda":
-        torch.backends.cudnn.benchmark = False
-        torch.backends.cudnn.deterministic = True
-        torch.backends.cudnn.allow_tf32 = False
-        torch.backends.cuda.matmul.allow_tf32 = False
 
 
 class _Trainer:
@@ -250,7 +255,7 @@ class _Trainer:
     def headline(self) -> str:
         return self.run.objective.roles[0]
 
-    def train(self, stop: _Stop) -> int | None:
+    def train(self, stop: Stop) -> int | None:
         """Train to the end; an exit code when a signal asked for a stop, after saving."""
         run, began, images, last = self.run, time.monotonic(), 0, None
         if self._stopped():  # before this process: all that is left is the evaluation
@@ -329,8 +334,9 @@ class _Trainer:
 
     def _looks(self) -> list[tuple[float, float]]:
         """Of each look at the headline model: its accuracy under attack and its training loss."""
-        found = [(e.get("monitor", {}).get(f"{self.headline}.pgd", {}), e["loss"]) for e in self.metrics.entries]
-        return [(seen["worst_run"], loss[self.headline]) for seen, loss in found if seen]
+        name = f"{self.headline}.{self.run.watched}"
+        found = [(e.get("monitor", {}).get(name, {}), e["loss"]) for e in self.metrics.entries]
+        return [(robust_number(seen), loss[self.headline]) for seen, loss in found if seen]
 
     def _fallen(self) -> str | None:
         """Catastrophic overfitting (Wong et al. 2020): robustness is suddenly lost while the training loss goes on falling."""
@@ -348,46 +354,47 @@ class _Trainer:
     def examine(self, command: str) -> dict[str, Any]:
         """The evaluation, each probe's result in a file of its own, and the summary."""
         data = self.data
-        self.display.note("evaluation ...")
-        results = examine(self.run.evaluation, self.roles, data, tell=self.display.probing)
+        files = model_files(self.folder)
+        tested, evaluation = fingerprint(data.test), [probe.spec for probe in self.run.evaluation]
         where = self.folder / "probes"
         where.mkdir(exist_ok=True)
-        specs = {probe.spec.name: probe.spec for probe in self.run.evaluation}
-        tested = fingerprint(data.test)
-        for name, result in results.items():
-            spec = specs[name.rpartition(".")[2]]
-            about = {
-                "probe": spec.to_json(), "data": self.recipe.spec.kwargs["data"].to_json(), "data_fingerprint": tested,
-                "step": self.position.step, "command": command, "versions": checkpoint.versions(), "numbers": result.numbers,
-            }  # fmt: skip
-            _write(where / f"{name}.json", about)
-            checkpoint.save_tensors(result.examples, where / f"{name}.safetensors")
+        key = key_of(list(files.values()), evaluation, tested, next(iter(self.roles.values())).device)
+        self.display.note("evaluation ...")
+        with resumable(where / ".unfinished.safetensors", key, self.display) as progress:
+            results = examine(self.run.evaluation, self.roles, data, progress)
+        for name, file in files.items():
+            keep_flags(file, results, name, self.display)
+        found = judged(results)
+        about = {
+            "data": self.recipe.spec.kwargs["data"].to_json(), "data_fingerprint": tested, "step": self.position.step,
+            "command": command, "versions": checkpoint.versions(),
+        }  # fmt: skip
+        write_results(where, results, found, evaluation, about)
         return {
             "recipe": self.recipe.source, "command": command, "data": data.name, "data_fingerprint": tested, "sizes": dict(data.sizes),
             "seed": self.run.seed, "epochs": self.position.epoch, "steps": self.position.step, "stopped_early": self._stopped(),
-            "evaluation": [p.spec.to_json() for p in self.run.evaluation], "results": numbers(results), "versions": checkpoint.versions(),
+            "evaluation": [spec.to_json() for spec in evaluation], "results": found, "versions": checkpoint.versions(),
         }  # fmt: skip
+
+
+def model_files(folder: Path) -> dict[str, Path]:
+    """The model files of a run's newest checkpoint, by role."""
+    return {file.stem: file for file in checkpoint.find(folder)}
+
+
+def marked(folder: Path, summary: dict[str, Any]) -> dict[str, Any]:
+    """A finished run's summary, marked where a later audit has raised a red flag."""
+    red = {name for name, file in model_files(folder).items() if any(f.level == "red" for f in standing_flags(file))}
+    for name, result in summary["results"].items():
+        if "verified" in result and name.rpartition(".")[0] in red:
+            result["verified"] = False
+    return summary
 
 
 def checkpoint_step(folder: Path) -> int | None:
     """The step of the newest checkpoint in a run's folder."""
     found, _ = checkpoint.newest(folder / "checkpoints")
     return None if found is None else int(found.name.removeprefix("step-"))
-
-
-def examine(
-    probes: list[Any], roles: Mapping[str, Role], data: Data, tell: Any = lambda name: None
-) -> dict[str, Result]:
-    """Run probes on roles, in fp32 whatever they train in: the one place where training and `actkit probe` measure."""
-    models: dict[str, Model] = {
-        name: role if role.precision == "fp32" else Role(name, role.model, trained=role.trained)
-        for name, role in roles.items()
-    }
-    return measure(probes, models, data, tell)
-
-
-def numbers(results: Mapping[str, Result]) -> dict[str, dict[str, float]]:
-    return {name: dict(result.numbers) for name, result in results.items()}
 
 
 class _Metrics:
@@ -407,103 +414,3 @@ class _Metrics:
         self.entries.append(entry)
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(entry) + "\n")
-
-
-# -- signals -----------------------------------------------------------------------------------------------------------
-
-
-class _Stop:
-    """Whether a signal asked for a stop at the next batch boundary."""
-
-    asked = False
-    name = ""
-    exit_code = OK
-
-
-@contextlib.contextmanager
-def _signals(display: Display) -> Iterator[_Stop]:
-    """The first signal asks for a stop between batches, a second one of Ctrl-C ends at once."""
-    stop = _Stop()
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        if stop.asked and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        if not stop.asked:
-            display.note("finishing this batch, then saving; Ctrl-C again ends at once")
-        stop.asked, stop.name = True, signal.Signals(number).name
-        stop.exit_code = INTERRUPTED if number == signal.SIGINT else RESUMABLE
-
-    with _handlers(handle):
-        yield stop
-
-
-@contextlib.contextmanager
-def _terminable() -> Iterator[None]:
-    """While examining, nothing needs saving: SIGTERM ends the process with the code that says 'start me again'."""
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(RESUMABLE)
-
-    with _handlers(handle):
-        yield
-
-
-@contextlib.contextmanager
-def _handlers(handle: Any) -> Iterator[None]:
-    try:
-        before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
-    except ValueError:  # not the main thread: a notebook's or a test's own business
-        yield
-        return
-    try:
-        yield
-    finally:
-        for number, old in before.items():
-            signal.signal(number, old)
-
-
-def pick_device(name: str) -> torch.device:
-    """'auto' is the first GPU, else the CPU. Raises `InputError` for a device that is not there."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise InputError(
-            f"--device {name} cannot be used: {str(error).splitlines()[0]}", help="auto, cpu or cuda:N"
-        ) from error
-    return device
-
-
-def probe_checkpoint(
-    files: list[Path], settings: tuple[str, ...], device: torch.device, display: Display
-) -> dict[str, Any]:
-    """Rebuild models from their files alone and repeat the evaluation that they name; `settings` change it or its data."""
-    _deterministic(device)
-    # The headline model first, as in the run's own table.
-    files = sorted(files, key=lambda path: (about := checkpoint.header(path))["roles"].index(about["role"]))
-    loaded = [checkpoint.load_role(path, device=device) for path in files]
-    first = loaded[0][1]
-    stored = config.override_spec({key: Spec.from_json(first[key]) for key in ("data", "evaluation")}, settings)
-    data: Data = stored["data"].build()()
-    for path, (_, about) in zip(files, loaded, strict=True):
-        if about["num_classes"] != data.num_classes or about["shape"][0] != data.shape[0]:
-            raise InputError(
-                f"the model is for {about['num_classes']} classes and {about['shape'][0]} channels, {data.name} has {data.num_classes} and {data.shape[0]}",
-                where=str(path),
-            )
-    roles = {role.name: role for role, _ in loaded}
-    results = examine([spec.build() for spec in stored["evaluation"]], roles, data, tell=display.probing)
-    return {
-        "files": [str(path) for path in files],
-        "data": data.name,
-        "data_fingerprint": fingerprint(data.test),
-        "sizes": dict(data.sizes),
-        "seed": first["seed"],
-        "epochs": first["epoch"],
-        "steps": first["step"],
-        "evaluation": [s.to_json() for s in stored["evaluation"]],
-        "results": numbers(results),
-        "versions": checkpoint.versions(),
-    }

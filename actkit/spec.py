@@ -21,11 +21,37 @@ from actkit import registry
 from actkit.errors import InputError, InputErrors, nearest
 
 
+class Quantity(float):
+    """A number that prints as it was written: eps = '8/255' stays 8/255 on every result."""
+
+    def __new__(cls, written: str) -> Quantity:
+        made = super().__new__(cls, float(Fraction(written)))
+        made.written = written.replace(" ", "")
+        return made
+
+    written: str
+
+    def __reduce__(self) -> Any:
+        return Quantity, (self.written,)
+
+    def __str__(self) -> str:
+        return self.written
+
+    def __format__(self, spec: str) -> str:
+        return format(float(self), spec) if spec else self.written
+
+
 @dataclass(frozen=True)
 class Spec:
+    """A component before it is built.
+
+    `label` is what a probe's results are called where a recipe names it, by the scope it is in: `@pgd100/probe.robust_accuracy()`.
+    """
+
     kind: str
     name: str
     kwargs: dict[str, Any] = field(default_factory=dict)
+    label: str = ""
 
     @property
     def selector(self) -> str:
@@ -46,7 +72,12 @@ class Spec:
         return self.kwargs[name] if name in self.kwargs else self.entry.parameters[name].default
 
     def replace(self, **kwargs: Any) -> Spec:
-        return Spec(self.kind, self.name, {**self.kwargs, **kwargs})
+        return Spec(self.kind, self.name, {**self.kwargs, **kwargs}, self.label)
+
+    @property
+    def title(self) -> str:
+        """The label, or else the name."""
+        return self.label or self.name
 
     def problems(self) -> Iterator[tuple[str | None, InputError]]:
         """What is wrong here, not deeper: pairs of the parameter (None: the whole) and the error."""
@@ -64,6 +95,24 @@ class Spec:
                         f"{self.selector!r} needs a value for {name!r}", help=f"add  {self.selector}.{name} = ..."
                     ),
                 )
+
+        yield from self._checked()
+
+    def _checked(self) -> Iterator[tuple[str | None, InputError]]:
+        """What the component's own check finds, where every value that it asks for is there and of the right type."""
+        entry = self.entry
+        if entry.check is None:
+            return
+        values = {}
+        for name in inspect.signature(entry.check).parameters:
+            parameter = entry.parameters.get(name)
+            if parameter is None:
+                continue  # the check serves several components; this one has no such parameter
+            value = self.get(name)
+            if value is inspect.Parameter.empty or mismatch(parameter.annotation, value) is not None:
+                return  # told already
+            values[name] = _built(value, parameter.annotation)
+        yield from entry.check(**values)
 
     def build(self) -> Any:
         """The component itself. Raises `InputError` for a name, parameter or value that does not fit."""
@@ -83,7 +132,8 @@ class Spec:
         return component
 
     def to_json(self) -> dict[str, Any]:
-        return {"spec": self.selector, "kwargs": {k: _to_json(v) for k, v in self.kwargs.items()}}
+        made = {"spec": self.selector, "kwargs": {k: _to_json(v) for k, v in self.kwargs.items()}}
+        return {**made, "label": self.label} if self.label else made
 
     @staticmethod
     def from_json(data: Any) -> Any:
@@ -92,7 +142,7 @@ class Spec:
             return [Spec.from_json(item) for item in data]
         if isinstance(data, dict) and "spec" in data:
             kind, _, name = data["spec"].rpartition(".")
-            return Spec(kind, name, {k: Spec.from_json(v) for k, v in data["kwargs"].items()})
+            return Spec(kind, name, {k: Spec.from_json(v) for k, v in data["kwargs"].items()}, data.get("label", ""))
         if isinstance(data, dict):
             return {k: Spec.from_json(v) for k, v in data.items()}
         return data
@@ -112,12 +162,12 @@ def _built(value: Any, annotation: Any) -> Any:
     if isinstance(value, Spec):
         return value.build()
     if isinstance(value, (list, tuple)):
-        inner = next(iter(typing.get_args(annotation)), None)
+        inner = next((a for option in _options(annotation) for a in typing.get_args(option)), None)
         return type(value)(_built(item, inner) for item in value)
     if isinstance(value, dict):
         return {k: _built(v, None) for k, v in value.items()}
     if isinstance(value, str) and float in _options(annotation) and str not in _options(annotation):
-        return float(Fraction(value))
+        return Quantity(value)
     return value
 
 

@@ -55,7 +55,8 @@ run.batch_size = 512
 backbone.resnet.width = 4
 train/attack.pgd.steps = 2
 eval/attack.pgd.steps = 2
-probe.pgd.starts = 2
+probe.robust_accuracy.starts = 2
+run.evaluation = [@probe.accuracy(), @pgd20/probe.robust_accuracy()]
 run.monitor = []
 """
 

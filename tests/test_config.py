@@ -55,10 +55,10 @@ BAD = {
     "nothing but an epoch": ("run.epochs = 1\n", "'run' needs a value for 'objective'", "add  run.objective = "),
     "an attack without its scope": (ACT + "attack.pgd.steps = 3\n", "stand in the scope train or eval, not unscoped", "write train/attack.pgd.steps"),
     "an attack used without a scope": (ACT + "objective.act.attack = @attack.pgd()\n", "used outside the scopes train and eval", "write @train/attack.pgd()"),
-    "a training attack in a probe": (ACT + "probe.pgd.attack = @train/attack.pgd()\n", "probes take their attack from the scope eval, not train", "write @eval/attack.pgd()"),
+    "a training attack in a probe": (ACT + "probe.robust_accuracy.attack = @train/attack.pgd()\n", "probes take their attack from the scope eval, not train", "write @eval/attack.pgd()"),
     "an evaluation attack in training": (ACT + "objective.act.attack = @eval/attack.pgd()\n", "objectives take their attack from the scope train", None),
     "a reference that is not called": (ACT + "run.objective = @objective.act\n", "@objective.act is not called", "write @objective.act()"),
-    "scopes inside scopes": (ACT + "robust/natural/role.weights = 'x'\n", "scopes do not nest", None),
+    "scopes inside scopes": (ACT + "a/robust/natural/role.weights = 'x'\n", "scopes nest two deep here", None),
     "a library of Python's own": ("import subprocess\n" + ACT, "would import 'subprocess'", "--trust"),
     "a module of somebody's": ("from evil import module\n" + ACT, "would import 'evil.module'", "--trust"),
     "gin's dynamic registration": ("from __gin__ import dynamic_registration\n" + ACT, "dynamic registration is not used", "@register"),
@@ -147,8 +147,8 @@ def load(*overrides: str) -> Spec:
         ("run.monitor=[]", "run.monitor", []),
         ("run.data=moons", "run.data", "dataset.moons"),
         ("run.data=@dataset.moons()", "run.data", "dataset.moons"),
-        ("eval/attack.pgd.eps=8/255", "run.evaluation[1].attack.eps", "8/255"),
-        ("eval/attack.pgd.clip_start=true", "run.evaluation[1].attack.clip_start", True),
+        ("eval/attack.pgd.eps=8/255", "run.evaluation[pgd20].attack.eps", "8/255"),
+        ("eval/attack.pgd.clip_start=true", "run.evaluation[pgd20].attack.clip_start", True),
         ("natural/backbone.resnet.width=8", "run.roles.natural.backbone.width", 8),
         ("natural/role.backbone=resnet18", "run.roles.natural.backbone", "backbone.resnet18"),
         ("robust/optimizer.SGD.lr=0.01", "run.roles.robust.optimizer.lr", 0.01),
@@ -161,7 +161,7 @@ def test_an_override_reaches_its_place(setting, path, value):
 
 
 def test_an_attack_by_its_bare_name_stands_in_the_scope_of_its_owner():
-    assert load("probe.pgd.attack=pgd").kwargs["evaluation"] == load().kwargs["evaluation"]
+    assert load("probe.robust_accuracy.attack=pgd").kwargs["evaluation"] == load().kwargs["evaluation"]
     assert load("objective.act.attack=pgd").kwargs["objective"] == load().kwargs["objective"]
 
 
@@ -197,7 +197,7 @@ def test_the_walk_gives_what_gin_itself_gives():
 X = 3
 run.objective = @one/objective.madry()
 run.epochs = %X
-run.monitor = [@probe.accuracy(), @two/probe.accuracy()]
+run.monitor = [@probe.accuracy(), @two/probe.accuracy(), @two/deep/probe.accuracy()]
 objective.madry.attack = @train/attack.pgd()
 objective.madry.attack_mode = 'eval'
 one/objective.madry.attack_mode = 'train'
@@ -208,6 +208,9 @@ attack.pgd.steps = %X
 attack.pgd.step_size = 0.1
 probe.accuracy.limit = 1
 two/probe.accuracy.limit = %X
+two/probe.accuracy.batch_size = 2
+two/deep/probe.accuracy.limit = 9
+deep/probe.accuracy.batch_size = 5
 """
     gin.clear_config()
     gin.enter_interactive_mode()
@@ -216,7 +219,8 @@ two/probe.accuracy.limit = %X
             if entry.selector in ("run", "objective.madry", "attack.pgd", "probe.accuracy"):
 
                 def builder(_entry=entry, **kwargs):
-                    return Spec(_entry.kind, _entry.name, dict(sorted(kwargs.items())))
+                    label = gin.current_scope_str().rpartition("/")[2] if _entry.kind == "probe" else ""
+                    return Spec(_entry.kind, _entry.name, dict(sorted(kwargs.items())), label)
 
                 names = [inspect.Parameter(p, inspect.Parameter.KEYWORD_ONLY, default=None) for p in entry.parameters]
                 builder.__signature__ = inspect.Signature(names)
@@ -247,7 +251,7 @@ def test_every_shipped_file_uses_complete_selectors(recipe):
     from actkit import registry
 
     for line in (REPOSITORY / recipe).read_text().splitlines():
-        for name in re.findall(r"@(?:\w+/)?([\w.]+)\(\)", line) + re.findall(r"^(?:\w+/)?([\w.]+)\.\w+ *=", line):
+        for name in re.findall(r"@(?:\w+/)*([\w.]+)\(\)", line) + re.findall(r"^(?:\w+/)*([\w.]+)\.\w+ *=", line):
             assert registry.get(name).selector == name
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -15,38 +16,46 @@ LAYERS = [
     ["registry", "spec", "noise"],
     ["losses", "attacks", "backbones", "datasets", "objectives", "probes"],
     ["roles"],
-    ["loop", "checkpoint"],
-    ["config", "report", "run", "plan"],
+    ["loop", "checkpoint", "signals"],
+    ["config", "report", "examine", "run", "plan"],
     ["cli"],
     ["__main__"],
 ]
 RANK = {module: (i, j) for i, layer in enumerate(LAYERS) for j, module in enumerate(layer)}
-MODULES = sorted(p.stem for p in PACKAGE.glob("*.py") if p.stem != "__init__")
+FILES = sorted(p for p in PACKAGE.rglob("*.py") if p != PACKAGE / "__init__.py")
 
 
-def imports(module: str) -> list[tuple[str, str | None]]:
-    """(top-level package, actkit module) of every import in the source, also inside functions."""
+def part(path: Path) -> str:
+    """The module or the package that a file belongs to: attacks/pgd.py is `attacks`."""
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+PARTS = sorted({part(p) for p in FILES})
+
+
+def imports(path: Path) -> list[tuple[str, str | None]]:
+    """(top-level package, actkit's module or package) of every import in the source, also inside functions."""
     found: list[tuple[str, str | None]] = []
-    for node in ast.walk(ast.parse((PACKAGE / f"{module}.py").read_text())):
+    for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             found += [(a.name.split(".")[0], None) for a in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module == "actkit":
             found += [("actkit", a.name) for a in node.names if a.name != "__version__"]
         elif isinstance(node, ast.ImportFrom) and node.module:
             top, _, rest = node.module.partition(".")
-            found.append((top, rest or None))
+            found.append((top, rest.partition(".")[0] or None))
     return found
 
 
 def test_every_module_has_its_place():
-    assert MODULES == sorted(RANK)
+    assert sorted(RANK) == PARTS
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_layers_import_only_downwards(module):
-    for top, other in imports(module):
-        if top == "actkit" and other is not None:
-            assert RANK[other] < RANK[module], f"{module} imports {other}"
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_layers_import_only_downwards(path):
+    for top, other in imports(path):
+        if top == "actkit" and other is not None and other != part(path):
+            assert RANK[other] < RANK[part(path)], f"{path.name} imports {other}"
 
 
 @pytest.mark.parametrize(
@@ -59,21 +68,28 @@ def test_layers_import_only_downwards(module):
         ("timm", {"backbones"}),
         ("torchvision", {"datasets"}),
         ("sklearn", {"datasets"}),
+        ("pyautoattack", {"probes"}),
         ("pickle", set()),
     ],
 )
 def test_a_library_has_one_home(library, homes):
-    assert {m for m in MODULES if library in {top for top, _ in imports(m)}} == homes
+    assert {part(p) for p in FILES if library in {top for top, _ in imports(p)}} == homes
 
 
 def test_nothing_is_unpickled():
-    for module in MODULES:
-        source = (PACKAGE / f"{module}.py").read_text()
-        assert "torch.load" not in source
-        assert "weights_only=False" not in source
+    for path in FILES:
+        assert "torch.load" not in path.read_text()
+        assert "weights_only=False" not in path.read_text()
 
 
 def test_every_module_postpones_annotations():
     """Python 3.14 evaluates them lazily, and gin's way of reading signatures trips over that."""
-    for module in MODULES:
-        assert "from __future__ import annotations" in (PACKAGE / f"{module}.py").read_text(), module
+    for path in FILES:
+        if path.name != "__init__.py":
+            assert "from __future__ import annotations" in path.read_text(), path
+
+
+def test_every_package_is_named_in_pyproject():
+    named = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    there = {f"actkit.{p.parent.relative_to(PACKAGE)}" for p in FILES if p.parent != PACKAGE}
+    assert set(named) == {"actkit", "actkit.gin", *there}

@@ -79,11 +79,13 @@ def test_names_must_be_identifiers_and_kinds_exist():
         register("atack")
 
 
-def test_an_unknown_name_gets_the_nearest_and_an_ambiguous_one_the_choices():
+def test_an_unknown_name_gets_the_nearest_and_an_ambiguous_one_the_choices(monkeypatch):
     with pytest.raises(InputError, match="did you mean 'attack.pgd'"):
         get("attack.pdg")
-    with pytest.raises(InputError, match="'attack.pgd' or 'probe.pgd'"):
-        get("pgd")
+    monkeypatch.setattr(registry, "_ENTRIES", dict(registry._ENTRIES))
+    registry.add("probe", "natural", lambda model, data: None)
+    with pytest.raises(InputError, match="'objective.natural' or 'probe.natural'"):
+        get("natural")
 
 
 def test_a_plugin_folder_is_imported_under_its_name_and_a_failing_one_is_told(tmp_path):

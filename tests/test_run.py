@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -35,7 +36,10 @@ class Mute:
     def warn(self, text):
         self.warnings.append(text)
 
-    def probing(self, name): ...
+    @contextlib.contextmanager
+    def examining(self):
+        yield lambda what, part, parts: None
+
     def start(self, *args, **kwargs): ...
     def epoch(self, entry): ...
 
@@ -115,7 +119,7 @@ def test_a_run_stopped_in_the_middle_and_resumed_gives_the_straight_runs_weights
 
 def test_looking_at_the_models_between_epochs_changes_nothing(write, tmp_path):
     go(recipe(write), tmp_path / "blind")
-    go(recipe(write, "run.monitor=[@probe.accuracy(), @probe.pgd()]"), tmp_path / "watched")
+    go(recipe(write, "run.monitor=[@probe.accuracy(), @pgd/probe.robust_accuracy()]"), tmp_path / "watched")
     assert same(weights(tmp_path / "blind"), weights(tmp_path / "watched"))
     assert "worst_run" in (tmp_path / "watched/metrics.jsonl").read_text()
 
@@ -141,14 +145,14 @@ def test_the_folder_holds_its_recipe_and_results(write, tmp_path):
         "environment.json",
         "metrics.jsonl",
         "summary.json",
-        "probes/robust.pgd.json",
-        "probes/robust.pgd.safetensors",
+        "probes/robust.pgd20.json",
+        "probes/robust.pgd20.safetensors",
     } <= names
-    about = json.loads((tmp_path / "run/probes/robust.pgd.json").read_text())
-    hits = load_file(tmp_path / "run/probes/robust.pgd.safetensors")["correct"]
+    about = json.loads((tmp_path / "run/probes/robust.pgd20.json").read_text())
+    hits = load_file(tmp_path / "run/probes/robust.pgd20.safetensors")["correct"]
     assert hits.shape == (2, 359)
     assert about["numbers"]["worst_run"] == pytest.approx(hits.double().mean(1).min().item())
-    assert about["numbers"]["worst_case"] == pytest.approx(hits.all(0).double().mean().item())
+    assert about["numbers"]["per_example_worst"] == pytest.approx(hits.all(0).double().mean().item())
     assert about["command"] == "actkit run quick.gin"
 
 
@@ -212,8 +216,11 @@ def test_tied_weights_are_saved(tmp_path):
         (["role.backbone=mlp"], "backbone.mlp.. does not take images of 1x8x8"),
         (["optimizer.SGD.lr=-1.0"], "optimizer.SGD.*cannot be made: Invalid learning rate"),
         (["optimizer.SGD.nesterov=true", "optimizer.SGD.momentum=0.0"], "cannot be made: Nesterov"),
-        (["run.evaluation=[@probe.pgd(), @probe.pgd()]"], "run.evaluation has probe.pgd twice"),
-        (["run.stop_on_drop=0.2"], "watches probe.pgd, which is not in run.monitor"),
+        (
+            ["run.evaluation=[@probe.robust_accuracy(), @probe.robust_accuracy()]"],
+            "run.evaluation: two probes are called 'robust_accuracy'",
+        ),
+        (["run.stop_on_drop=0.2"], "watches probe.robust_accuracy, which is not in run.monitor"),
         (["role.schedule=ReduceLROnPlateau"], "there is no component 'schedule.ReduceLROnPlateau'"),
     ],
     ids=lambda v: v[0] if isinstance(v, list) else None,
@@ -230,7 +237,7 @@ def test_act_on_an_image_folder_trains_some_steps_and_is_evaluated(actkit, tmp_p
     said = actkit(
         "run", "gin/act_cifar10.gin", "--out", tmp_path / "run", "--device", "cpu", "-s", "run.data=imagefolder",
         "-s", f"dataset.imagefolder.root={tmp_path / 'images'}", "-s", "run.steps=2", "-s", "run.batch_size=4", "-s", "train/attack.pgd.steps=1",
-        "-s", "eval/attack.pgd.steps=1", "-s", "probe.pgd.starts=1", "-s", "run.monitor=[]",
+        "-s", "eval/attack.pgd.steps=1", "-s", "probe.robust_accuracy.starts=1", "-s", "run.monitor=[]",
     )  # fmt: skip
     assert said.code == 0, said.err
     assert [line.split()[0] for line in said.out.splitlines()[1:3]] == ["robust", "natural"]
@@ -250,7 +257,7 @@ def test_a_second_run_in_the_same_folder_is_refused(write, tmp_path):
 def test_steps_bound_a_training(write, tmp_path):
     outcome = go(recipe(write, "run.steps=2"), tmp_path / "run")
     assert (outcome.summary["steps"], outcome.summary["epochs"]) == (2, 0)
-    assert set(outcome.summary["results"]) == {"robust.accuracy", "robust.pgd", "natural.accuracy", "natural.pgd"}
+    assert set(outcome.summary["results"]) == {"robust.accuracy", "robust.pgd20", "natural.accuracy", "natural.pgd20"}
 
 
 def test_a_helper_keeps_its_weights_and_starts_from_a_checkpoint(write, tmp_path):
@@ -289,8 +296,8 @@ def looks(monkeypatch):
     def see(*accuracies: float) -> None:
         seen, real = iter(accuracies), module.examine
 
-        def examine(probes, roles, data, tell=lambda name: None):
-            results = real(probes, roles, data, tell)
+        def examine(probes, roles, data, progress=None):
+            results = real(probes, roles, data, progress)
             if len(probes) == 1:
                 results["robust.pgd"].numbers["worst_run"] = next(seen)
             return results
@@ -303,7 +310,7 @@ def looks(monkeypatch):
 def test_a_sudden_fall_of_robustness_stops_the_run_when_the_recipe_says_so(write, tmp_path, looks):
     looks(0.6, 0.65, 0.1)
     display = Mute()
-    made = recipe(write, "run.epochs=9", "run.monitor=[@probe.pgd()]", "run.stop_on_drop=0.3")
+    made = recipe(write, "run.epochs=9", "run.monitor=[@pgd/probe.robust_accuracy()]", "run.stop_on_drop=0.3")
     outcome = go(made, tmp_path / "run", display)
     assert (outcome.exit_code, outcome.summary["epochs"], outcome.summary["stopped_early"]) == (3, 3, True)
     assert "fell from 65.0 to 10.0 %" in display.warnings[0]
@@ -315,7 +322,7 @@ def test_a_sudden_fall_is_a_warning_only_if_the_training_loss_falls_too(write, t
     display = Mute()
     settings = [
         "run.epochs=3",
-        "run.monitor=[@probe.pgd()]",
+        "run.monitor=[@pgd/probe.robust_accuracy()]",
         "optimizer.SGD.weight_decay=0.0",
         "optimizer.SGD.momentum=0.0",
     ]

@@ -1,0 +1,32 @@
+"""Attacks: functions of a goal and an input; they never see a model or labels.
+
+`goal(x, rows) -> value, fooled` (`actkit.attacks.goals`) gives, for the examples `rows` of the batch, the value to maximise and whether the
+attacker has already won there, or None where nobody asks. Where somebody asks, an example that has won may leave the attack.
+Inputs are images in [0,1] of shape (B, C, H, W); eps and step_size are in the same unit.
+"""
+
+from actkit.attacks.apgd import apgd
+from actkit.attacks.goals import Goal, Rows, away_from, targeted, untargeted
+from actkit.attacks.norms import NORMS, Norm, Threat, budget_problems, check_budget, threat
+from actkit.attacks.pgd import fgsm, pgd
+from actkit.attacks.smallest import smallest_perturbation
+from actkit.attacks.square import square
+
+__all__ = [
+    "NORMS",
+    "Goal",
+    "Norm",
+    "Rows",
+    "Threat",
+    "apgd",
+    "away_from",
+    "budget_problems",
+    "check_budget",
+    "fgsm",
+    "pgd",
+    "smallest_perturbation",
+    "square",
+    "targeted",
+    "threat",
+    "untargeted",
+]

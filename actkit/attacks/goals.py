@@ -1,0 +1,81 @@
+"""Goals: what an attacker wants, as a function of the perturbed images alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from actkit.losses import cross_entropy, dlr, margin, targeted_dlr
+
+Rows = Tensor | slice  # examples of a batch: an index tensor, or all of them
+Goal = Callable[[Tensor, Rows], tuple[Tensor, Tensor | None]]
+Loss = Literal["cross_entropy", "margin", "dlr", "targeted_dlr"]
+LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"cross_entropy": cross_entropy, "margin": margin, "dlr": dlr}
+
+
+def untargeted(model: Callable[[Tensor], Tensor], y: Tensor, *, loss: str = "cross_entropy") -> Goal:
+    """Raise the loss of the label; won where the prediction is not y."""
+    value = LOSSES[loss]
+
+    def goal(x: Tensor, rows: Rows) -> tuple[Tensor, Tensor]:
+        logits = model(x)
+        return value(logits, y[rows]), logits.argmax(1) != y[rows]
+
+    return goal
+
+
+def targeted(model: Callable[[Tensor], Tensor], y: Tensor, target: Tensor) -> Goal:
+    """Raise the targeted DLR loss towards the class `target` (B,); won where the prediction is not y, whichever it is."""
+
+    def goal(x: Tensor, rows: Rows) -> tuple[Tensor, Tensor]:
+        logits = model(x)
+        return targeted_dlr(logits, y[rows], target[rows]), logits.argmax(1) != y[rows]
+
+    return goal
+
+
+def away_from(model: Callable[[Tensor], Tensor], loss: Callable[[Tensor, Rows], Tensor]) -> Goal:
+    """The goal of training: raise `loss(logits, rows)`, whatever it is."""
+    return lambda x, rows: (loss(model(x), rows), None)
+
+
+def ascend(goal: Goal, x: Tensor, rows: Rows) -> tuple[Tensor, Tensor | None, Tensor]:
+    """The goal's value at x, whether it is reached, and the gradient of the value with respect to x; all detached."""
+    with torch.enable_grad():
+        x = x.detach().requires_grad_()
+        value, fooled = goal(x, rows)
+        (gradient,) = torch.autograd.grad(value.sum(), x)
+    return value.detach(), fooled, gradient
+
+
+class Working:
+    """The examples that an attack still works on. Winners stay where they won, and leave when enough of them have for a smaller batch to pay."""
+
+    PAYS = 1 / 8  # the share of the batch that must have won
+
+    def __init__(self, x_adv: Tensor) -> None:
+        self.rows: Rows = slice(None)
+        self._results = x_adv
+
+    def drop(self, fooled: Tensor | None, x_adv: Tensor) -> Tensor | None:
+        """Which of the examples to go on with (an index into the present ones), or None for all of them."""
+        if fooled is None:
+            return None
+        left = (~fooled).nonzero()[:, 0]
+        if len(left) > (1 - self.PAYS) * len(fooled):
+            return None
+        if isinstance(self.rows, slice):
+            self.rows, self._results = torch.arange(len(fooled), device=fooled.device), self._results.clone()
+        self._results[self.rows] = x_adv
+        self.rows = self.rows[left]
+        return left
+
+    def results(self, x_adv: Tensor) -> Tensor:
+        """All examples' results, `x_adv` being those of the present ones."""
+        if isinstance(self.rows, slice):
+            return x_adv
+        self._results[self.rows] = x_adv
+        return self._results

@@ -1,0 +1,65 @@
+"""Projected gradient descent, and the fast gradient sign method as its first step."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from actkit.attacks.goals import Goal, Working, ascend
+from actkit.attacks.norms import NORMS, Norm, budget_problems, check_budget, wide
+from actkit.noise import Noise
+from actkit.registry import register
+
+
+@register("attack", check=budget_problems)
+def pgd(
+    goal: Goal,
+    x: Tensor,
+    *,
+    noise: Noise,
+    eps: float,
+    step_size: float,
+    steps: int,
+    norm: Norm = "linf",
+    start: Literal["uniform", "gaussian", "none"] = "uniform",
+    start_std: float = 0.001,
+    clip_start: bool = True,
+) -> Tensor:
+    """Projected gradient ascent, last iterate (Madry et al. 2018).
+
+    Each step moves along the gradient's sign (linf) or direction (l2), then projects onto the eps-ball around x and onto [0,1]. Where the goal
+    tells who has won, those stay where they won.
+
+    Args:
+        start: uniform in the ball; Gaussian of deviation `start_std` (TRADES and ACT's released code); or x itself.
+        clip_start: whether the first point is projected too; the released ACT code does not.
+
+    Returns x_adv, detached, within eps of x and within [0,1]. Raises `InputError` for an eps below 0 or (linf) above 1 or steps below 1.
+    """
+    check_budget(eps=eps, step_size=step_size, steps=steps, norm=norm)
+    ball = NORMS[norm]
+    x_adv = x.detach()
+    if start == "uniform":
+        x_adv = x + eps * ball.uniform(noise, x)
+    elif start == "gaussian":
+        x_adv = x + start_std * noise.normal(*x.shape[1:])
+    if clip_start:
+        x_adv = ball.project(x_adv, x, eps)
+    working = Working(x_adv)
+    for _ in range(steps):
+        _, fooled, gradient = ascend(goal, x_adv, working.rows)
+        moved = ball.project(x_adv + step_size * ball.direction(gradient), x, eps)
+        x_adv = moved if fooled is None else torch.where(wide(fooled, x), x_adv, moved)
+        if (left := working.drop(fooled, x_adv)) is not None:
+            x, x_adv = x[left], x_adv[left]
+            if not len(left):
+                break
+    return working.results(x_adv)
+
+
+@register("attack", check=budget_problems)
+def fgsm(goal: Goal, x: Tensor, *, noise: Noise, eps: float, norm: Norm = "linf") -> Tensor:
+    """The fast gradient sign method (Goodfellow et al. 2015): one step of length eps from x itself, along the gradient's sign (linf) or direction (l2)."""
+    return pgd(goal, x, noise=noise, eps=eps, step_size=eps, steps=1, norm=norm, start="none")

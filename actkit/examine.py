@@ -1,0 +1,388 @@
+"""Examinations: probes on models, in fp32, resumable; of a training's models at its end, and of model files alone later."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from actkit import checkpoint, config, registry
+from actkit.datasets import Data, fingerprint
+from actkit.errors import InputError, nearest
+from actkit.probes import Flag, Progress, Result, measure, models_of
+from actkit.registry import Model
+from actkit.report import Display
+from actkit.roles import Role
+from actkit.spec import Spec
+
+
+def examine(
+    probes: Sequence[Any], roles: Mapping[str, Role], data: Data, progress: Progress | None = None
+) -> dict[str, Result]:
+    """Run probes on roles, in fp32 whatever they train in: the one place where training and `actkit probe` measure."""
+    models: dict[str, Model] = {
+        name: role if role.precision == "fp32" else Role(name, role.model, trained=role.trained)
+        for name, role in roles.items()
+    }
+    return measure(probes, models, data, progress)
+
+
+def numbers(results: Mapping[str, Result]) -> dict[str, dict[str, float]]:
+    return {name: dict(result.numbers) for name, result in results.items()}
+
+
+# -- what a red flag does ------------------------------------------------------------------------------------------------
+
+
+def judged(
+    results: Mapping[str, Result], standing: Mapping[str, Sequence[Flag]] | None = None
+) -> dict[str, dict[str, Any]]:
+    """Results as JSON; those that an attack gave are not `verified` where their model has a red flag, also one of an earlier audit.
+
+    Args:
+        standing: the flags that earlier audits of these very models left, by model.
+    """
+    red = {name.rpartition(".")[0] for name, result in results.items() if result.red}
+    red |= {model for model, flags in (standing or {}).items() if any(flag.level == "red" for flag in flags)}
+    return {
+        name: {**result.about(), **({"verified": name.rpartition(".")[0] not in red} if result.attacked else {})}
+        for name, result in results.items()
+    }
+
+
+def write_results(
+    folder: Path,
+    results: Mapping[str, Result],
+    found: Mapping[str, Any],
+    evaluation: Sequence[Spec],
+    about: Mapping[str, Any],
+) -> None:
+    """Each result in two files of its own: `<model>.<probe>.json`, and `.safetensors` with what happened to each example."""
+    folder.mkdir(parents=True, exist_ok=True)
+    specs = {spec.title: spec for spec in evaluation}
+    for name, result in results.items():
+        spec = specs[name.rpartition(".")[2]]
+        write_json(folder / f"{name}.json", {"probe": spec.to_json(), **about, **found[name]})
+        if result.examples:
+            checkpoint.save_tensors(result.examples, folder / f"{name}.safetensors")
+
+
+def _run_of(file: Path) -> Path | None:
+    """The run's folder that a model file lies in."""
+    parents = file.resolve().parents
+    return parents[2] if len(parents) > 2 and (parents[2] / "config.json").is_file() else None
+
+
+def keep_flags(file: Path, results: Mapping[str, Result], model: str, display: Display) -> None:
+    """Leave an audit's flags in the model's run, so that its numbers are marked wherever they are shown."""
+    flags = [flag for name, result in results.items() if name.rpartition(".")[0] == model for flag in result.flags]
+    run = _run_of(file)
+    if not flags or run is None:
+        return
+    try:
+        (run / "probes").mkdir(exist_ok=True)
+        write_json(
+            run / "probes" / f"flags-{file.stem}.json",
+            {"sha256": checkpoint.sha256(file), "flags": [vars(flag) for flag in flags]},
+        )
+    except OSError as error:
+        display.warn(f"the audit's flags could not be kept in {run}: {error.strerror}")
+
+
+def standing_flags(file: Path) -> list[Flag]:
+    """The flags that the latest audit left for these very weights."""
+    run = _run_of(file)
+    kept = run / "probes" / f"flags-{file.stem}.json" if run else None
+    if kept is None or not kept.is_file():
+        return []
+    try:
+        found = json.loads(kept.read_text(encoding="utf-8"))
+        return [Flag(**flag) for flag in found["flags"]] if found["sha256"] == checkpoint.sha256(file) else []
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+
+
+# -- interrupted examinations --------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def resumable(path: Path, key: str, display: Display, *, every: float = 5.0) -> Iterator[Progress]:
+    """The progress of an examination, kept in a file while it is unfinished: the same one (by `key`) goes on from there."""
+    kept = _kept(path, key)
+    if kept:
+        display.note(f"going on with an interrupted examination: {len(kept)} parts are done")
+    saved = time.monotonic()
+
+    def save() -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        checkpoint.save_tensors(kept, temporary, {"actkit": json.dumps({"key": key})})
+        temporary.replace(path)
+
+    def done() -> None:
+        nonlocal saved
+        if time.monotonic() - saved > every:
+            save()
+            saved = time.monotonic()
+
+    try:
+        with display.examining() as tell:
+            yield Progress(kept, tell=tell, done=done)
+    except BaseException:
+        if kept:
+            with contextlib.suppress(OSError):  # what ended the examination is worth more than its progress
+                save()
+        raise
+    path.unlink(missing_ok=True)
+
+
+def _kept(path: Path, key: str) -> dict[str, Tensor]:
+    if not path.is_file():
+        return {}
+    try:
+        tensors, about = checkpoint.read(path)
+    except InputError:
+        return {}
+    return tensors if isinstance(about, dict) and about.get("key") == key else {}
+
+
+def key_of(files: Sequence[Path], evaluation: Sequence[Spec], tested: str, device: torch.device) -> str:
+    """Two examinations with the same key give the same answer: the weights, the probes, the data and the software are the same."""
+    parts = [
+        [checkpoint.sha256(file) for file in files], [spec.to_json() for spec in evaluation], tested, device.type,
+        checkpoint.versions(),
+    ]  # fmt: skip
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:24]
+
+
+def _cache() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "actkit" / "unfinished"
+
+
+# -- model files ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Subject:
+    """A model file that is examined."""
+
+    file: Path
+    about: dict[str, Any]
+    name: str  # in results
+    data: Spec
+    evaluation: list[Spec]
+
+    def described(self) -> dict[str, Any]:
+        about = self.about
+        return {
+            "file": str(self.file), "sha256": checkpoint.sha256(self.file), "role": about["role"],
+            "objective": about.get("objective", ""), "seed": about["seed"], "epochs": about["epoch"], "steps": about["step"],
+        }  # fmt: skip
+
+
+def probe_checkpoints(
+    paths: Sequence[Path],
+    *,
+    probes: Sequence[str] = (),
+    roles: Sequence[str] = (),
+    evaluation: list[Spec] | None = None,
+    settings: Sequence[str] = (),
+    device: torch.device,
+    display: Display,
+    command: str = "",
+    out: Path | None = None,
+) -> list[dict[str, Any]]:
+    """Rebuild models from their files alone and examine them: one summary for each group that shares its data and its evaluation.
+
+    Args:
+        probes: the probes to run, by name or label; by default the evaluation that the models were saved with.
+        roles: which of the models to examine; 'headline' is the first of each training.
+        evaluation: probes from a recipe, in place of the stored ones.
+        settings: 'KEY=VALUE', changes of the data set or the probes.
+        out: a folder for the results and what happened to each example; a numbered one in it for each group, if there are several.
+    """
+    deterministic(device)
+    subjects = _subjects(paths, roles)
+    for subject in subjects:
+        subject.evaluation = subject.evaluation if evaluation is None else evaluation
+        if probes:
+            subject.evaluation = [spec for name in probes for spec in wanted(name, subject.evaluation)]
+    changed = config.override_spec([{"data": s.data, "evaluation": s.evaluation} for s in subjects], settings)
+    for subject, now in zip(subjects, changed, strict=True):
+        subject.data, subject.evaluation = now["data"], now["evaluation"]
+    groups = _groups(subjects, probes, display)
+    folders = [out and (out if len(groups) == 1 else out / str(i)) for i in range(len(groups))]
+    return [_examined(group, device, display, command, folder) for group, folder in zip(groups, folders, strict=True)]
+
+
+def _subjects(paths: Sequence[Path], roles: Sequence[str]) -> list[Subject]:
+    found: list[Subject] = []
+    for path in paths:
+        files = {file: checkpoint.header(file) for file in checkpoint.find(path)}
+        # The headline model first, as in the run's own table.
+        ordered = sorted(files.items(), key=lambda item: item[1]["roles"].index(item[1]["role"]))
+        for file, about in ordered:
+            headline = about["role"] == about["roles"][0]
+            if roles and about["role"] not in roles and not (headline and "headline" in roles):
+                continue
+            if not any(file.resolve() == s.file.resolve() for s in found):
+                specs = [Spec.from_json(spec) for spec in about["evaluation"]]
+                found.append(Subject(file, about, "", Spec.from_json(about["data"]), specs))
+    if not found:
+        raise InputError(f"no model here has the role {' or '.join(roles)}", where=", ".join(map(str, paths)))
+    for subject, name in zip(found, _names(found, len(paths) > 1), strict=True):
+        subject.name = name
+    return found
+
+
+def _names(subjects: Sequence[Subject], several: bool) -> list[str]:
+    """What results call the models: their roles, or, where several trainings meet, the objective (and the role, if it is not its first)."""
+
+    def name(subject: Subject) -> str:
+        about = subject.about
+        if not several:
+            return str(about["role"])
+        objective = about.get("objective", "").partition("(")[0].removeprefix("objective.") or "model"
+        return objective if about["role"] == about["roles"][0] else f"{objective}.{about['role']}"
+
+    names = [name(subject) for subject in subjects]
+    with_seed = [
+        f"{name}@seed{s.about['seed']}" if names.count(name) > 1 else name
+        for name, s in zip(names, subjects, strict=True)
+    ]
+    return [
+        f"{name}#{with_seed[: i + 1].count(name)}" if with_seed.count(name) > 1 else name
+        for i, name in enumerate(with_seed)
+    ]
+
+
+def wanted(name: str, stored: Sequence[Spec]) -> list[Spec]:
+    """The probes that `--probe NAME` means: those of the stored evaluation with this label or name, or else the registered one, which takes
+    the attack (or its eps and norm) from the stored evaluation, so that it fits the models' own threat model."""
+    for chosen in ([s for s in stored if s.title == name], [s for s in stored if s.name == name]):
+        if chosen:
+            return chosen
+    known = {entry.name for entry in registry.entries("probe")}
+    if name not in known:
+        raise InputError(f"there is no probe {name!r}", help=nearest(name, {*known, *(s.title for s in stored)}))
+    spec = Spec("probe", name)
+    attack = next((s.kwargs["attack"] for s in stored if isinstance(s.kwargs.get("attack"), Spec)), None)
+    if attack is not None:
+        offered = {"attack": attack}
+        if spec.entry.parameters.get("eps") and spec.entry.parameters["eps"].required:
+            offered |= {key: attack.kwargs[key] for key in ("eps", "norm") if key in attack.kwargs}
+        spec = spec.replace(**{key: value for key, value in offered.items() if key in spec.entry.parameters})
+    return [spec]
+
+
+def _groups(subjects: list[Subject], probes: Sequence[str], display: Display) -> list[list[Subject]]:
+    """Models that go into one table: the same data, the same evaluation. A probe of several models, when it is asked for, needs all in one."""
+    together = bool(probes) and any(
+        spec.entry.positional[0] == "models" or len(spec.entry.positional) > 2 for spec in subjects[0].evaluation
+    )
+    if together:
+        first = subjects[0]
+        for other in subjects[1:]:
+            if other.data.to_json() != first.data.to_json():
+                raise InputError(
+                    f"the models are for different data: {first.data!r} and {other.data!r}",
+                    where=str(other.file), help="give -s the settings that make them one, or probe them apart",
+                )  # fmt: skip
+            if [s.to_json() for s in other.evaluation] != [s.to_json() for s in first.evaluation]:
+                display.warn(
+                    f"{other.name} was saved with another evaluation: all are examined as {first.name} was: "
+                    + ", ".join(map(repr, first.evaluation))
+                )
+                other.evaluation = first.evaluation
+    groups: dict[str, list[Subject]] = {}
+    for subject in subjects:
+        key = json.dumps([subject.data.to_json(), [s.to_json() for s in subject.evaluation]], sort_keys=True)
+        groups.setdefault(key, []).append(subject)
+    if len(groups) > 1:
+        display.warn(f"the models were saved with {len(groups)} different evaluations or data sets: one table for each")
+    return list(groups.values())
+
+
+def _examined(
+    group: list[Subject], device: torch.device, display: Display, command: str, folder: Path | None
+) -> dict[str, Any]:
+    data: Data = group[0].data.build()()
+    for subject in group:
+        about = subject.about
+        if about["num_classes"] != data.num_classes or about["shape"][0] != data.shape[0]:
+            raise InputError(
+                f"the model is for {about['num_classes']} classes and {about['shape'][0]} channels, {data.name} has {data.num_classes} and {data.shape[0]}",
+                where=str(subject.file),
+            )
+    evaluation = group[0].evaluation
+    probes = [spec.build() for spec in evaluation]
+    for probe in probes:
+        if (models_of(probe) or 2) > len(group) and not _takes_one(probe):
+            raise InputError(
+                f"probe.{probe.spec.name} needs {models_of(probe) or 2} models, there is {len(group)}",
+                help="give --ckpt several times, or a run with two roles",
+            )
+    roles = {subject.name: checkpoint.load_role(subject.file, device=device)[0] for subject in group}
+    tested = fingerprint(data.test)
+    key = key_of([subject.file for subject in group], evaluation, tested, device)
+    with resumable(_cache() / f"{key}.safetensors", key, display) as progress:
+        results = examine(probes, roles, data, progress)
+    for subject in group:
+        keep_flags(subject.file, results, subject.name, display)
+    found = judged(results, {subject.name: standing_flags(subject.file) for subject in group})
+    about = {
+        "models": {subject.name: subject.described() for subject in group}, "data": data.name, "data_fingerprint": tested,
+        "command": command, "device": str(device), "versions": checkpoint.versions(),
+    }  # fmt: skip
+    summary = {
+        **about, "sizes": dict(data.sizes), "evaluation": [spec.to_json() for spec in evaluation], "results": found,
+    }  # fmt: skip
+    if folder is not None:
+        write_results(folder, results, found, evaluation, about)
+        write_json(folder / "summary.json", summary)
+    return summary
+
+
+def _takes_one(probe: Any) -> bool:
+    """Whether a probe of all models is content with one (the audit is; transfer says itself that it is not)."""
+    return models_of(probe) is None
+
+
+def deterministic(device: torch.device) -> None:
+    """fp32 means fp32 (no TF32), and the same kernels every time; bf16 comes from autocast alone."""
+    if device.type == "cuda":
+        torch.backends.cudnn.benchmark = False
+        torch.backends.cudnn.deterministic = True
+        torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cuda.matmul.allow_tf32 = False
+
+
+def pick_device(name: str) -> torch.device:
+    """'auto' is the first GPU, else the CPU. Raises `InputError` for a device that is not there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise InputError(
+            f"--device {name} cannot be used: {str(error).splitlines()[0]}", help="auto, cpu or cuda:N"
+        ) from error
+    return device
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Write a JSON file whole or not at all."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+    temporary.replace(path)

@@ -1,0 +1,31 @@
+"""Probes: anything measured on trained models. `(model, ..., data, *, ...)` -> `Result`.
+
+The same code measures while training and in `actkit probe` later, always in fp32, so the numbers cannot differ. What happened to each
+example is kept. Random starts depend on (seed, example, start) alone, so neither the size of the batch nor what was dropped changes an answer.
+A probe whose first parameter is called `models` gets all of them at once, by name, and gives one Result for each.
+"""
+
+from actkit.probes.accuracy import accuracy, robust_accuracy, sweep
+from actkit.probes.audit import audit
+from actkit.probes.autoattack import autoattack
+from actkit.probes.measure import labels, measure, models_of
+from actkit.probes.result import Column, Flag, Progress, Result
+from actkit.probes.smallest import fgsm_k
+from actkit.probes.transfer import transfer
+
+__all__ = [
+    "Column",
+    "Flag",
+    "Progress",
+    "Result",
+    "accuracy",
+    "audit",
+    "autoattack",
+    "fgsm_k",
+    "labels",
+    "measure",
+    "models_of",
+    "robust_accuracy",
+    "sweep",
+    "transfer",
+]

@@ -1,0 +1,53 @@
+"""Run probes on models: the one place where a training and `actkit probe` measure."""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from actkit.datasets import Data
+from actkit.errors import InputError
+from actkit.probes.result import Progress, Result
+from actkit.registry import Model
+
+
+def labels(probes: Sequence[Any]) -> list[str]:
+    """What the probes' results are called. Raises `InputError` when two share a name."""
+    titles = [probe.spec.title for probe in probes]
+    if twice := [t for t in dict.fromkeys(titles) if titles.count(t) > 1]:
+        name = probes[titles.index(twice[0])].spec.name
+        raise InputError(
+            f"two probes are called {twice[0]!r}, and one result would replace the other",
+            help=f"a probe is called by the scope it is in, such as @pgd100/probe.{name}()",
+        )
+    return titles
+
+
+def models_of(probe: Any) -> int | None:
+    """How many models a probe takes at once; None for all of them."""
+    positional = probe.spec.entry.positional
+    return None if positional[0] == "models" else len(positional) - 1
+
+
+def measure(
+    probes: Iterable[Any], models: Mapping[str, Model], data: Data, progress: Progress | None = None
+) -> dict[str, Result]:
+    """Run every probe on every model (every ordered group, if it takes several); results by '<model>.<probe>'."""
+    probes, progress = list(probes), progress or Progress()
+    results: dict[str, Result] = {}
+    for probe, label in zip(probes, labels(probes), strict=True):
+        target = probe.func if hasattr(probe, "func") else probe.__call__
+        asks = "progress" in inspect.signature(target).parameters
+        count = models_of(probe)
+        if count is None:
+            told = {"progress": progress.of(label)} if asks else {}
+            found = probe(models, data, **told)
+            results |= {f"{name}.{label}": result for name, result in found.items()}
+            continue
+        for group in itertools.permutations(models, count):
+            name = ">".join(group) + "." + label
+            told = {"progress": progress.of(name)} if asks else {}
+            results[name] = probe(*(models[role] for role in group), data, **told)
+    return results

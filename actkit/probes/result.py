@@ -1,0 +1,115 @@
+"""What a probe finds, and what it keeps and says while it works."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from actkit.attacks import Threat
+
+Level = Literal["green", "yellow", "red"]
+
+
+@dataclass(frozen=True)
+class Column:
+    """How a number is shown in a table: under which title, as percent or as it is."""
+
+    number: str
+    title: str
+    percent: bool = True
+
+
+@dataclass(frozen=True)
+class Flag:
+    """What a check found. Red: the robustness that was measured cannot be believed. Yellow: look at it."""
+
+    check: str
+    level: Level
+    said: str
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a probe found.
+
+    Args:
+        numbers: by name; accuracies and rates as fractions in [0,1].
+        examples: what happened to each example, the examples being the last dimension; in the order of the split.
+        columns: which of the numbers a table shows; None for all of them, as they are.
+        threat: what the attacker was allowed; None where nothing was attacked, or several budgets were, which then stand in the numbers' names.
+        flags: what checks found.
+        attacked: whether the numbers come from an attack, so that a red flag on the model makes them unverified.
+    """
+
+    numbers: dict[str, float]
+    examples: dict[str, Tensor] = field(default_factory=dict)
+    columns: tuple[Column, ...] | None = None
+    threat: Threat | None = None
+    flags: tuple[Flag, ...] = ()
+    attacked: bool = False
+
+    @property
+    def red(self) -> bool:
+        return any(flag.level == "red" for flag in self.flags)
+
+    def about(self) -> dict[str, Any]:
+        """As JSON, the examples left out."""
+        columns = self.columns
+        if columns is None:
+            columns = tuple(Column(name, name, percent=False) for name in self.numbers)
+        return {
+            "numbers": dict(self.numbers),
+            "columns": [vars(column) for column in columns],
+            "threat": self.threat and {"norm": self.threat.norm, "eps": str(self.threat.eps), "value": float(self.threat.eps)},
+            "flags": [vars(flag) for flag in self.flags],
+        }  # fmt: skip
+
+
+class Progress:
+    """Lets a long examination show how far it is, and go on where it was interrupted.
+
+    Args:
+        kept: the parts that an interrupted examination left, by name; filled as parts are done.
+        tell: called before each part with what is measured, its number and how many there are at most.
+        done: called after each part that was computed.
+    """
+
+    def __init__(
+        self,
+        kept: dict[str, Tensor] | None = None,
+        *,
+        tell: Callable[[str, int, int], Any] = lambda what, part, parts: None,
+        done: Callable[[], Any] = lambda: None,
+        name: str = "",
+    ) -> None:
+        self.kept: dict[str, Tensor] = {} if kept is None else kept
+        self._tell, self._done, self._name = tell, done, name
+        self._parts, self._expected = 0, 0
+
+    def of(self, name: str) -> Progress:
+        """The progress of one of several probes, or models."""
+        inner = f"{self._name}/{name}" if self._name else name
+        return Progress(self.kept, tell=self._tell, done=self._done, name=inner)
+
+    def expect(self, parts: int) -> None:
+        """Announce so many more parts, at most."""
+        self._expected += parts
+
+    def part(self, name: str, compute: Callable[[], Tensor]) -> Tensor:
+        """A part of the work: what was kept of it, or else what `compute` gives now, on the CPU. The name must be unique in the probe."""
+        self._parts += 1
+        self._tell(self._name, self._parts, max(self._expected, self._parts))
+        key = f"{self._name}/{name}"
+        if key not in self.kept:
+            self.kept[key] = compute().cpu()
+            self._done()
+        return self.kept[key]
+
+
+def share(hits: Tensor) -> float:
+    """The fraction of an outcome's examples that are true; exact in double precision."""
+    return float(hits.to(torch.float64).mean())

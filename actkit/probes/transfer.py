@@ -1,0 +1,85 @@
+"""Black-box attacks by transfer (ACT, Table 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from actkit.attacks import threat
+from actkit.attacks.goals import Loss
+from actkit.datasets import Data
+from actkit.errors import InputError
+from actkit.probes.attacking import Attempt, Examples, aim, strike, title
+from actkit.probes.result import Column, Flag, Progress, Result, share
+from actkit.registry import Attack, Model, register
+
+
+@register("probe")
+def transfer(
+    models: Mapping[str, Model],
+    data: Data,
+    *,
+    attack: Attack,
+    loss: Loss = "cross_entropy",
+    tolerance: float = 0.002,
+    split: str = "test",
+    limit: int | None = None,
+    batch_size: int = 256,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> dict[str, Result]:
+    """How often adversarial examples made on one model (the surrogate) fool another: the matrix of the paper's Table 3.
+
+    Examples are made once for each surrogate, from one random start, last iterate, and shown to every model. A number is the success rate
+    as the paper counts it: over all examples, those that the model gets wrong unattacked included. The number under a model's own name is the
+    white-box attack; where a surrogate beats it by more than `tolerance`, a red flag says so: the model's gradients mislead.
+    """
+    if len(models) < 2:
+        raise InputError(
+            "transfer needs at least two models", help="give --ckpt several times, or a run with two roles"
+        )
+    device = next(iter(models.values())).device
+    examples = Examples(data, split, limit=limit, batch_size=batch_size, device=device)
+    progress = progress or Progress()
+    progress.expect(len(models) * examples.count())
+    run = Attempt(attack, aim(loss), (seed, 0), "0")
+    fooled: dict[str, Tensor] = {}  # by surrogate: (models, n)
+    for name, source in models.items():
+
+        def outcome(x: Tensor, y: Tensor, ids: Tensor, source: Model = source) -> Tensor:
+            with source.frozen("eval") as f:
+                x_adv = strike(f, x, y, ids, run)
+            seen = []
+            for target in models.values():
+                with target.frozen("eval") as g, torch.no_grad():
+                    seen.append(g(x_adv).argmax(1) != y)
+            return torch.stack(seen)
+
+        fooled[name] = examples.each(name, progress, outcome)
+    return {
+        target: _row(target, {name: hits[i] for name, hits in fooled.items()}, attack, loss, tolerance)
+        for i, target in enumerate(models)
+    }
+
+
+def _row(target: str, fooled: dict[str, Tensor], attack: Attack, loss: str, tolerance: float) -> Result:
+    rates = {name: share(hits) for name, hits in fooled.items()}
+    white = rates[target]
+    better = {name: rate for name, rate in rates.items() if rate > white + tolerance}
+    if better:
+        name = max(better, key=lambda name: better[name])
+        flag = Flag(
+            "transfer", "red",
+            f"examples made on {name} fool {target} in {100 * better[name]:.1f} %, its own in {100 * white:.1f} %",
+        )  # fmt: skip
+    else:
+        flag = Flag("transfer", "green", f"no surrogate beats the white-box attack ({100 * white:.1f} %)")
+    first = next(iter(rates))
+    columns = tuple(
+        Column(name, f"{title(attack, loss)} from {name}" if name == first else f"from {name}") for name in rates
+    )
+    return Result(
+        rates, {"fooled": torch.stack(list(fooled.values()))}, columns, threat(attack), (flag,), attacked=True
+    )

@@ -1,0 +1,61 @@
+"""Signals: a training ends between batches and saves; an examination ends at once and keeps what it has."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import Any
+
+from actkit.errors import INTERRUPTED, OK, RESUMABLE
+
+
+class Stop:
+    """Whether a signal asked for a stop at the next batch boundary."""
+
+    asked = False
+    name = ""
+    exit_code = OK
+
+
+@contextlib.contextmanager
+def stopping(note: Callable[[str], None]) -> Iterator[Stop]:
+    """The first signal asks for a stop between batches, a second one of Ctrl-C ends at once."""
+    stop = Stop()
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if stop.asked and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        if not stop.asked:
+            note("finishing this batch, then saving; Ctrl-C again ends at once")
+        stop.asked, stop.name = True, signal.Signals(number).name
+        stop.exit_code = INTERRUPTED if number == signal.SIGINT else RESUMABLE
+
+    with _handlers(handle):
+        yield stop
+
+
+@contextlib.contextmanager
+def terminable() -> Iterator[None]:
+    """While examining, nothing needs saving: SIGTERM ends the process with the code that says 'start me again'."""
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(RESUMABLE)
+
+    with _handlers(handle):
+        yield
+
+
+@contextlib.contextmanager
+def _handlers(handle: Any) -> Iterator[None]:
+    try:
+        before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
+    except ValueError:  # not the main thread: a notebook's or a test's own business
+        yield
+        return
+    try:
+        yield
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)
