@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: quickstart test slow lint moons digits clean
+.PHONY: quickstart test slow lint crosscheck moons digits strength clean
 
 # Train ACT on digits and print how robust both models are.
 quickstart: $(VENV)/installed
@@ -21,6 +21,14 @@ lint: $(VENV)/installed
 	$(BIN)/ruff format --check actkit tests benchmarks docs
 	$(BIN)/mypy
 
+# The same attacks in foolbox, secml-torch and AutoAttack, example by example, in an environment of their own; written to docs/results.
+# AUTOATTACK=path/to/a/clone compares with that code instead of the package.
+crosscheck:
+	$(PYTHON) -m venv .venv-crosscheck
+	.venv-crosscheck/bin/python -m pip install --quiet --editable '.[crosscheck]'
+	.venv-crosscheck/bin/python -m pytest -q tests/test_crosscheck.py
+	.venv-crosscheck/bin/python benchmarks/crosscheck.py
+
 # The moving picture of Figure 1b, and the table of digits, as shown in docs/.
 moons: $(VENV)/installed
 	$(BIN)/python docs/moons.py
@@ -35,4 +43,4 @@ $(VENV)/installed: pyproject.toml
 	touch $@
 
 clean:
-	rm -rf $(VENV) build *.egg-info
+	rm -rf $(VENV) .venv-crosscheck build *.egg-info

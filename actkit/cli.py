@@ -77,7 +77,10 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print the re
 def _consoles() -> tuple[Console, Console]:
     from rich.console import Console
 
-    return Console(), Console(stderr=True)
+    stdout = Console()
+    if not stdout.is_terminal:
+        stdout.width = 1000  # a file or a pipe has no width: nothing is cut off
+    return stdout, Console(stderr=True)
 
 
 def _plugins() -> None:
@@ -122,7 +125,7 @@ def run(
         settings = (*settings, f"run.seed={seed}")
     recipe = _load(file, settings, plugins, trust)
     from actkit.examine import pick_device
-    from actkit.report import Display, print_table, red_flags
+    from actkit.report import Display, print_table, unverified
     from actkit.run import execute, folder_of
 
     stdout, stderr = _consoles()
@@ -157,7 +160,7 @@ def run(
         click.echo(json.dumps({"folder": str(outcome.folder), **outcome.summary}))
         return outcome.exit_code
     print_table(stdout, outcome.summary)
-    if red_flags(outcome.summary):
+    if unverified(outcome.summary):
         display.warn("a check found what makes the numbers marked UNVERIFIED unbelievable")
     if outcome.summary["stopped_early"]:
         display.warn("training was stopped early by run.stop_on_drop: accuracy under attack collapsed")
@@ -224,7 +227,7 @@ def probe(
     """
     from actkit import config, registry
     from actkit.examine import pick_device, probe_checkpoints
-    from actkit.report import Display, print_table, red_flags
+    from actkit.report import Display, print_table, unverified
     from actkit.signals import terminable
 
     _plugins()
@@ -254,7 +257,7 @@ def probe(
             if i:
                 stdout.print()
             print_table(stdout, summary, every_flag=bool(probes))
-    return errors.CHECK_FAILED if any(red_flags(summary) for summary in found) else errors.OK
+    return errors.CHECK_FAILED if any(unverified(summary) for summary in found) else errors.OK
 
 
 @main.command("list")

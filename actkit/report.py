@@ -55,9 +55,11 @@ def rows(summary: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
 UNVERIFIED = "UNVERIFIED"
 
 
-def red_flags(summary: Mapping[str, Any]) -> list[tuple[str, dict[str, str]]]:
-    """(model, flag) of every red flag."""
-    return [(model, flag) for model, flag in flags(summary) if flag["level"] == "red"]
+def unverified(summary: Mapping[str, Any]) -> bool:
+    """Whether a check raised a red flag, here or in an earlier audit of these models."""
+    return any(flag["level"] == "red" for _, flag in flags(summary)) or any(
+        not result.get("verified", True) for result in summary["results"].values()
+    )
 
 
 def flags(summary: Mapping[str, Any]) -> list[tuple[str, dict[str, str]]]:
@@ -96,16 +98,26 @@ def caption(summary: Mapping[str, Any]) -> list[str]:
 _STYLES = {"green": "green", "yellow": "yellow", "red": "bold red"}
 
 
+def _width(table: list[list[str]]) -> int:
+    return sum(max(map(len, column)) + 4 for column in zip(*table, strict=True))
+
+
 def print_table(console: Console, summary: Mapping[str, Any], *, every_flag: bool = False) -> None:
     """The table, what the checks found (the green ones counted, or, if `every_flag`, written out), and what the numbers mean."""
     titles, body = rows(summary)
     if len(titles) > 1:
+        if (
+            console.is_terminal and _width([titles, *body]) > console.width
+        ):  # a row for each number, rather than numbers cut off
+            titles, *body = map(list, zip(titles, *body, strict=True))
         table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2))
-        for title in titles:
-            table.add_column(title, justify="left" if title == "model" else "right", no_wrap=True)
+        for i, title in enumerate(titles):
+            table.add_column(title, justify="right" if i else "left", no_wrap=True)
         for row in body:
             table.add_row(*row, style="red" if any(cell.endswith(UNVERIFIED) for cell in row) else "")
-        console.print(table, soft_wrap=True)
+        before, console.width = console.width, max(console.width, _width([titles, *body]))
+        console.print(table)
+        console.width = before
     for model in dict.fromkeys(model for model, _ in flags(summary)):
         found = [flag for name, flag in flags(summary) if name == model]
         counts = [f"{sum(f['level'] == level for f in found)} {level}" for level in _STYLES]

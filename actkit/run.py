@@ -35,7 +35,7 @@ from actkit.loop import Position, Record, assert_finite, fit
 from actkit.noise import seed_for
 from actkit.probes import labels
 from actkit.registry import Dataset, Objective, Probe, register
-from actkit.report import Display, red_flags, robust_number
+from actkit.report import Display, robust_number, unverified
 from actkit.roles import Role
 from actkit.signals import Stop, stopping, terminable
 from actkit.spec import Spec
@@ -205,7 +205,7 @@ def execute(recipe: config.Recipe, *, out: str | None, device: torch.device, dis
 
 
 def _code(summary: Mapping[str, Any]) -> int:
-    return CHECK_FAILED if summary["stopped_early"] or red_flags(summary) else OK
+    return CHECK_FAILED if summary["stopped_early"] or unverified(summary) else OK
 
 
 def _assert_claimable(folder: Path) -> None:

@@ -8,12 +8,17 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from actkit.errors import InputError
 from actkit.losses import cross_entropy, dlr, margin, targeted_dlr
 
 Rows = Tensor | slice  # examples of a batch: an index tensor, or all of them
 Goal = Callable[[Tensor, Rows], tuple[Tensor, Tensor | None]]
 Loss = Literal["cross_entropy", "margin", "dlr", "targeted_dlr"]
 LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"cross_entropy": cross_entropy, "margin": margin, "dlr": dlr}
+
+
+class NoGradient(InputError):
+    """The value of a goal does not depend on the images in a way that can be differentiated."""
 
 
 def untargeted(model: Callable[[Tensor], Tensor], y: Tensor, *, loss: str = "cross_entropy") -> Goal:
@@ -47,6 +52,11 @@ def ascend(goal: Goal, x: Tensor, rows: Rows) -> tuple[Tensor, Tensor | None, Te
     with torch.enable_grad():
         x = x.detach().requires_grad_()
         value, fooled = goal(x, rows)
+        if not value.requires_grad:
+            raise NoGradient(
+                "the model's outputs have no gradient with respect to the images",
+                help="a gradient attack cannot work here; attack.square needs none",
+            )
         (gradient,) = torch.autograd.grad(value.sum(), x)
     return value.detach(), fooled, gradient
 

@@ -61,8 +61,12 @@ class Examples:
         progress: Progress,
         compute: Callable[[Tensor, Tensor, Tensor], Tensor],
         places: Tensor | None = None,
+        *,
+        announced: bool = False,
     ) -> Tensor:
         """`compute(x, y, ids)` of every batch, resumably; the examples are the last dimension."""
+        if not announced:
+            progress.expect(self.count(None if places is None else len(places)))
         parts = []
         for i, (x, y, ids) in enumerate(self.batches(places)):
             parts.append(progress.part(f"{name}/{i}", lambda x=x, y=y, ids=ids: compute(x, y, ids)))  # type: ignore[misc]
@@ -150,7 +154,10 @@ def last_iterate(g: View, examples: Examples, runs: list[Attempt], progress: Pro
             return g(x_adv).argmax(1) == y
 
     return torch.stack(
-        [examples.each(run.name, progress, lambda x, y, ids, run=run: survive(x, y, ids, run)) for run in runs]  # type: ignore[misc]
+        [
+            examples.each(run.name, progress, lambda x, y, ids, run=run: survive(x, y, ids, run), announced=True)
+            for run in runs
+        ]  # type: ignore[misc]
     )
 
 
@@ -188,7 +195,9 @@ def any_iterate(
     for run in runs:
         places = alive.nonzero()[:, 0]
         if len(places):
-            won = examples.each(run.name, progress, lambda x, y, ids, run=run: broken(x, y, ids, run), places)  # type: ignore[misc]
+            won = examples.each(
+                run.name, progress, lambda x, y, ids, run=run: broken(x, y, ids, run), places, announced=True
+            )  # type: ignore[misc]
             alive = alive.clone()
             alive[places[won]] = False
         yield run, alive

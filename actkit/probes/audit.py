@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from actkit.attacks import NORMS, Threat, apgd, fgsm, square, threat
-from actkit.attacks.goals import ascend
+from actkit.attacks.goals import NoGradient, ascend
 from actkit.attacks.norms import setting
 from actkit.datasets import Data
 from actkit.noise import Noise
@@ -103,12 +103,15 @@ class _Audit:
 
     def __post_init__(self) -> None:
         self.numbers: dict[str, float] = {}
+        self.blind = False
 
     def flags(self, others: Mapping[str, Model]) -> Iterator[Flag]:
         self.clean = self.examples.correct(self.g, self.progress)
         self.numbers["clean"] = share(self.clean)
         yield from self.outputs()
         yield from self.gradients()
+        if self.blind:
+            return
         yield from self.budget()
         yield from self.attacked()
         yield from self.radius()
@@ -190,12 +193,13 @@ class _Audit:
 
         try:
             entropy, margin = self.examples.each("zero", self.progress, zero, places)
-        except RuntimeError as error:  # nothing to differentiate
+        except NoGradient as error:
             yield Flag(
                 "zero gradients",
                 "red",
-                f"the outputs have no gradient with respect to the images: {str(error).splitlines()[0]}",
+                f"{error.message}: a gradient attack cannot work, and nothing more can be checked",
             )
+            self.blind = True
             return
         self.numbers["zero_gradients"], self.numbers["zero_margin_gradients"] = share(entropy), share(margin)
         saturated = entropy & ~margin

@@ -103,7 +103,6 @@ def _official(model: Model, examples: Examples, allowed: Threat, seed: int, prog
             f"the official AutoAttack needs 4 classes, {examples.data.name} has {examples.data.num_classes}",
             help="use tier = 'quick'",
         )
-    progress.expect(2 * examples.count())
     with model.frozen("eval") as g:
         clean = examples.correct(g, progress)
 
@@ -114,7 +113,7 @@ def _official(model: Model, examples: Examples, allowed: Threat, seed: int, prog
                     _Module(g).eval(), norm={"linf": "Linf", "l2": "L2"}[allowed.norm], eps=float(allowed.eps), seed=seed,
                     device=x.device,
                 )  # fmt: skip
-                x_adv = adversary.run_standard_evaluation(x, y, batch_size=len(x))
+                x_adv, _ = adversary.run_standard_evaluation(x, y, batch_size=len(x))
             if not allowed.allows(x_adv, x).all():
                 raise ActkitError(f"AutoAttack left [0,1] or its ball ({allowed}); its result is not reported")
             with torch.no_grad():

@@ -33,7 +33,6 @@ def fgsm_k(
     """
     examples = Examples(data, split, limit=limit, batch_size=batch_size, device=model.device)
     progress = progress or Progress()
-    progress.expect(examples.count())
     with model.frozen("eval") as g:
 
         def search(x: Tensor, y: Tensor, ids: Tensor) -> Tensor:

@@ -43,7 +43,6 @@ def transfer(
     device = next(iter(models.values())).device
     examples = Examples(data, split, limit=limit, batch_size=batch_size, device=device)
     progress = progress or Progress()
-    progress.expect(len(models) * examples.count())
     run = Attempt(attack, aim(loss), (seed, 0), "0")
     fooled: dict[str, Tensor] = {}  # by surrogate: (models, n)
     for name, source in models.items():

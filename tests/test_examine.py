@@ -1,0 +1,358 @@
+"""`actkit probe`: which probes on which models, in which tables; interruption; what a red flag does."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from actkit import checkpoint
+from actkit.examine import Subject, _names, wanted
+from actkit.spec import Spec
+from conftest import QUICK
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Two finished runs on digits: ACT (two models) and Madry."""
+    from actkit.cli import main
+
+    base = tmp_path_factory.mktemp("runs")
+    for name in ("act", "madry"):
+        (base / f"{name}.gin").write_text(QUICK.replace("act_digits", f"{name}_digits"))
+        with pytest.raises(SystemExit) as stop:
+            main.main(["run", str(base / f"{name}.gin"), "--out", str(base / name), "--device", "cpu"])
+        assert not stop.value.code
+    return base
+
+
+FEW = ("-s", "dataset.digits.test_fraction=0.05", "--device", "cpu")
+
+
+def columns(said) -> list[str]:
+    return re.split(r"  +", said.out.splitlines()[0].strip())
+
+
+def test_transfer_gives_the_matrix_of_table_3(actkit, runs):
+    said = actkit("probe", "--probe", "transfer", "--ckpt", runs / "act", "--ckpt", runs / "madry", *FEW)
+    assert said.code in (0, 3), said.err
+    assert columns(said) == ["model", "PGD-2 from act", "from act.natural", "from madry"]
+    assert [line.split()[0] for line in said.out.splitlines()[1:4]] == ["act", "act.natural", "madry"]
+    found = json.loads(
+        actkit(
+            "probe",
+            "--json",
+            "--probe",
+            "transfer",
+            "--role",
+            "headline",
+            "--ckpt",
+            runs / "act",
+            "--ckpt",
+            runs / "madry",
+            *FEW,
+        ).out
+    )[0]
+    assert list(found["results"]) == ["act.transfer", "madry.transfer"]
+    assert list(found["models"]) == ["act", "madry"]
+    assert all(set(r["numbers"]) == {"act", "madry"} for r in found["results"].values())
+
+
+def test_models_of_one_evaluation_share_a_table_and_those_of_another_eps_do_not(actkit, runs):
+    both = actkit("probe", "--ckpt", runs / "act", "--ckpt", runs / "madry", *FEW)
+    assert both.code == 0
+    assert [line.split()[0] for line in both.out.splitlines()[1:4]] == ["act", "act.natural", "madry"]
+    assert both.out.count("model ") == 1 and "different evaluations" not in both.err
+
+
+def with_eps(runs, tmp_path, eps):
+    """The Madry model, as if it had been saved with another eps."""
+    file = checkpoint.find(runs / "madry")[0]
+    about = checkpoint.header(file)
+    about["evaluation"] = json.loads(json.dumps(about["evaluation"]).replace('"eps": 0.15', f'"eps": "{eps}"'))
+    checkpoint.save_tensors(load_file(file), tmp_path / "other.safetensors", {"actkit": json.dumps(about)})
+    return tmp_path / "other.safetensors"
+
+
+def test_results_of_different_eps_are_not_put_into_one_table_unsaid(actkit, runs, tmp_path):
+    other = with_eps(runs, tmp_path, "8/255")
+    said = actkit("probe", "--ckpt", runs / "act", "--ckpt", other, *FEW)
+    assert "2 different evaluations or data sets: one table for each" in said.err
+    assert said.out.count("model ") == 2 and "eps='8/255'" in said.out and "eps=0.15" in said.out
+    matrix = actkit("probe", "--probe", "transfer", "--ckpt", runs / "act", "--ckpt", other, *FEW)
+    assert "madry was saved with another evaluation: all are examined as act was" in matrix.err
+    one = actkit(
+        "probe", "--ckpt", runs / "madry", "--evaluation", tmp_path / "two.gin", *FEW,
+    ) if (tmp_path / "two.gin").write_text(TWO_EPS) else None  # fmt: skip
+    assert columns(one) == ["model", "a PGD-2 (linf 4/255)", "PGD-2 (linf 8/255)"][:0] or [
+        "model", "PGD-2 (linf 4/255)", "PGD-2 (linf 8/255)",
+    ] == columns(one)  # fmt: skip
+
+
+TWO_EPS = """
+run.evaluation = [@small/probe.robust_accuracy(), @large/probe.robust_accuracy()]
+probe.robust_accuracy.starts = 1
+small/probe.robust_accuracy.attack = @eval/small/attack.pgd()
+large/probe.robust_accuracy.attack = @eval/large/attack.pgd()
+eval/attack.pgd.steps = 2
+eval/attack.pgd.step_size = 0.01
+eval/small/attack.pgd.eps = '4/255'
+eval/large/attack.pgd.eps = '8/255'
+"""
+
+
+def test_a_probe_by_its_name_takes_the_attack_of_the_models_own_evaluation(actkit, runs):
+    stored = [Spec.from_json(s) for s in checkpoint.header(checkpoint.find(runs / "act")[0])["evaluation"]]
+    (attack,) = {s.kwargs["attack"] for s in stored if "attack" in s.kwargs}
+    assert wanted("pgd20", stored) == wanted("robust_accuracy", stored) == [stored[1]]
+    assert wanted("audit", stored) == [Spec("probe", "audit", {"attack": attack})]
+    assert wanted("autoattack", stored) == [Spec("probe", "autoattack", {"eps": 0.15})]
+    l2 = [stored[1].replace(attack=attack.replace(norm="l2"))]
+    assert wanted("autoattack", l2) == [Spec("probe", "autoattack", {"eps": 0.15, "norm": "l2"})]
+    assert wanted("fgsm_k", stored) == [Spec("probe", "fgsm_k")], "it searches its eps"
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "titles"),
+    [
+        ("sweep", ["-s", "probe.sweep.values=['1/255',0.1]"], ["PGD-2 eps 1/255", "eps 0.1"]),
+        ("sweep", ["-s", "probe.sweep.over=steps", "-s", "probe.sweep.values=[1,3]"], ["PGD steps 1", "steps 3"]),
+        ("autoattack", ["-s", "probe.autoattack.steps=2", "-s", "probe.autoattack.queries=2"], ["APGD-CE", "+ APGD-T", "+ Square"]),
+        ("fgsm_k", ["-s", "probe.fgsm_k.tries=4"], ["FGSM^k mean", "with misclassified as 0"]),
+        ("pgd20", ["-s", "pgd20/probe.robust_accuracy.attack=fgsm", "-s", "probe.robust_accuracy.starts=1"], ["FGSM"]),
+        ("pgd20", ["-s", "probe.robust_accuracy.mode=worst_case"], ["PGD-2 any iterate"]),
+        ("accuracy", [], ["clean"]),
+    ],
+)  # fmt: skip
+def test_every_probe_runs_by_its_name(actkit, runs, name, settings, titles):
+    said = actkit("probe", "--ckpt", runs / "madry", "--probe", name, *settings, *FEW)
+    assert said.code == 0, said.err
+    assert columns(said)[:3] == ["model", *titles][:3]
+
+
+def test_an_evaluation_may_come_from_a_recipe(actkit, runs):
+    few = ["-s", "attack.pgd.steps=2", "-s", "probe.fgsm_k.tries=3"]
+    said = actkit("probe", "--ckpt", runs / "madry", "--evaluation", "gin/evaluation_table2.gin", *few, *FEW)
+    assert said.code == 0, said.err
+    assert columns(said)[0:2] == ["model", "clean"] and "FGSM^k mean" in columns(said)
+    assert "eps=0.031" in said.out, "the recipe's eps, and it is said"
+
+
+def test_results_and_each_examples_outcome_can_be_kept(actkit, runs, tmp_path):
+    said = actkit("probe", "--ckpt", runs / "madry", "--probe", "pgd20", "--out", tmp_path / "kept", "--json", *FEW)
+    summary = json.loads(said.out)[0]
+    assert json.loads((tmp_path / "kept/summary.json").read_text()) == summary
+    about = json.loads((tmp_path / "kept/robust.pgd20.json").read_text())
+    assert load_file(tmp_path / "kept/robust.pgd20.safetensors")["correct"].shape == (2, 90)
+    assert about["threat"] == {"norm": "linf", "eps": "0.15", "value": 0.15}
+    assert about["models"]["robust"]["sha256"] == checkpoint.sha256(checkpoint.find(runs / "madry")[0])
+    assert about["command"].startswith("actkit probe --ckpt")
+
+
+BAD = {
+    "an unknown probe": (["--probe", "adit"], "there is no probe 'adit'", "audit"),
+    "an unknown role": (["--role", "teacher"], "no model here has the role teacher", ""),
+    "one model for transfer": (["--probe", "transfer"], "needs at least two models", "--ckpt several times"),
+    "a setting of nothing": (["-s", "probe.sweep.over=eps"], "there is no probe.sweep here", ""),
+    "a parameter that is not there": (["-s", "probe.accuracy.limits=3"], "no parameter 'limits'", "limit"),
+    "grey levels for eps": (["-s", "attack.pgd.eps=8"], "eps must not be above 1, got 8", "'8/255'"),
+    "a negative eps": (["-s", "attack.pgd.eps=-0.1"], "eps must not be negative", ""),
+    "no steps": (["-s", "attack.pgd.steps=0"], "at least 1 step", ""),
+    "another number of classes": (["-s", "dataset.digits.test_fraction=0.05", "--evaluation", "none.gin"], "config file not found", ""),
+    "an evaluation without probes": (["--evaluation", "gin/cyclic.gin"], "no run.evaluation", ""),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("args", "message", "remedy"), BAD.values(), ids=BAD)
+def test_what_cannot_be_done_gets_one_clear_line(actkit, runs, args, message, remedy):
+    said = actkit("probe", "--ckpt", runs / "madry", "--device", "cpu", *args)
+    assert (said.code, said.out) == (2, "")
+    assert message in said.err and remedy in said.err
+    assert "Traceback" not in said.err
+
+
+def test_a_model_for_another_number_of_classes_is_told(actkit, runs, tmp_path):
+    file = checkpoint.find(runs / "madry")[0]
+    about = checkpoint.header(file)
+    about["data"] = {"spec": "dataset.moons", "kwargs": {}}
+    checkpoint.save_tensors(load_file(file), tmp_path / "other.safetensors", {"actkit": json.dumps(about)})
+    said = actkit("probe", "--ckpt", tmp_path / "other.safetensors", "--device", "cpu")
+    assert said.code == 2 and "the model is for 10 classes and 1 channels, moons has 2 and 2" in said.err
+    both = actkit(
+        "probe",
+        "--ckpt",
+        runs / "act",
+        "--ckpt",
+        tmp_path / "other.safetensors",
+        "--probe",
+        "transfer",
+        "--device",
+        "cpu",
+    )
+    assert both.code == 2 and "the models are for different data" in both.err
+
+
+def test_models_get_names_that_tell_them_apart():
+    def subject(objective, role, roles, seed):
+        about = {"objective": f"objective.{objective}()", "role": role, "roles": roles, "seed": seed}
+        return Subject(None, about, "", None, [])
+
+    act = [subject("act", role, ["robust", "natural"], 0) for role in ("robust", "natural")]
+    madry = [subject("madry", "robust", ["robust"], seed) for seed in (0, 1, 1)]
+    assert _names(act, several=False) == ["robust", "natural"]
+    assert _names(act + madry, several=True) == ["act", "act.natural", "madry@seed0", "madry@seed1#1", "madry@seed1#2"]
+
+
+# -- interruption --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_examination_goes_on_where_it_was(actkit, runs, tmp_path, number):
+    """Killed from outside in the middle of its starts; the same command again computes only what is left."""
+    args = [
+        "probe", "--ckpt", str(runs / "madry"), "--probe", "pgd20", "-s", "probe.robust_accuracy.starts=40",
+        "-s", "probe.robust_accuracy.batch_size=64", "--json", "--device", "cpu",
+    ]  # fmt: skip
+    began = subprocess.Popen(
+        [sys.executable, "-c", SLOW, *args], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert "ready" in began.stderr.readline()
+    time.sleep(1.0)
+    began.send_signal(number)
+    out, err = began.communicate(timeout=60)
+    assert began.returncode == {signal.SIGINT: 130, signal.SIGTERM: 75}[number], err
+    assert out == "" and "Traceback" not in err
+    (left,) = (tmp_path / "cache/actkit/unfinished").glob("*.safetensors")
+    parts = len(load_file(left))
+    assert 0 < parts < 240
+    again = actkit(*(a for a in args if a != "--json"))
+    assert again.code == 0 and f"going on with an interrupted examination: {parts} parts are done" in again.err
+    assert not left.exists(), "what is finished is no longer unfinished"
+    assert actkit(*(a for a in args if a != "--json")).out == again.out
+
+
+# The command line, each part of the examination taking a few milliseconds longer.
+SLOW = """
+import sys, time
+import actkit.probes.result as result
+from actkit.cli import main
+part = result.Progress.part
+def slow(self, name, compute):
+    if name == "0/0/1":
+        print("ready", file=sys.stderr, flush=True)
+    time.sleep(0.05)
+    return part(self, name, compute)
+result.Progress.part = slow
+main.main(sys.argv[1:], prog_name="actkit")
+"""
+
+
+def test_what_another_examination_left_is_not_taken_over(tmp_path):
+    from rich.console import Console
+
+    from actkit.examine import resumable
+    from actkit.report import Display
+
+    display = Display(Console(), quiet=True)
+    path = tmp_path / "left.safetensors"
+    with pytest.raises(KeyboardInterrupt), resumable(path, "mine", display) as progress:
+        progress.part("a", lambda: torch.ones(2))
+        raise KeyboardInterrupt
+    with resumable(path, "mine", display) as progress:
+        assert progress.part("a", lambda: torch.zeros(2)).tolist() == [1, 1]
+        with pytest.raises(KeyboardInterrupt), resumable(path, "yours", display) as other:
+            assert other.part("a", lambda: torch.zeros(2)).tolist() == [0, 0]
+            raise KeyboardInterrupt
+    path.write_text("torn")
+    with resumable(path, "mine", display) as progress:
+        assert progress.kept == {}
+
+
+# -- red flags -----------------------------------------------------------------------------------------------------------
+
+MASKED = """
+from __future__ import annotations
+import torch
+from actkit import register
+from actkit.registry import Backbone
+
+class Quantised(torch.nn.Module):
+    def __init__(self, net):
+        super().__init__()
+        self.net = net
+
+    def forward(self, x):
+        return self.net((x * 15).round() / 15)
+
+@register("backbone")
+def quantised(num_classes, *, net: Backbone, in_chans=3):
+    return Quantised(net(num_classes, in_chans=in_chans))
+"""
+
+
+def test_under_a_red_flag_every_robust_accuracy_is_marked_wherever_it_is_shown(actkit, write, tmp_path):
+    write("masks/quantised.py", MASKED)
+    plugins = ("--plugins", tmp_path / "masks", "--device", "cpu")
+    text = QUICK.replace("act_digits", "natural_digits").replace("run.epochs = 2", "run.epochs = 6")
+    recipe = write(
+        "masked.gin", text + "role.backbone = @backbone.quantised()\nbackbone.quantised.net = @backbone.resnet()\n"
+    )
+    run = ("run", recipe, "--out", tmp_path / "run", *plugins)
+    first = actkit(*run)
+    assert first.code == 0 and "UNVERIFIED" not in first.out
+    audit = actkit(
+        "probe", "--ckpt", tmp_path / "run", "--probe", "audit", "-s", "probe.audit.limit=30", "-s", "probe.audit.steps=5",
+        "-s", "probe.audit.queries=20", *plugins,
+    )  # fmt: skip
+    assert audit.code == 3, audit.err
+    assert re.search(r"red +zero gradients: \d+ of \d+ images have no gradient at all", audit.out)
+    again = actkit(*run)
+    assert again.code == 3
+    cells = re.split(r"  +", again.out.splitlines()[1].strip())
+    assert [cell.endswith("UNVERIFIED") for cell in cells] == [False, False, True, True], "clean accuracy stands"
+    assert json.loads(actkit(*run, "--json").out)["results"]["natural.pgd20"]["verified"] is False
+    probed = actkit("probe", "--ckpt", tmp_path / "run", "--probe", "pgd20", "--probe", "accuracy", *plugins)
+    assert probed.out.splitlines()[1].count("UNVERIFIED") == 2
+    (tmp_path / "run/probes/flags-natural.json").write_text("{}")
+    assert "UNVERIFIED" not in actkit(*run).out
+
+
+def test_a_run_whose_own_audit_is_red_ends_with_code_3(actkit, write, tmp_path):
+    write("masks_b/quantised.py", MASKED.replace("quantised(num", "quantised_b(num"))
+    text = QUICK.replace("act_digits", "natural_digits").replace("run.epochs = 2", "run.epochs = 6")
+    text += """
+role.backbone = @backbone.quantised_b()
+backbone.quantised_b.net = @backbone.resnet()
+run.evaluation = [@pgd/probe.robust_accuracy(), @probe.audit()]
+probe.audit.limit = 30
+probe.audit.steps = 5
+probe.audit.queries = 20
+"""
+    said = actkit(
+        "run",
+        write("masked.gin", text),
+        "--out",
+        tmp_path / "run",
+        "--plugins",
+        tmp_path / "masks_b",
+        "--device",
+        "cpu",
+    )
+    assert said.code == 3
+    assert "UNVERIFIED" in said.out.splitlines()[1] and "red    zero gradients" in said.out
+    assert "unbelievable" in said.err
+    assert json.loads((tmp_path / "run/probes/natural.pgd.json").read_text())["verified"] is False
