@@ -68,8 +68,8 @@ class Examples:
         if not announced:
             progress.expect(self.count(None if places is None else len(places)))
         parts = []
-        for i, (x, y, ids) in enumerate(self.batches(places)):
-            parts.append(progress.part(f"{name}/{i}", lambda x=x, y=y, ids=ids: compute(x, y, ids)))  # type: ignore[misc]
+        for i, batch in enumerate(self.batches(places)):
+            parts.append(progress.part(f"{name}/{i}", functools.partial(compute, *batch)))
         return torch.cat(parts, dim=-1)
 
     def correct(self, g: View, progress: Progress, name: str = "clean") -> Tensor:
@@ -154,10 +154,7 @@ def last_iterate(g: View, examples: Examples, runs: list[Attempt], progress: Pro
             return g(x_adv).argmax(1) == y
 
     return torch.stack(
-        [
-            examples.each(run.name, progress, lambda x, y, ids, run=run: survive(x, y, ids, run), announced=True)
-            for run in runs
-        ]  # type: ignore[misc]
+        [examples.each(run.name, progress, functools.partial(survive, run=run), announced=True) for run in runs]
     )
 
 
@@ -195,9 +192,7 @@ def any_iterate(
     for run in runs:
         places = alive.nonzero()[:, 0]
         if len(places):
-            won = examples.each(
-                run.name, progress, lambda x, y, ids, run=run: broken(x, y, ids, run), places, announced=True
-            )  # type: ignore[misc]
+            won = examples.each(run.name, progress, functools.partial(broken, run=run), places, announced=True)
             alive = alive.clone()
             alive[places[won]] = False
         yield run, alive
