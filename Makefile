@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: quickstart test slow lint crosscheck moons digits strength clean
+.PHONY: quickstart test slow lint crosscheck moons digits clean
 
 # Train ACT on digits and print how robust both models are.
 quickstart: $(VENV)/installed

@@ -41,19 +41,26 @@ def git(*args: str) -> str:
     return subprocess.run(["git", *args], check=True, stdout=subprocess.PIPE, text=True, cwd=OUT.parent).stdout.strip()
 
 
+def flagged(flags: list[dict]) -> str:
+    """What an audit complained of, in a word or two."""
+    return ", ".join(f"{flag['level']}: {flag['check']}" for flag in flags) or "green"
+
+
 def main() -> None:
-    rows = {}
     cells = [(recipe, seed) for recipe in RECIPES for seed in SEEDS]
     with ThreadPoolExecutor(2) as pool:
-        summaries = [
-            (recipe, summary) for (recipe, _), summary in zip(cells, pool.map(lambda c: run(*c), cells), strict=True)
-        ]
-    for recipe, summary in summaries:
-        for name, numbers in summary["results"].items():
-            role, _, _ = name.partition(".")
-            label = recipe if len({n.partition(".")[0] for n in summary["results"]}) == 1 else f"{recipe}, {role} model"
-            for number, value in numbers.items():
-                rows.setdefault(label, {}).setdefault(number, []).append(value)
+        summaries = list(zip(cells, pool.map(lambda cell: run(*cell), cells), strict=True))
+    rows: dict = {}
+    for (recipe, seed), summary in summaries:
+        models = {name.partition(".")[0] for name in summary["results"]}
+        for name, result in summary["results"].items():
+            role, _, probe = name.partition(".")
+            row = rows.setdefault(
+                recipe if len(models) == 1 else f"{recipe}, {role} model", {"numbers": {}, "flags": {}}
+            )
+            for number, value in result["numbers"].items():
+                row["numbers"].setdefault(f"{probe}.{number}", []).append(value)
+            row["flags"].setdefault(f"seed {seed}", []).extend(f for f in result["flags"] if f["level"] != "green")
     about = {
         "command": "python benchmarks/digits.py",
         "commit": git("rev-parse", "--short", "HEAD")
@@ -72,15 +79,13 @@ def main() -> None:
     OUT.mkdir(exist_ok=True)
     (OUT / "digits.json").write_text(json.dumps(about, indent=1) + "\n")
     lines = [
-        "| defence | clean | PGD-20 worst of 5 runs | PGD-20 per-example worst |",
-        "| --- | ---: | ---: | ---: |",
-        *(
-            f"| {label} | "
-            + " | ".join(f"{100 * statistics.mean(n[key]):.1f}" for key in ("clean", "worst_run", "worst_case"))
-            + " |"
-            for label, n in rows.items()
-        ),
+        "| defence | clean | PGD-20 worst of 5 runs | PGD-20 per-example worst | APGD-T, 3 targets (200 images) | audit, by seed |",
+        "| --- | ---: | ---: | ---: | ---: | --- |",
     ]
+    wanted = ("accuracy.clean", "pgd20.worst_run", "pgd20.per_example_worst", "audit.apgd")
+    for label, row in rows.items():
+        means = [f"{100 * statistics.mean(row['numbers'][number]):.1f}" for number in wanted]
+        lines.append(f"| {label} | {' | '.join(means)} | {'; '.join(map(flagged, row['flags'].values()))} |")
     text = [
         "# Digits",
         "",
