@@ -40,7 +40,7 @@ class Split:
             raise InputError(f"a split has {len(self.images)} images but {len(self.labels)} labels")
         if self.images.dtype != torch.uint8 and len(self.images):
             low, high = self.images.min().item(), self.images.max().item()
-            if low < 0 or high > 1:
+            if not (low >= 0 and high <= 1):  # also where one is not a number
                 raise InputError(
                     f"images must lie in [0,1], these span {low:g} to {high:g}",
                     help="divide by the largest value; normalisation is a layer of the model: backbone.normalized",
@@ -101,10 +101,12 @@ class Data:
             raise InputError(f"{self.name} has no split {name!r}", help=nearest(name, self.sizes))
         if name not in self._splits:
             split = self.read(name)
-            if len(split) and int(split.labels.max()) >= self.num_classes:
-                raise InputError(
-                    f"{self.name}: label {int(split.labels.max())} in {name}, but {self.num_classes} classes"
-                )
+            for label in (int(split.labels.min()), int(split.labels.max())) if len(split) else ():
+                if not 0 <= label < self.num_classes:
+                    raise InputError(
+                        f"{self.name}: label {label} in {name}, but {self.num_classes} classes",
+                        help=f"labels are 0 to {self.num_classes - 1}",
+                    )
             self._splits[name] = split
         return self._splits[name]
 

@@ -24,21 +24,25 @@ def percent(value: float) -> str:
 def rows(summary: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     """Titles and rows of a summary: one row a model; each probe says which of its numbers are columns, and how they are shown.
 
-    Where columns were measured with different eps, each title says its own. What a red flag makes doubtful is marked.
+    Where columns were measured with different eps, or on different numbers of images, each title says its own. What a red flag makes
+    doubtful is marked.
     """
     wanted: dict[tuple[str, str], dict[str, Any]] = {}
-    eps: dict[tuple[str, str], set[str]] = {}
+    eps: dict[tuple[str, str], str] = {}
+    images: dict[tuple[str, str], str] = {}
     for name, result in summary["results"].items():
         for column in result["columns"]:
             key = (name.rpartition(".")[2], column["number"])
             wanted.setdefault(key, column)
             if result["threat"]:
-                eps.setdefault(key, set()).add(f"{result['threat']['norm']} {result['threat']['eps']}")
-    apart = len(set().union(*eps.values())) > 1 if eps else False
-    titles = [
-        column["title"] + (f" ({', '.join(sorted(eps[key]))})" if apart and key in eps else "")
-        for key, column in wanted.items()
-    ]
+                eps[key] = f"{result['threat']['norm']} {result['threat']['eps']}"
+            if result["images"]:
+                images[key] = f"{result['images']:,} images"
+    apart = [said for said in (eps, images) if len(set(said.values())) > 1]
+    titles = []
+    for key, column in wanted.items():
+        notes = [said[key] for said in apart if key in said]
+        titles.append(column["title"] + (f" ({', '.join(notes)})" if notes else ""))
     body = []
     models = dict.fromkeys(name.rpartition(".")[0] for name, r in summary["results"].items() if r["columns"])
     for model in models:

@@ -8,6 +8,7 @@ Theory says that success rises in this order. Exit code 1 where it does not.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import platform
 import subprocess
@@ -47,9 +48,7 @@ def main() -> None:
         for column in result["columns"]:
             model[column["title"].removesuffix(" any iterate")] = result["numbers"][column["number"]]
     trained = json.loads((Path(given.ckpt) / "summary.json").read_text())
-    rising = {
-        model: all(row[a] >= row[b] for a, b in zip(ORDER, ORDER[1:], strict=False)) for model, row in rows.items()
-    }
+    rising = {model: all(row[a] >= row[b] for a, b in itertools.pairwise(ORDER)) for model, row in rows.items()}
     about = {
         "command": " ".join(command), "trained by": trained["command"], "commit": git("rev-parse", "HEAD"),
         "uncommitted changes": bool(git("status", "--porcelain")), "machine": f"{platform.machine()}, {summary['device']}",

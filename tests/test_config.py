@@ -165,6 +165,56 @@ def test_an_attack_by_its_bare_name_stands_in_the_scope_of_its_owner():
     assert load("objective.act.attack=pgd").kwargs["objective"] == load().kwargs["objective"]
 
 
+def test_an_inner_scope_has_what_the_outer_one_has_and_more():
+    spec = config.load(str(REPOSITORY / "gin/act_digits.gin"), [
+        "run.evaluation=[@pgd20/probe.robust_accuracy(), @pgd100/probe.robust_accuracy()]",
+        "pgd100/probe.robust_accuracy.attack=@eval/pgd100/attack.pgd()", "eval/pgd100/attack.pgd.steps=100",
+    ]).spec  # fmt: skip
+    first, second = spec.kwargs["evaluation"]
+    assert (first.label, second.label) == ("pgd20", "pgd100")
+    assert second.kwargs["attack"] == first.kwargs["attack"].replace(steps=100)
+
+
+@pytest.mark.parametrize(
+    ("setting", "starts"), [("probe.robust_accuracy.starts=1", [1, 1]), ("b/probe.robust_accuracy.starts=1", [5, 1])]
+)
+def test_an_override_of_a_stored_evaluation_may_name_a_probe_by_its_label(setting, starts):
+    stored = [Spec("probe", "robust_accuracy", {"starts": 5}, label) for label in "ab"]
+    assert [s.kwargs["starts"] for s in config.override_spec(stored, [setting])] == starts
+
+
+def test_an_attack_that_takes_anothers_place_keeps_what_both_have():
+    attack = Spec("attack", "pgd", {"eps": "8/255", "step_size": 0.01, "steps": 20})
+    (changed,) = config.override_spec(
+        [Spec("probe", "robust_accuracy", {"attack": attack})], ["probe.robust_accuracy.attack=apgd"]
+    )
+    assert changed.kwargs["attack"] == Spec("attack", "apgd", {"eps": "8/255", "steps": 20})
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [("EPS=0.1", "no macros"), ("probe.adit.limit=1", "no component 'probe.adit'"), ("c/probe.accuracy.limit=1", "no probe.accuracy here")],
+)  # fmt: skip
+def test_an_override_of_a_stored_evaluation_that_reaches_nothing_is_told(setting, message):
+    with pytest.raises(InputError, match=message):
+        config.override_spec([Spec("probe", "accuracy", {}, "a")], [setting])
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("train/attack.pgd.eps = 8", "eps must not be above 1, got 8"),
+        ("eval/attack.pgd.steps = 0", "an attack needs at least 1 step, got 0"),
+        ("eval/attack.pgd.eps = -0.1", "eps must not be negative"),
+    ],
+)
+def test_a_budget_that_makes_no_sense_is_told_with_its_line_before_anything_runs(write, line, message):
+    file = write("mine.gin", f"include '{REPOSITORY}/gin/act_digits.gin'\n\n{line}\n")
+    with pytest.raises(InputError) as told:
+        config.load(str(file))
+    assert message in str(told.value) and f"mine.gin:3\n      {line}" in str(told.value)
+
+
 def test_a_scoped_setting_reaches_its_own_role_alone():
     spec = config.flat(load("natural/optimizer.SGD.lr=0.01"))
     assert (spec["run.roles.natural.optimizer.lr"], spec["run.roles.robust.optimizer.lr"]) == (0.01, 0.1)

@@ -89,6 +89,20 @@ def test_uint8_is_divided_by_255_and_other_ranges_are_refused():
             raise ValueError(str(error).replace("\n", " ")) from None
 
 
+@pytest.mark.parametrize("value", [-0.01, 1.01, float("nan"), float("inf")])
+def test_images_outside_0_1_are_refused(value):
+    with pytest.raises(ValueError, match=r"must lie in \[0,1\]"):
+        Split(torch.tensor([0.5, value]).view(2, 1, 1, 1), torch.zeros(2, dtype=torch.long))
+
+
+@pytest.mark.parametrize("label", [-1, 2])
+def test_every_label_out_of_range_is_told(label):
+    split = Split(torch.zeros(2, 1, 1, 1), torch.tensor([0, label]))
+    data = Data("two", (1, 1, 1), ("a", "b"), {"test": 2}, lambda name: split)
+    with pytest.raises(ValueError, match=rf"(?s)label {label} in test, but 2 classes.*labels are 0 to 1"):
+        data.split("test")
+
+
 def test_a_label_out_of_range_and_an_unknown_split_are_refused():
     split = Split(torch.zeros(1, 1, 1, 1), torch.tensor([2]))
     data = Data("toy", (1, 1, 1), ("a", "b"), {"train": 1}, lambda name: split)

@@ -94,12 +94,14 @@ def test_results_of_different_eps_are_not_put_into_one_table_unsaid(actkit, runs
     assert said.out.count("model ") == 2 and "eps='8/255'" in said.out and "eps=0.15" in said.out
     matrix = actkit("probe", "--probe", "transfer", "--ckpt", runs / "act", "--ckpt", other, *FEW)
     assert "madry was saved with another evaluation: all are examined as act was" in matrix.err
-    one = actkit(
-        "probe", "--ckpt", runs / "madry", "--evaluation", tmp_path / "two.gin", *FEW,
-    ) if (tmp_path / "two.gin").write_text(TWO_EPS) else None  # fmt: skip
-    assert columns(one) == ["model", "a PGD-2 (linf 4/255)", "PGD-2 (linf 8/255)"][:0] or [
-        "model", "PGD-2 (linf 4/255)", "PGD-2 (linf 8/255)",
-    ] == columns(one)  # fmt: skip
+
+
+def test_columns_of_different_eps_or_numbers_of_images_say_theirs(actkit, runs, write):
+    said = actkit("probe", "--ckpt", runs / "madry", "--evaluation", write("two.gin", TWO_EPS), *FEW)
+    assert columns(said) == ["model", "PGD-2 (linf 4/255)", "PGD-2 (linf 8/255)"]
+    few = ("-s", "small/probe.robust_accuracy.limit=20", "-s", "attack.pgd.eps=4/255")
+    said = actkit("probe", "--ckpt", runs / "madry", "--evaluation", write("two.gin", TWO_EPS), *few, *FEW)
+    assert columns(said) == ["model", "PGD-2 (20 images)", "PGD-2 (90 images)"]
 
 
 TWO_EPS = """

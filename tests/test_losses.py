@@ -7,7 +7,8 @@ import math
 import pytest
 import torch
 
-from actkit.losses import cross_entropy, kl, mimicry
+from actkit.errors import InputError
+from actkit.losses import cross_entropy, dlr, kl, margin, mimicry, targeted_dlr
 
 # softmax of log-probabilities is the probabilities themselves, so these logits make hand work easy
 P = torch.tensor([[0.8, 0.2], [0.5, 0.5]]).log()
@@ -53,3 +54,34 @@ def test_no_gradient_reaches_the_guide():
 
 def test_losses_are_computed_in_fp32():
     assert cross_entropy(Q.bfloat16(), Y).dtype == kl(P.bfloat16(), Q.bfloat16()).dtype == torch.float32
+
+
+LOGITS = torch.tensor([[4.0, 1.0, 3.0, 0.0, -2.0], [4.0, 1.0, 3.0, 0.0, -2.0]])
+
+
+def test_the_margin_is_positive_where_the_model_is_fooled():
+    assert margin(LOGITS, torch.tensor([0, 1])).tolist() == [-1.0, 3.0]
+
+
+def test_dlr_is_the_margin_over_the_gap_to_the_third():
+    """-(z_y - max z_i) / (z_(1) - z_(3)): with y = 0, (3 - 4) / (4 - 1); with y = 1, (4 - 1) / (4 - 1)."""
+    assert dlr(LOGITS, torch.tensor([0, 1])).tolist() == pytest.approx([-1 / 3, 1.0])
+
+
+def test_targeted_dlr_is_the_way_to_the_target_over_the_gap_to_third_and_fourth():
+    """-(z_y - z_t) / (z_(1) - (z_(3) + z_(4)) / 2): (1 - 4) / (4 - 0.5)."""
+    assert targeted_dlr(LOGITS, torch.tensor([0, 0]), torch.tensor([1, 4])).tolist() == pytest.approx(
+        [-3 / 3.5, -6 / 3.5]
+    )
+
+
+def test_dlr_knows_neither_scale_nor_shift():
+    y = torch.tensor([0, 1])
+    assert torch.allclose(dlr(1e4 * LOGITS + 7, y), dlr(LOGITS, y), atol=1e-6)
+
+
+@pytest.mark.parametrize(("loss", "classes"), [("dlr", 2), ("targeted_dlr", 3)])
+def test_losses_that_rank_classes_need_enough_of_them(loss, classes):
+    y = torch.zeros(1, dtype=torch.long)
+    with pytest.raises(InputError, match=f"needs {classes + 1} classes, the model has {classes}"):
+        dlr(torch.zeros(1, classes), y) if loss == "dlr" else targeted_dlr(torch.zeros(1, classes), y, y)

@@ -67,3 +67,29 @@ def test_a_component_of_the_wrong_kind_and_a_missing_value_are_told():
 
 def test_an_int_serves_where_a_float_is_wanted():
     PGD.replace(eps=0).build()
+
+
+def test_a_quantity_prints_as_it_was_written_and_counts_as_its_number():
+    eps = PGD.build().keywords["eps"]
+    assert (str(eps), f"{eps}", f"{eps:.4f}") == ("8/255", "8/255", "0.0314")
+    assert eps == 8 / 255
+    assert json.dumps(eps) == json.dumps(8 / 255)
+    assert str(pickle.loads(pickle.dumps(eps))) == "8/255"
+
+
+def test_fractions_in_an_optional_list_become_numbers_that_keep_their_unit():
+    values = Spec("probe", "sweep", {"attack": PGD, "values": ["1/255", 0.5]}).build().keywords["values"]
+    assert [str(v) for v in values] == ["1/255", "0.5"]
+
+
+def test_a_probes_label_is_part_of_it_and_survives_json():
+    probe = Spec("probe", "accuracy", {"limit": 3}, "quick")
+    assert (probe.title, Spec("probe", "accuracy").title) == ("quick", "accuracy")
+    assert Spec.from_json(json.loads(json.dumps(probe.to_json()))) == probe != Spec("probe", "accuracy", {"limit": 3})
+    assert probe.replace(limit=4).label == "quick"
+
+
+def test_a_components_own_check_tells_what_is_wrong_with_its_values_before_it_runs():
+    problems = {name: error.message for name, error in PGD.replace(eps=8, steps=0).problems()}
+    assert problems == {"eps": "eps must not be above 1, got 8", "steps": "an attack needs at least 1 step, got 0"}
+    assert not list(PGD.replace(eps=8, norm="l2").problems()), "an l2 ball may be larger"

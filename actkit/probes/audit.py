@@ -106,6 +106,8 @@ class _Audit:
         self.blind = False
 
     def flags(self, others: Mapping[str, Model]) -> Iterator[Flag]:
+        checks = 10 + self.starts + len(others) + self.targets  # as many passes over the examples, at most
+        self.progress.expect(checks * self.examples.count(), in_all=True)
         self.clean = self.examples.correct(self.g, self.progress)
         self.numbers["clean"] = share(self.clean)
         yield from self.outputs()

@@ -63,6 +63,7 @@ class Result:
             columns = tuple(Column(name, name, percent=False) for name in self.numbers)
         return {
             "numbers": dict(self.numbers),
+            "images": next((t.shape[-1] for t in self.examples.values() if t.dim()), None),
             "columns": [vars(column) for column in columns],
             "threat": self.threat and {"norm": self.threat.norm, "eps": str(self.threat.eps), "value": float(self.threat.eps)},
             "flags": [vars(flag) for flag in self.flags],
@@ -88,16 +89,18 @@ class Progress:
     ) -> None:
         self.kept: dict[str, Tensor] = {} if kept is None else kept
         self._tell, self._done, self._name = tell, done, name
-        self._parts, self._expected = 0, 0
+        self._parts, self._expected, self._announced = 0, 0, False
 
     def of(self, name: str) -> Progress:
         """The progress of one of several probes, or models."""
         inner = f"{self._name}/{name}" if self._name else name
         return Progress(self.kept, tell=self._tell, done=self._done, name=inner)
 
-    def expect(self, parts: int) -> None:
-        """Announce so many more parts, at most."""
-        self._expected += parts
+    def expect(self, parts: int, *, in_all: bool = False) -> None:
+        """Announce so many more parts, at most; `in_all`: with those that come, whoever announces them."""
+        if not self._announced:
+            self._expected += parts
+        self._announced = self._announced or in_all
 
     def part(self, name: str, compute: Callable[[], Tensor]) -> Tensor:
         """A part of the work: what was kept of it, or else what `compute` gives now, on the CPU. The name must be unique in the probe."""
