@@ -82,33 +82,49 @@ def _run_of(file: Path) -> Path | None:
     return parents[2] if len(parents) > 2 and (parents[2] / "config.json").is_file() else None
 
 
-def keep_flags(file: Path, results: Mapping[str, Result], model: str, display: Display) -> None:
-    """Leave an audit's flags in the model's run, so that its numbers are marked wherever they are shown."""
-    flags = [flag for name, result in results.items() if name.rpartition(".")[0] == model for flag in result.flags]
-    run = _run_of(file)
-    if not flags or run is None:
+def keep_flags(
+    file: Path, results: Mapping[str, Result], model: str, evaluation: Sequence[Spec], display: Display
+) -> None:
+    """Leave what was checked in the model's run, so that its numbers are marked wherever they are shown.
+
+    A flag stands until the same probe with the same settings, on the same weights, no longer raises it.
+    """
+    specs = {spec.title: spec for spec in evaluation}
+    new = {
+        repr(specs[name.rpartition(".")[2]]): [vars(flag) for flag in result.flags]
+        for name, result in results.items()
+        if name.rpartition(".")[0] == model and result.flags
+    }
+    kept = _flags_file(file)
+    if not new or kept is None:
         return
     try:
-        (run / "probes").mkdir(exist_ok=True)
-        write_json(
-            run / "probes" / f"flags-{file.stem}.json",
-            {"sha256": checkpoint.sha256(file), "flags": [vars(flag) for flag in flags]},
-        )
+        kept.parent.mkdir(exist_ok=True)
+        write_json(kept, {"sha256": checkpoint.sha256(file), "flags": {**_kept_flags(file), **new}})
     except OSError as error:
-        display.warn(f"the audit's flags could not be kept in {run}: {error.strerror}")
+        display.warn(f"what was checked could not be kept: {error.strerror}: {kept}")
 
 
 def standing_flags(file: Path) -> list[Flag]:
-    """The flags that the latest audit left for these very weights."""
+    """The flags that earlier checks left for these very weights."""
+    return [Flag(**flag) for flags in _kept_flags(file).values() for flag in flags]
+
+
+def _flags_file(file: Path) -> Path | None:
     run = _run_of(file)
-    kept = run / "probes" / f"flags-{file.stem}.json" if run else None
+    return run / "probes" / f"flags-{file.stem}.json" if run else None
+
+
+def _kept_flags(file: Path) -> dict[str, list[dict[str, Any]]]:
+    """By the probe that raised them; those of other weights have lapsed."""
+    kept = _flags_file(file)
     if kept is None or not kept.is_file():
-        return []
+        return {}
     try:
         found = json.loads(kept.read_text(encoding="utf-8"))
-        return [Flag(**flag) for flag in found["flags"]] if found["sha256"] == checkpoint.sha256(file) else []
+        return dict(found["flags"]) if found["sha256"] == checkpoint.sha256(file) else {}
     except (OSError, ValueError, KeyError, TypeError):
-        return []
+        return {}
 
 
 # -- interrupted examinations --------------------------------------------------------------------------------------------
@@ -338,7 +354,7 @@ def _examined(
     with resumable(_cache() / f"{key}.safetensors", key, display) as progress:
         results = examine(probes, roles, data, progress)
     for subject in group:
-        keep_flags(subject.file, results, subject.name, display)
+        keep_flags(subject.file, results, subject.name, evaluation, display)
     found = judged(results, {subject.name: standing_flags(subject.file) for subject in group})
     about = {
         "models": {subject.name: subject.described() for subject in group}, "data": data.name, "data_fingerprint": tested,

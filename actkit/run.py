@@ -363,7 +363,7 @@ class _Trainer:
         with resumable(where / ".unfinished.safetensors", key, self.display) as progress:
             results = examine(self.run.evaluation, self.roles, data, progress)
         for name, file in files.items():
-            keep_flags(file, results, name, self.display)
+            keep_flags(file, results, name, evaluation, self.display)
         found = judged(results)
         about = {
             "data": self.recipe.spec.kwargs["data"].to_json(), "data_fingerprint": tested, "step": self.position.step,

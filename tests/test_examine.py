@@ -329,6 +329,11 @@ def test_under_a_red_flag_every_robust_accuracy_is_marked_wherever_it_is_shown(a
     assert json.loads(actkit(*run, "--json").out)["results"]["natural.pgd20"]["verified"] is False
     probed = actkit("probe", "--ckpt", tmp_path / "run", "--probe", "pgd20", "--probe", "accuracy", *plugins)
     assert probed.out.splitlines()[1].count("UNVERIFIED") == 2
+    actkit(
+        "probe", "--ckpt", tmp_path / "run", "--probe", "audit", "-s", "probe.audit.limit=2", "-s", "probe.audit.steps=1",
+        "-s", "probe.audit.queries=1", "-s", "attack.pgd.steps=1", *plugins,
+    )  # fmt: skip
+    assert actkit(*run).code == 3, "what another audit finds takes no flag back"
     (tmp_path / "run/probes/flags-natural.json").write_text("{}")
     assert "UNVERIFIED" not in actkit(*run).out
 
