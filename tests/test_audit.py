@@ -209,3 +209,20 @@ def test_the_l2_ball_is_audited_too(trained, digits):
     result = audit(trained["natural"], digits, attack=attack)
     assert not result.red
     assert "Square" not in {f.check for f in result.flags}, "it is an linf attack"
+
+
+def test_on_a_robust_model_of_real_digits_stronger_attacks_succeed_more(trained, digits):
+    """FGSM <= PGD-20 <= PGD-100 <= APGD-CE + APGD-T in success, each as a per-example worst case."""
+
+    def left(attack: Spec, **kwargs) -> float:
+        probe = Spec("probe", "robust_accuracy", {"attack": attack, "mode": "worst_case", "starts": 2, **kwargs})
+        return probe.build()(Role("robust", trained["robust"]), digits).numbers["worst_case"]
+
+    ensemble = Spec("probe", "autoattack", {"eps": EPS, "queries": 0, "steps": 50}).build()
+    numbers = ensemble(Role("robust", trained["robust"]), digits).numbers
+    order = [
+        left(Spec("attack", "fgsm", {"eps": EPS}), starts=1), left(ATTACK), left(ATTACK.replace(steps=100)), numbers["APGD-T"],
+    ]  # fmt: skip
+    assert order == sorted(order, reverse=True)
+    assert order[0] > order[1] > order[-1] > 0.4, "attacks that differ, on a model that holds"
+    assert "Square" not in numbers, "no queries, no Square"
