@@ -238,13 +238,15 @@ def probe(
     given = [*(part for c in ckpts for part in ("--ckpt", c)), *(part for p in probes for part in ("--probe", p))]
     given += [*(part for r in roles for part in ("--role", r)), *(("--evaluation", evaluation) if evaluation else ())]
     given += [*(part for s in settings for part in ("-s", s)), *(part for p in plugins for part in ("--plugins", p))]
+    # With a recipe's evaluation its macros can be set too: -s EPS=8/255.
+    macros = [setting for setting in settings if evaluation and "." not in setting.partition("=")[0]]
     with terminable():
         found = probe_checkpoints(
             [Path(path) for path in ckpts],
             probes=probes,
             roles=roles,
-            evaluation=config.load_evaluation(evaluation, plugins=plugins) if evaluation else None,
-            settings=settings,
+            evaluation=config.load_evaluation(evaluation, macros, plugins=plugins) if evaluation else None,
+            settings=[setting for setting in settings if setting not in macros],
             device=where,
             display=display,
             command=shlex.join(["actkit", "probe", *given, "--device", device]),

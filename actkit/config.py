@@ -662,6 +662,11 @@ def override_spec(spec: Any, settings: Iterable[str]) -> Any:
     for setting in settings:
         reader.override(setting)
     for binding in reader.bindings:
+        if _outermost(binding.scope) == "train":
+            raise InputError(
+                f"--set {binding.key}: the scope train is that of training, and nothing is trained here",
+                help=f"write {binding.selector}.{binding.parameter}",
+            )
         if not binding.parameter:
             raise InputError(
                 f"--set {binding.selector}: a stored evaluation has no macros", help="name the parameters themselves"
@@ -674,7 +679,10 @@ def override_spec(spec: Any, settings: Iterable[str]) -> Any:
             )  # fmt: skip
         spec, seen = _overridden(spec, binding, entry)
         if not seen:
-            raise InputError(f"there is no {entry.selector} here for --set {binding.key}", where="--set")
+            raise InputError(
+                f"there is no {entry.selector} here for --set {binding.key}",
+                where="--set", help="a scope names a probe by its label; --probe chooses another",
+            )  # fmt: skip
     return spec
 
 
@@ -686,7 +694,7 @@ def _overridden(spec: Any, binding: Binding, entry: registry.Entry) -> tuple[Any
     def changed(value: Any, inside: bool) -> Any:
         nonlocal seen
         if isinstance(value, Spec):
-            inside = inside or value.label == label
+            inside = inside or (value.kind == "probe" and value.title == label)
             kwargs = {k: changed(v, inside) for k, v in value.kwargs.items()}
             if value.selector == entry.selector and inside:
                 seen = True

@@ -43,20 +43,90 @@ def numbers(results: Mapping[str, Result]) -> dict[str, dict[str, float]]:
 # -- what a red flag does ------------------------------------------------------------------------------------------------
 
 
-def judged(
-    results: Mapping[str, Result], standing: Mapping[str, Sequence[Flag]] | None = None
-) -> dict[str, dict[str, Any]]:
-    """Results as JSON; those that an attack gave are not `verified` where their model has a red flag, also one of an earlier audit.
+@dataclass(frozen=True)
+class Judge:
+    """Keeps what was checked beside the models, and marks their numbers.
+
+    A flag stands, for these very weights, until the same probe, on the same data and beside the same other models, no longer raises it.
 
     Args:
-        standing: the flags that earlier audits of these very models left, by model.
+        files: the models' files, by what results call them.
     """
-    red = {name.rpartition(".")[0] for name, result in results.items() if result.red}
-    red |= {model for model, flags in (standing or {}).items() if any(flag.level == "red" for flag in flags)}
-    return {
-        name: {**result.about(), **({"verified": name.rpartition(".")[0] not in red} if result.attacked else {})}
-        for name, result in results.items()
-    }
+
+    files: Mapping[str, Path]
+    evaluation: Sequence[Spec]
+    tested: Mapping[str, str]  # fingerprints of the data, by split
+    display: Display
+
+    def __call__(self, results: Mapping[str, Result]) -> dict[str, dict[str, Any]]:
+        """Results as JSON; those that an attack gave are not `verified` where a model of theirs has a red flag, `because` of which."""
+        for model in self.files:
+            self._keep(model, results)
+        red = {model: red_of(standing_flags(file)) for model, file in self.files.items()}
+        for name, result in results.items():  # of models that no run holds
+            for model in name.rpartition(".")[0].split(">"):
+                red[model] = list(dict.fromkeys([*red.get(model, []), *red_of(result.flags)]))
+        found = {}
+        for name, result in results.items():
+            because = [f"{model}, {said}" for model in name.rpartition(".")[0].split(">") for said in red[model]]
+            found[name] = {
+                **result.about(),
+                **({"verified": not because, "because": because} if result.attacked else {}),
+            }
+        return found
+
+    def _keep(self, model: str, results: Mapping[str, Result]) -> None:
+        file = self.files[model]
+        kept, specs = _flags_file(file), {spec.title: spec for spec in self.evaluation}
+        others = sorted(checkpoint.sha256(other) for name, other in self.files.items() if name != model)
+        new = {
+            json.dumps([specs[name.rpartition(".")[2]].to_json(), self.tested, others], sort_keys=True): [
+                vars(flag) for flag in result.flags
+            ]
+            for name, result in results.items()
+            if name.rpartition(".")[0] == model and result.flags
+        }
+        if not new or kept is None:
+            return
+        everything, own = _read_flags(kept), checkpoint.sha256(file)
+        everything[own] = {**everything.get(own, {}), **new}
+        try:
+            kept.parent.mkdir(exist_ok=True)
+            write_json(kept, everything)
+        except OSError as error:
+            self.display.warn(f"what was checked could not be kept: {error.strerror}: {kept}")
+
+
+def red_of(flags: Sequence[Flag]) -> list[str]:
+    return [f"{flag.check}: {flag.said}" for flag in flags if flag.level == "red"]
+
+
+def standing_flags(file: Path) -> list[Flag]:
+    """The flags that checks have left for these very weights."""
+    kept = _flags_file(file)
+    if kept is None or not kept.is_file():
+        return []
+    return [Flag(**flag) for flags in _read_flags(kept).get(checkpoint.sha256(file), {}).values() for flag in flags]
+
+
+def _run_of(file: Path) -> Path | None:
+    """The run's folder that a model file lies in."""
+    parents = file.resolve().parents
+    return parents[2] if len(parents) > 2 and (parents[2] / "config.json").is_file() else None
+
+
+def _flags_file(file: Path) -> Path | None:
+    run = _run_of(file)
+    return run / "probes" / f"flags-{file.stem}.json" if run else None
+
+
+def _read_flags(kept: Path) -> dict[str, dict[str, list[dict[str, Any]]]]:
+    """By the sum of the weights, then by what was checked."""
+    try:
+        found = json.loads(kept.read_text(encoding="utf-8"))
+        return dict(found) if all(isinstance(flags, dict) for flags in found.values()) else {}
+    except (OSError, ValueError, AttributeError):
+        return {}
 
 
 def write_results(
@@ -74,57 +144,6 @@ def write_results(
         write_json(folder / f"{name}.json", {"probe": spec.to_json(), **about, **found[name]})
         if result.examples:
             checkpoint.save_tensors(result.examples, folder / f"{name}.safetensors")
-
-
-def _run_of(file: Path) -> Path | None:
-    """The run's folder that a model file lies in."""
-    parents = file.resolve().parents
-    return parents[2] if len(parents) > 2 and (parents[2] / "config.json").is_file() else None
-
-
-def keep_flags(
-    file: Path, results: Mapping[str, Result], model: str, evaluation: Sequence[Spec], display: Display
-) -> None:
-    """Leave what was checked in the model's run, so that its numbers are marked wherever they are shown.
-
-    A flag stands until the same probe with the same settings, on the same weights, no longer raises it.
-    """
-    specs = {spec.title: spec for spec in evaluation}
-    new = {
-        repr(specs[name.rpartition(".")[2]]): [vars(flag) for flag in result.flags]
-        for name, result in results.items()
-        if name.rpartition(".")[0] == model and result.flags
-    }
-    kept = _flags_file(file)
-    if not new or kept is None:
-        return
-    try:
-        kept.parent.mkdir(exist_ok=True)
-        write_json(kept, {"sha256": checkpoint.sha256(file), "flags": {**_kept_flags(file), **new}})
-    except OSError as error:
-        display.warn(f"what was checked could not be kept: {error.strerror}: {kept}")
-
-
-def standing_flags(file: Path) -> list[Flag]:
-    """The flags that earlier checks left for these very weights."""
-    return [Flag(**flag) for flags in _kept_flags(file).values() for flag in flags]
-
-
-def _flags_file(file: Path) -> Path | None:
-    run = _run_of(file)
-    return run / "probes" / f"flags-{file.stem}.json" if run else None
-
-
-def _kept_flags(file: Path) -> dict[str, list[dict[str, Any]]]:
-    """By the probe that raised them; those of other weights have lapsed."""
-    kept = _flags_file(file)
-    if kept is None or not kept.is_file():
-        return {}
-    try:
-        found = json.loads(kept.read_text(encoding="utf-8"))
-        return dict(found["flags"]) if found["sha256"] == checkpoint.sha256(file) else {}
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}
 
 
 # -- interrupted examinations --------------------------------------------------------------------------------------------
@@ -147,8 +166,12 @@ def resumable(path: Path, key: str, display: Display, *, every: float = 5.0) -> 
     def done() -> None:
         nonlocal saved
         if time.monotonic() - saved > every:
-            save()
             saved = time.monotonic()
+            try:
+                save()
+            except OSError as error:  # the examination itself needs no file
+                saved = float("inf")
+                display.warn(f"progress cannot be kept, an interruption would lose it: {error.strerror}: {path}")
 
     try:
         with display.examining() as tell:
@@ -158,7 +181,8 @@ def resumable(path: Path, key: str, display: Display, *, every: float = 5.0) -> 
             with contextlib.suppress(OSError):  # what ended the examination is worth more than its progress
                 save()
         raise
-    path.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        path.unlink(missing_ok=True)
 
 
 def _kept(path: Path, key: str) -> dict[str, Tensor]:
@@ -171,13 +195,61 @@ def _kept(path: Path, key: str) -> dict[str, Tensor]:
     return tensors if isinstance(about, dict) and about.get("key") == key else {}
 
 
-def key_of(files: Sequence[Path], evaluation: Sequence[Spec], tested: str, device: torch.device) -> str:
-    """Two examinations with the same key give the same answer: the weights, the probes, the data and the software are the same."""
+def key_of(
+    files: Sequence[Path], data: Spec, evaluation: Sequence[Spec], tested: Mapping[str, str], device: torch.device
+) -> str:
+    """Two examinations with the same key give the same answer: weights, probes, data, their code and the software are the same."""
     parts = [
-        [checkpoint.sha256(file) for file in files], [spec.to_json() for spec in evaluation], tested, device.type,
-        checkpoint.versions(),
+        [checkpoint.sha256(file) for file in files], data.to_json(), [spec.to_json() for spec in evaluation], tested,
+        torch.cuda.get_device_name(device) if device.type == "cuda" else device.type, checkpoint.versions(),
+        sorted({_code_of(spec) for spec in [data, *evaluation, *_backbones(files)] for spec in _within(spec)}),
     ]  # fmt: skip
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:24]
+
+
+def _backbones(files: Sequence[Path]) -> list[Spec]:
+    return [Spec.from_json(checkpoint.header(file)["backbone"]) for file in files]
+
+
+def _within(spec: Spec) -> Iterator[Spec]:
+    yield spec
+    for value in spec.kwargs.values():
+        for inner in value if isinstance(value, (list, tuple)) else [value]:
+            if isinstance(inner, Spec):
+                yield from _within(inner)
+
+
+def _code_of(spec: Spec) -> str:
+    """The sum of the file that a component is written in, so that a plugin mended meanwhile is not taken for the old one."""
+    source = Path(spec.entry.location.rpartition(":")[0])
+    return checkpoint.sha256(source) if source.is_file() else spec.entry.location
+
+
+def fingerprints(data: Data, evaluation: Sequence[Spec]) -> dict[str, str]:
+    """Of the splits that these probes look at."""
+    splits = dict.fromkeys(str(spec.get("split", "test")) for spec in evaluation)
+    return {split: fingerprint(data.split(split)) for split in splits}
+
+
+def assert_fits(probes: Sequence[Any], data: Data, models: int) -> None:
+    """Raise `InputError` for a probe that cannot work on this data, or on so many models: before anything long begins."""
+    for probe in probes:
+        spec = probe.spec
+        needed = 2 if spec.name == "transfer" else models_of(probe) or 1
+        if models < needed:
+            raise InputError(
+                f"probe.{spec.name} needs at least two models, there is {models}",
+                help="give --ckpt several times, or a run with two roles",
+            )
+        split = spec.get("split", "test")
+        if split not in data.sizes:
+            raise InputError(f"probe.{spec.title}: {data.name} has no split {split!r}", help=nearest(split, data.sizes))
+        classes = {"dlr": 3, "targeted_dlr": 4}.get(str(spec.get("loss")), 2 if spec.get("attack") else 1)
+        if data.num_classes < classes:
+            raise InputError(
+                f"probe.{spec.title} needs {classes} classes, {data.name} has {data.num_classes}",
+                help="use the loss 'margin'" if classes > 2 else None,
+            )
 
 
 def _cache() -> Path:
@@ -342,20 +414,14 @@ def _examined(
             )
     evaluation = group[0].evaluation
     probes = [spec.build() for spec in evaluation]
-    for probe in probes:
-        if (models_of(probe) or 2) > len(group) and not _takes_one(probe):
-            raise InputError(
-                f"probe.{probe.spec.name} needs {models_of(probe) or 2} models, there is {len(group)}",
-                help="give --ckpt several times, or a run with two roles",
-            )
+    assert_fits(probes, data, len(group))
     roles = {subject.name: checkpoint.load_role(subject.file, device=device)[0] for subject in group}
-    tested = fingerprint(data.test)
-    key = key_of([subject.file for subject in group], evaluation, tested, device)
+    tested = fingerprints(data, evaluation)
+    key = key_of([subject.file for subject in group], group[0].data, evaluation, tested, device)
     with resumable(_cache() / f"{key}.safetensors", key, display) as progress:
         results = examine(probes, roles, data, progress)
-    for subject in group:
-        keep_flags(subject.file, results, subject.name, evaluation, display)
-    found = judged(results, {subject.name: standing_flags(subject.file) for subject in group})
+    files = {subject.name: subject.file for subject in group}
+    found = Judge(files, evaluation, tested, display)(results)
     about = {
         "models": {subject.name: subject.described() for subject in group}, "data": data.name, "data_fingerprint": tested,
         "command": command, "device": str(device), "versions": checkpoint.versions(),
@@ -367,11 +433,6 @@ def _examined(
         write_results(folder, results, found, evaluation, about)
         write_json(folder / "summary.json", summary)
     return summary
-
-
-def _takes_one(probe: Any) -> bool:
-    """Whether a probe of all models is content with one (the audit is; transfer says itself that it is not)."""
-    return models_of(probe) is None
 
 
 def deterministic(device: torch.device) -> None:

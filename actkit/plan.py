@@ -111,7 +111,7 @@ def _examination(run: Run, data: Data, roles: dict[str, Role]) -> tuple[Counter[
         with _counting(stand_ins) as passes:
             examine([probe], stand_ins, one)
         every.update(passes)
-        limit, size = probe.spec.get("limit"), data.sizes.get(probe.spec.get("split"), 0)
+        limit, size = probe.spec.get("limit"), data.sizes.get(probe.spec.get("split", "test"), 0)
         units += _units(passes) * min(limit or size, size)
     return every, units
 

@@ -35,14 +35,17 @@ def rows(summary: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
             key = (name.rpartition(".")[2], column["number"])
             wanted.setdefault(key, column)
             if result["threat"]:
-                eps[key] = f"{result['threat']['norm']} {result['threat']['eps']}"
+                eps[key] = f"{result['threat']['norm']} {result['threat']['eps'] or 'swept'}"
             if result["images"]:
                 images[key] = f"{result['images']:,} images"
     apart = [said for said in (eps, images) if len(set(said.values())) > 1]
     titles = []
     for key, column in wanted.items():
-        notes = [said[key] for said in apart if key in said]
+        notes = [said[key] for said in apart if not said.get(key, "swept").endswith("swept")]
         titles.append(column["title"] + (f" ({', '.join(notes)})" if notes else ""))
+    titles = [
+        f"{key[0]}: {title}" if titles.count(title) > 1 else title for key, title in zip(wanted, titles, strict=True)
+    ]
     body = []
     models = dict.fromkeys(name.rpartition(".")[0] for name, r in summary["results"].items() if r["columns"])
     for model in models:
@@ -122,6 +125,8 @@ def print_table(console: Console, summary: Mapping[str, Any], *, every_flag: boo
         before, console.width = console.width, max(console.width, _width([titles, *body]))
         console.print(table)
         console.width = before
+    for said in dict.fromkeys(said for r in summary["results"].values() for said in r.get("because", ())):
+        console.print(f"{UNVERIFIED}: {said}", style="bold red", highlight=False, soft_wrap=True, markup=False)
     for model in dict.fromkeys(model for model, _ in flags(summary)):
         found = [flag for name, flag in flags(summary) if name == model]
         counts = [f"{sum(f['level'] == level for f in found)} {level}" for level in _STYLES]

@@ -17,15 +17,17 @@ from typing import Any, Literal
 import torch
 
 from actkit import checkpoint, config
-from actkit.datasets import Data, fingerprint
+from actkit.datasets import Data
 from actkit.errors import CHECK_FAILED, OK, InputError
 from actkit.examine import (
+    Judge,
+    assert_fits,
     deterministic,
     examine,
-    judged,
-    keep_flags,
+    fingerprints,
     key_of,
     numbers,
+    red_of,
     resumable,
     standing_flags,
     write_json,
@@ -176,6 +178,7 @@ def execute(recipe: config.Recipe, *, out: str | None, device: torch.device, dis
             display.note(f"this run is done: {folder}")
             return Outcome(folder, _code(summary), summary)
         data: Data = run.data()
+        assert_fits([*run.evaluation, *run.monitor], data, len(run.objective.roles))
         deterministic(device)
         found, warnings = checkpoint.newest(folder / "checkpoints")
         for warning in warnings:
@@ -355,16 +358,21 @@ class _Trainer:
         """The evaluation, each probe's result in a file of its own, and the summary."""
         data = self.data
         files = model_files(self.folder)
-        tested, evaluation = fingerprint(data.test), [probe.spec for probe in self.run.evaluation]
+        evaluation = [probe.spec for probe in self.run.evaluation]
+        tested = fingerprints(data, evaluation)
         where = self.folder / "probes"
         where.mkdir(exist_ok=True)
-        key = key_of(list(files.values()), evaluation, tested, next(iter(self.roles.values())).device)
+        key = key_of(
+            list(files.values()),
+            self.recipe.spec.kwargs["data"],
+            evaluation,
+            tested,
+            next(iter(self.roles.values())).device,
+        )
         self.display.note("evaluation ...")
         with resumable(where / ".unfinished.safetensors", key, self.display) as progress:
             results = examine(self.run.evaluation, self.roles, data, progress)
-        for name, file in files.items():
-            keep_flags(file, results, name, evaluation, self.display)
-        found = judged(results)
+        found = Judge(files, evaluation, tested, self.display)(results)
         about = {
             "data": self.recipe.spec.kwargs["data"].to_json(), "data_fingerprint": tested, "step": self.position.step,
             "command": command, "versions": checkpoint.versions(),
@@ -383,11 +391,12 @@ def model_files(folder: Path) -> dict[str, Path]:
 
 
 def marked(folder: Path, summary: dict[str, Any]) -> dict[str, Any]:
-    """A finished run's summary, marked where a later audit has raised a red flag."""
-    red = {name for name, file in model_files(folder).items() if any(f.level == "red" for f in standing_flags(file))}
+    """A finished run's summary, marked where a later check has raised a red flag."""
+    red = {name: red_of(standing_flags(file)) for name, file in model_files(folder).items()}
     for name, result in summary["results"].items():
-        if "verified" in result and name.rpartition(".")[0] in red:
-            result["verified"] = False
+        because = [f"{model}, {said}" for model in name.rpartition(".")[0].split(">") for said in red.get(model, [])]
+        if "verified" in result and because:
+            result["verified"], result["because"] = False, because
     return summary
 
 

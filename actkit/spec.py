@@ -67,9 +67,11 @@ class Spec:
     def entry(self) -> registry.Entry:
         return registry.get(self.selector)
 
-    def get(self, name: str) -> Any:
-        """The value of a hyper-parameter, its default included."""
-        return self.kwargs[name] if name in self.kwargs else self.entry.parameters[name].default
+    def get(self, name: str, default: Any = None) -> Any:
+        """The value of a hyper-parameter, its own default included; `default` where the component has no such parameter."""
+        if name in self.kwargs:
+            return self.kwargs[name]
+        return self.entry.parameters[name].default if name in self.entry.parameters else default
 
     def replace(self, **kwargs: Any) -> Spec:
         return Spec(self.kind, self.name, {**self.kwargs, **kwargs}, self.label)

@@ -95,6 +95,13 @@ class Probabilities(Wrapped):
         return self.inner(x).softmax(1)
 
 
+class Neighbourly(Wrapped):
+    """What an image is called depends on the batch that it is in."""
+
+    def forward(self, x):
+        return self.inner(x - 0.5 * x.mean(0, keepdim=True))
+
+
 class Optimises(Wrapped):
     """A defence that takes a gradient step of its own before it answers."""
 
@@ -117,7 +124,7 @@ def raised(result: Result, level: str = "red") -> set[str]:
 def test_an_honestly_trained_model_raises_no_flag(trained, digits, name):
     result = audit(trained[name], digits)
     assert [f for f in result.flags if f.level != "green"] == []
-    assert len(result.flags) == 15
+    assert len(result.flags) == 17
     assert (result.numbers["attack"] < 0.2) == (name == "natural")
     assert (result.numbers["attack"] > 0.5) == (name == "robust")
     assert not result.red
@@ -132,6 +139,7 @@ def test_an_honestly_trained_model_raises_no_flag(trained, digits, name):
         (Quantised, {"zero gradients", "Square"}),
         (Probabilities, {"logits"}),
         (Optimises, {"plain forward"}),
+        (Neighbourly, {"independent"}),
     ],
 )
 def test_a_masked_model_raises_its_own_flag(trained, digits, mask, its_own):
@@ -164,7 +172,7 @@ def test_other_models_serve_as_surrogates(trained, digits):
 )
 def test_a_step_that_does_not_fit_the_ball_is_yellow(trained, digits, settings, said):
     flags = audit(trained["robust"], digits, attack=ATTACK.replace(**settings)).flags
-    assert [f for f in flags if f.check == "step size"] == [
+    assert [f for f in flags if f.check == "step size"] and [f for f in flags if f.check == "step size"] == [
         Flag("step size", "yellow", f.said) for f in flags if said in f.said
     ]
 
@@ -180,6 +188,32 @@ def test_steps_that_help_the_defender_are_yellow(trained, digits):
     attack = Spec("attack", "test_coming_back", {"eps": EPS, "steps": 10})
     flag = next(f for f in audit(trained["robust"], digits, attack=attack).flags if f.check == "more steps")
     assert flag.level == "yellow" and "twice the steps help the defender" in flag.said
+
+
+def test_a_last_iterate_that_shows_more_than_the_attack_ever_left_is_red(trained, digits):
+    @register("attack", "test_returning")
+    def returning(goal, x, *, noise, eps: float, steps: int = 10):
+        pgd(goal, x, noise=noise, eps=eps, step_size=eps / 4, steps=steps)
+        return x
+
+    result = audit(trained["natural"], digits, attack=Spec("attack", "test_returning", {"eps": EPS}))
+    assert "last iterate" in raised(result)
+
+
+def test_an_attack_without_steps_is_audited(trained, digits):
+    """R+FGSM: a random start and one step."""
+
+    @register("attack", "test_one_step")
+    def one_step(goal, x, *, noise, eps: float, step_size: float):
+        return pgd(goal, x, noise=noise, eps=eps, step_size=step_size, steps=1)
+
+    result = audit(trained["robust"], digits, attack=Spec("attack", "test_one_step", {"eps": EPS, "step_size": EPS}))
+    assert "step size" in {flag.check for flag in result.flags}
+
+
+def test_another_loss_is_not_blamed_for_a_saturated_cross_entropy(trained, digits):
+    result = audit(LargeLogits(trained["natural"]), digits, loss="margin")
+    assert not result.red and "saturation" in raised(result, "yellow")
 
 
 def test_an_attack_that_is_weaker_than_one_step_is_red(trained, digits):

@@ -138,6 +138,76 @@ def test_an_attack_that_ends_outside_its_budget_gives_no_result(mode, too_far):
         robust(attack=Spec("attack", "test_cheat", {"eps": 0.05, "by": too_far}), mode=mode).build()(role, data)
 
 
+@pytest.mark.parametrize("mode", ["paper", "worst_case"])
+def test_a_model_that_gives_nan_gets_no_result(mode):
+    role, data = thresholds()
+    with torch.no_grad():
+        role.model[1].bias[0] = float("nan")
+    for spec in (robust(mode=mode), Spec("probe", "accuracy"), Spec("probe", "autoattack", {"eps": 0.05})):
+        with pytest.raises(ActkitError, match="the model gives NaN"):
+            spec.build()(role, data)
+
+
+class Rooted(nn.Module):
+    """Right on the way forward; its gradient is not a number where a pixel is 0."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x):
+        return self.inner(x + 0 * (x * x).sqrt())
+
+
+def test_a_gradient_that_is_no_number_does_not_pass_for_robustness():
+    role, data = small_net()
+    data.test.images[:, :, 0, 0] = 0
+    rooted = Role("robust", Rooted(role.model))
+    for name in ("paper", "worst case", "targeted", "fgsm_k", "autoattack"):
+        with pytest.raises(ActkitError, match="gives NaN"):
+            PROBES[name].build()(rooted, data)
+
+
+def test_an_l2_step_has_its_length_however_small_the_gradient():
+    from actkit.attacks import NORMS
+
+    for scale in (1.0, 1e-14, 1e-30):
+        gradient = scale * torch.randn(4, 3, 32, 32)
+        assert torch.allclose(NORMS["l2"].length(NORMS["l2"].direction(gradient)), torch.ones(4), atol=1e-5)
+    assert NORMS["l2"].direction(torch.zeros(1, 3, 4, 4)).equal(torch.zeros(1, 3, 4, 4))
+
+
+@pytest.mark.parametrize("eps", [0.5, 5.0, 20.0])
+def test_rounding_takes_no_point_of_an_l2_ball_out_of_it(eps):
+    from actkit.attacks import NORMS, Threat
+
+    torch.manual_seed(0)
+    x = torch.full((8, 3, 224, 224), 0.5)
+    x_adv = NORMS["l2"].project(x + 3 * torch.randn_like(x), x, eps)
+    assert Threat("l2", eps).allows(x_adv, x).all()
+    assert not Threat("l2", eps).allows(x + 1.001 * (x_adv - x), x).any()
+
+
+def test_more_targets_never_leave_more():
+    role, data = small_net()
+    attack = Spec("attack", "apgd", {"eps": 0.05, "steps": 3})
+    probes = [PROBES["targeted"].replace(targets=t, attack=attack) for t in (1, 2, 4)]
+    left = [probe.build()(role, data).numbers["worst_case"] for probe in probes]
+    assert left == sorted(left, reverse=True) and left[0] > left[-1]
+
+
+def test_a_sweep_of_something_that_does_not_nest_attacks_everybody_anew():
+    sizes = []
+
+    @register("attack", "test_strides")
+    def strides(goal, x, *, noise, eps: float, step_size: float = 0.01):
+        sizes.append(len(x))
+        return pgd_attack(goal, x, noise=noise, eps=eps, step_size=step_size, steps=2)
+
+    sweep(attack=Spec("attack", "test_strides", {"eps": 0.05}), over="step_size", values=[0.01, 0.02])
+    assert sizes == [N - 1, N - 1]
+
+
 # -- the answer depends on nothing else ----------------------------------------------------------------------------------
 
 

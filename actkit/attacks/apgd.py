@@ -64,7 +64,8 @@ def apgd(
         s["before"], s["x_adv"], s["gradient"] = at, moved, gradient
         s["rises"] = s["rises"] + (value > s["value"])
         s["value"] = value
-        better = value > s["best_value"] if fooled is None else (value > s["best_value"]) | fooled
+        better = (value > s["best_value"]) | value.isnan()  # what is no number must be noticed, not passed over
+        better = better if fooled is None else better | fooled
         s["best"] = torch.where(wide(better, x), moved, s["best"])
         s["best_gradient"] = torch.where(wide(better, x), gradient, s["best_gradient"])
         s["best_value"] = torch.where(better, value, s["best_value"])

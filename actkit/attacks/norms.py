@@ -38,8 +38,8 @@ class Linf:
 
     @staticmethod
     def direction(gradient: Tensor) -> Tensor:
-        """The step of length 1 along which a linear function rises most."""
-        return gradient.sign()
+        """The step of length 1 along which a linear function rises most. A gradient that is no number stays none, so that it is noticed."""
+        return torch.where(gradient.isnan(), gradient, gradient.sign())
 
     @staticmethod
     def project(x_adv: Tensor, x: Tensor, eps: Eps) -> Tensor:
@@ -62,7 +62,11 @@ class L2:
 
     @classmethod
     def direction(cls, gradient: Tensor) -> Tensor:
-        return gradient / wide(cls.length(gradient).clamp_min(1e-12), gradient)
+        largest = wide(Linf.length(gradient), gradient)
+        scaled = gradient / torch.where(
+            largest == 0, 1, largest
+        )  # first, so that no square of a small gradient vanishes
+        return scaled / wide(cls.length(scaled).clamp_min(1e-12), gradient)
 
     @classmethod
     def project(cls, x_adv: Tensor, x: Tensor, eps: Eps) -> Tensor:
@@ -81,18 +85,19 @@ def wide(values: Tensor, x: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Threat:
-    """What the attacker may do: every image within `eps` of x in `norm`, and in [0,1]."""
+    """What the attacker may do: every image within `eps` of x in `norm`, and in [0,1]. An eps that is no number: several, each said elsewhere."""
 
     norm: Norm
     eps: float  # prints as it was written: '8/255'
 
     def __str__(self) -> str:
-        return f"{self.norm} eps {self.eps}"
+        return self.norm if math.isnan(self.eps) else f"{self.norm} eps {self.eps}"
 
     def allows(self, x_adv: Tensor, x: Tensor) -> Tensor:
         """Whether each example obeys, but for rounding; shape (B,)."""
+        most = self.eps * (1 + 1e-5) + 1e-6
         inside = ((x_adv >= 0) & (x_adv <= 1)).flatten(1).all(1)
-        return inside & (NORMS[self.norm].length(x_adv - x) <= self.eps + 1e-6)
+        return inside & (NORMS[self.norm].length(x_adv - x) <= most)
 
 
 def threat(attack: Any) -> Threat:

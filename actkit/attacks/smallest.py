@@ -35,8 +35,7 @@ def smallest_perturbation(
     if eps <= 0 or steps < 1 or tries < 1 or growth <= 1 or ratio <= 0:
         raise InputError("the search needs eps, ratio > 0, growth > 1, and at least 1 step and 1 try")
     x = x.detach()
-    with torch.no_grad():
-        _, at_once = goal(x, slice(None))
+    _, at_once, first = ascend(goal, x, slice(None))
     if at_once is None:
         raise InputError("the smallest perturbation needs a goal that tells who has won")
     best, distance = x.clone(), torch.where(at_once, 0.0, torch.inf)
@@ -48,7 +47,7 @@ def smallest_perturbation(
         rows = searching.nonzero()[:, 0]
         if not len(rows):
             return best, distance
-        won = _one_run(goal, x, rows, trial, steps, ratio, best, distance)
+        won = _one_run(goal, x, rows, first, trial, steps, ratio, best, distance)
         grows = high[rows].isinf()
         grown[rows] += (grows & ~won).float()
         halved[rows] += (~grows).float()
@@ -58,13 +57,25 @@ def smallest_perturbation(
 
 
 def _one_run(
-    goal: Goal, x: Tensor, rows: Tensor, trial: Tensor, steps: int, ratio: float, best: Tensor, distance: Tensor
+    goal: Goal,
+    x: Tensor,
+    rows: Tensor,
+    first: Tensor,
+    trial: Tensor,
+    steps: int,
+    ratio: float,
+    best: Tensor,
+    distance: Tensor,
 ) -> Tensor:
-    """One run of the basic iterative method; `best` and `distance` learn what it finds. Which of the rows have won."""
+    """One run of the basic iterative method; `best` and `distance` learn what it finds. Which of the rows have won.
+
+    `first` is the gradient at x, the same in every run.
+    """
     won = torch.zeros(len(rows), dtype=torch.bool, device=x.device)
     place = torch.arange(len(rows), device=x.device)  # of the examples still running, in `rows`
     x_adv, eps = x[rows], wide(trial[rows], x)
-    for step in range(steps + 1):
+    x_adv = Linf.project(x_adv + ratio * eps * Linf.direction(first[rows]), x_adv, eps)
+    for step in range(1, steps + 1):
         present = rows[place]
         if step < steps:
             _, fooled, gradient = ascend(goal, x_adv, present)
@@ -83,5 +94,5 @@ def _one_run(
                 gradient = gradient[~fooled]
         if step == steps or not len(place):
             break
-        x_adv = Linf.project(x_adv + ratio * eps * gradient.sign(), x[rows[place]], eps)
+        x_adv = Linf.project(x_adv + ratio * eps * Linf.direction(gradient), x[rows[place]], eps)
     return won

@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import itertools
+import math
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import torch
 
-from actkit.attacks import threat
+from actkit.attacks import Threat, threat
 from actkit.attacks.goals import Loss
+from actkit.attacks.norms import setting
 from actkit.datasets import Data
 from actkit.errors import InputError
-from actkit.probes.attacking import Examples, any_iterate, attempts, last_iterate, title, with_setting
+from actkit.probes.attacking import (
+    Examples,
+    any_iterate,
+    attempts,
+    last_iterate,
+    settings_problems,
+    title,
+    with_setting,
+)  # fmt: skip
 from actkit.probes.result import Column, Progress, Result, share
 from actkit.registry import Attack, Model, register
 from actkit.spec import Quantity
@@ -23,7 +34,7 @@ VALUES: dict[str, list[float]] = {
 }
 
 
-@register("probe")
+@register("probe", check=settings_problems)
 def accuracy(
     model: Model,
     data: Data,
@@ -40,7 +51,7 @@ def accuracy(
     return Result({"clean": share(hits)}, {"correct": hits}, (Column("clean", "clean"),))
 
 
-@register("probe")
+@register("probe", check=settings_problems)
 def robust_accuracy(
     model: Model,
     data: Data,
@@ -69,8 +80,8 @@ def robust_accuracy(
     """
     examples = Examples(data, split, limit=limit, batch_size=batch_size, device=model.device)
     progress, allowed, name = progress or Progress(), threat(attack), title(attack, loss)
-    if loss == "targeted_dlr" and mode == "paper":
-        raise InputError("a targeted loss needs mode = 'worst_case': an attack on each class is no run of its own")
+    for _, problem in settings_problems(loss=loss, mode=mode):
+        raise problem
     runs = attempts(attack, loss=loss, starts=starts, targets=targets, seed=seed, classes=data.num_classes)
     with model.frozen("eval") as g:
         if mode == "worst_case":
@@ -112,7 +123,18 @@ def _worst_case(g: Any, examples: Examples, runs: list[Any], progress: Progress,
     )
 
 
-@register("probe")
+def sweep_problems(
+    *, values: list[float] | None, starts: int, targets: int, limit: int | None, batch_size: int, loss: str, mode: str
+) -> Iterator[tuple[str, InputError]]:
+    """What is wrong with a sweep's settings."""
+    if values is not None and (not values or any(b <= a for a, b in itertools.pairwise(values))):
+        yield "values", InputError(f"the values of a sweep must rise, got {[str(v) for v in values]}")
+    yield from settings_problems(
+        starts=starts, targets=targets, limit=limit, batch_size=batch_size, loss=loss, mode=mode
+    )
+
+
+@register("probe", check=sweep_problems)
 def sweep(
     model: Model,
     data: Data,
@@ -124,6 +146,7 @@ def sweep(
     mode: Mode = "worst_case",
     loss: Loss = "cross_entropy",
     starts: int = 1,
+    targets: int = 9,
     split: str = "test",
     limit: int | None = None,
     batch_size: int = 256,
@@ -132,8 +155,9 @@ def sweep(
 ) -> Result:
     """Accuracy under an attack as one of its settings takes several values: eps (ACT, Table 5), steps, step_size.
 
-    Mode `worst_case`: any iterate counts, and what is broken at one value is broken at every later one, so only the survivors are attacked
-    further; the accuracies cannot rise. Mode `paper`: each value on every example, last iterate, the worst run of `starts`; they can rise.
+    Mode `worst_case`: any iterate counts, and with `over` eps or steps what is broken at one value is broken at every later one, so that only
+    the survivors are attacked further; the accuracies cannot rise. Mode `paper`: each value on every example, last iterate, the
+    worst run of `starts`; they can rise.
 
     Args:
         over, values: the setting and its values, rising; by default the eight eps of Table 5, or steps from 1 to 100.
@@ -143,28 +167,42 @@ def sweep(
     examples = Examples(data, split, limit=limit, batch_size=batch_size, device=model.device)
     progress = progress or Progress()
     values = VALUES.get(over, []) if values is None else values
-    if not values or any(b <= a for a, b in itertools.pairwise(values)):
-        raise InputError(f"the values of a sweep must rise, got {[str(v) for v in values]}")
+    for _, problem in sweep_problems(
+        values=values, starts=starts, targets=targets, limit=limit, batch_size=batch_size, loss=loss, mode=mode
+    ):
+        raise problem
     made = [with_setting(attack, over, value, scale_step=scale_step) for value in values]
     numbers, outcomes = {}, []
     with model.frozen("eval") as g:
-        alive = examples.correct(g, progress)
+        alive = clean = examples.correct(g, progress) if mode == "worst_case" else torch.empty(0)
         for value, changed in zip(values, made, strict=True):
             runs = attempts(
-                changed, loss=loss, starts=starts, targets=9, seed=seed, classes=data.num_classes, name=f"{value}/"
+                changed,
+                loss=loss,
+                starts=starts,
+                targets=targets,
+                seed=seed,
+                classes=data.num_classes,
+                name=f"{value}/",
             )
             if mode == "worst_case":
+                alive = alive if over in ("eps", "steps", "queries") else clean
                 for _, still in any_iterate(g, examples, runs, alive, progress):
                     alive = still
                 outcome = alive
-                numbers[f"{over} {value}"] = share(alive)
             else:
                 hits = last_iterate(g, examples, runs, progress)
                 outcome = hits[hits.double().mean(1).argmin()]
-                numbers[f"{over} {value}"] = share(outcome)
+            numbers[f"{over} {value}"] = share(outcome)
             outcomes.append(outcome)
-    name = title(attack, loss) if over != "steps" else title(attack, loss).rpartition("-")[0]
+    allowed = threat(attack)
+    name = title(attack, loss).removesuffix(f"-{setting(attack, 'steps')}") if over == "steps" else title(attack, loss)
+    name += (" l2" if allowed.norm == "l2" else "") + (" any iterate" if mode == "worst_case" else "")
     columns = tuple(Column(number, f"{name} {number}" if i == 0 else number) for i, number in enumerate(numbers))
     return Result(
-        numbers, {"correct": torch.stack(outcomes)}, columns, None if over == "eps" else threat(attack), attacked=True
+        numbers,
+        {"correct": torch.stack(outcomes)},
+        columns,
+        Threat(allowed.norm, math.nan) if over == "eps" else allowed,
+        attacked=True,
     )

@@ -25,6 +25,37 @@ View = Callable[[Tensor], Tensor]
 Aim = Callable[[View, Tensor, Tensor], Goal]  # (model, x, y) -> goal
 
 
+def predict(g: View, x: Tensor) -> Tensor:
+    """The predicted classes, shape (B,). Raises `ActkitError` where the model's outputs are not numbers: argmax would still name a class."""
+    with torch.no_grad():
+        logits = g(x)
+    if logits.isnan().any():
+        raise ActkitError(NAN)  # argmax would still name a class
+    return logits.argmax(1)
+
+
+def settings_problems(
+    *,
+    starts: int = 1,
+    targets: int = 1,
+    limit: int | None = None,
+    batch_size: int = 1,
+    tries: int = 1,
+    loss: str = "cross_entropy",
+    mode: str = "worst_case",
+) -> Iterator[tuple[str, InputError]]:
+    """What is wrong with a probe's settings: pairs of the parameter and the error."""
+    sizes = {"starts": starts, "targets": targets, "limit": limit, "batch_size": batch_size, "tries": tries}
+    for name, value in sizes.items():
+        if value is not None and value < 1:
+            yield name, InputError(f"a probe's {name} must be at least 1, got {value}")
+    if loss == "targeted_dlr" and mode == "paper":
+        yield (
+            "loss",
+            InputError("a targeted loss needs mode = 'worst_case': an attack towards each class is no run of its own"),
+        )
+
+
 class Examples:
     """The examples that a probe looks at, in batches.
 
@@ -76,10 +107,14 @@ class Examples:
         """Which examples the model gets right unattacked, shape (n,)."""
 
         def right(x: Tensor, y: Tensor, ids: Tensor) -> Tensor:
-            with torch.no_grad():
-                return g(x).argmax(1) == y
+            return predict(g, x) == y
 
         return self.each(name, progress, right)
+
+
+def tolerance_of(tolerance: float, examples: Examples) -> float:
+    """How far an accuracy may be off: as told, but on few images at least one and a half of them."""
+    return max(tolerance, 1.5 / len(examples))
 
 
 def aim(loss: str, rank: int | None = None) -> Aim:
@@ -89,7 +124,7 @@ def aim(loss: str, rank: int | None = None) -> Aim:
 
     def towards(g: View, x: Tensor, y: Tensor) -> Goal:
         with torch.no_grad():
-            ranked = g(x).scatter(1, y[:, None], float("-inf")).argsort(1, descending=True)
+            ranked = g(x).scatter(1, y[:, None], float("-inf")).argsort(dim=1, descending=True, stable=True)
         return targeted(g, y, ranked[:, (rank or 1) - 1])
 
     return towards
@@ -113,15 +148,16 @@ def attempts(
         raise InputError(f"a probe's starts must be at least 1, got {starts}")
     if targets < 1:
         raise InputError(f"a probe's targets must be at least 1, got {targets}")
+    if classes < 2:
+        raise InputError("with a single class there is nothing to attack")
     ranks: list[int | None] = [None]
     if loss == "targeted_dlr":
         ranks = list(range(1, min(targets, classes - 1) + 1))
-    many = len(ranks) > 1
     return [
         Attempt(
             attack,
             aim(loss, rank),
-            (seed, start, rank) if many and rank else (seed, start),
+            (seed, start, rank) if rank else (seed, start),
             f"{name}{start}/{rank or 0}",
         )
         for start in range(starts)
@@ -136,10 +172,43 @@ def _assert_allowed(allowed: Threat, x_adv: Tensor, x: Tensor) -> None:
         )
 
 
+class Watched:
+    """A goal that remembers who was ever fooled by an allowed input, and whether all values were numbers.
+
+    Args:
+        tell: whether the attack may know who has won; in the protocol of the last iterate it may not.
+    """
+
+    def __init__(self, goal: Goal, x: Tensor, allowed: Threat | None, *, tell: bool = True) -> None:
+        self.goal, self.x, self.allowed, self.tell = goal, x, allowed, tell
+        self.won = torch.zeros(len(x), dtype=torch.bool, device=x.device)
+        self._strange = torch.zeros((), dtype=torch.bool, device=x.device)
+
+    def __call__(self, x_adv: Tensor, rows: Rows) -> tuple[Tensor, Tensor | None]:
+        value, fooled = self.goal(x_adv, rows)
+        assert fooled is not None
+        self._strange |= value.detach().isnan().any()
+        if not self.tell:
+            return value, None
+        if self.allowed is not None:
+            fooled = fooled & self.allowed.allows(x_adv.detach(), self.x[rows])
+        self.won[rows] = self.won[rows] | fooled
+        return value, fooled
+
+    def assert_numbers(self) -> None:
+        """Raises `ActkitError` where a value was NaN: an attack that follows it stands still, and the model would look robust."""
+        if self._strange:
+            raise ActkitError(NAN)
+
+
+NAN = "the model gives NaN, in its outputs or its gradient; no result is reported"
+
+
 def strike(g: View, x: Tensor, y: Tensor, ids: Tensor, attempt: Attempt) -> Tensor:
     """The attack's last point: x_adv, shape of x. Nobody tells the attack who has won, so nothing is dropped."""
-    goal = attempt.aim(g, x, y)
-    x_adv = attempt.attack(lambda at, rows: (goal(at, rows)[0], None), x, noise=Noise(ids, *attempt.key))
+    watched = Watched(attempt.aim(g, x, y), x, None, tell=False)
+    x_adv: Tensor = attempt.attack(watched, x, noise=Noise(ids, *attempt.key))
+    watched.assert_numbers()
     _assert_allowed(threat(attempt.attack), x_adv, x)
     return x_adv
 
@@ -149,28 +218,11 @@ def last_iterate(g: View, examples: Examples, runs: list[Attempt], progress: Pro
     progress.expect(len(runs) * examples.count())
 
     def survive(x: Tensor, y: Tensor, ids: Tensor, run: Attempt) -> Tensor:
-        x_adv = strike(g, x, y, ids, run)
-        with torch.no_grad():
-            return g(x_adv).argmax(1) == y
+        return predict(g, strike(g, x, y, ids, run)) == y
 
     return torch.stack(
         [examples.each(run.name, progress, functools.partial(survive, run=run), announced=True) for run in runs]
     )
-
-
-class _Watched:
-    """A goal that remembers who was ever fooled by an allowed input."""
-
-    def __init__(self, goal: Goal, x: Tensor, allowed: Threat) -> None:
-        self.goal, self.x, self.allowed = goal, x, allowed
-        self.won = torch.zeros(len(x), dtype=torch.bool, device=x.device)
-
-    def __call__(self, x_adv: Tensor, rows: Rows) -> tuple[Tensor, Tensor]:
-        value, fooled = self.goal(x_adv, rows)
-        assert fooled is not None
-        fooled = fooled & self.allowed.allows(x_adv.detach(), self.x[rows])
-        self.won[rows] = self.won[rows] | fooled
-        return value, fooled
 
 
 def any_iterate(
@@ -180,13 +232,15 @@ def any_iterate(
     progress.expect(len(runs) * examples.count(int(alive.sum())))
 
     def broken(x: Tensor, y: Tensor, ids: Tensor, run: Attempt) -> Tensor:
-        watched = _Watched(run.aim(g, x, y), x, threat(run.attack))
+        allowed = threat(run.attack)
+        watched = Watched(run.aim(g, x, y), x, allowed)
         x_adv = run.attack(watched, x, noise=Noise(ids, *run.key))
-        _assert_allowed(watched.allowed, x_adv, x)
+        watched.assert_numbers()
+        _assert_allowed(allowed, x_adv, x)
         rows = (~watched.won).nonzero()[:, 0]
         if len(rows):
             with torch.no_grad():
-                watched(x_adv[rows], rows)  # the last point has not been looked at yet
+                watched(x_adv[rows], rows)  # PGD's last point has not been looked at yet
         return watched.won
 
     for run in runs:

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from actkit.attacks import NORMS, Threat, apgd, fgsm, square, threat
-from actkit.attacks.goals import NoGradient, ascend
+from actkit.attacks import NORMS, Norm, Threat, apgd, fgsm, square, threat
+from actkit.attacks.goals import Loss, NoGradient, ascend
 from actkit.attacks.norms import setting
 from actkit.datasets import Data
 from actkit.noise import Noise
@@ -27,20 +27,24 @@ from actkit.probes.attacking import (
     any_iterate,
     attempts,
     last_iterate,
+    predict,
+    settings_problems,
     strike,
     title,
+    tolerance_of,
     with_setting,
 )  # fmt: skip
 from actkit.probes.result import Flag, Level, Progress, Result, share
 from actkit.registry import Attack, Model, register
 
 
-@register("probe")
+@register("probe", check=settings_problems)
 def audit(
     models: Mapping[str, Model],
     data: Data,
     *,
     attack: Attack,
+    loss: Loss = "cross_entropy",
     starts: int = 5,
     queries: int = 300,
     targets: int = 3,
@@ -58,12 +62,13 @@ def audit(
     Red: outputs that are probabilities; outputs that differ between forwards; a forward pass that needs gradients; inputs without a
     gradient, of the cross-entropy (it saturates) or of the margin too (there is none); eps 0 that is not clean accuracy; eps 1 (the whole
     of [0,1]) that leaves more than chance; accuracy that rises with eps; one step, random noise, black-box search (Square) or transfer
-    that beats the attack; targeted APGD that beats it by more than `gap`. Yellow: a step larger than eps, or steps too few to
+    that beats the attack; targeted APGD that beats it by more than `gap`, or halves it; a last iterate that shows more than `gap` above what
+    any iterate leaves; an example whose outputs depend on its neighbours in the batch. Yellow: a step larger than eps, or steps too few to
     reach the ball's border; twice the steps that help the attack or the defender; a last restart that still breaks examples; targeted
     APGD that beats the attack by more than half of `gap`.
 
     Args:
-        attack: what the accuracies in question were measured with.
+        attack, loss: what the accuracies in question were measured with.
         queries, targets, steps: of Square, and of targeted APGD.
         tolerance: how far an accuracy may be off before a check complains; at least one and a half examples.
         gap: see above. Cross-entropy PGD commonly overrates an honest robust model by 2 to 5 points.
@@ -71,17 +76,37 @@ def audit(
     progress = progress or Progress()
     device = next(iter(models.values())).device
     examples = Examples(data, split, limit=limit, batch_size=batch_size, device=device)
+    # Every model's own examples, to be shown to the others: made once, when they are first wanted.
+    made = {
+        name: _Surrogate(model, examples, Attempt(attack, aim(loss), (seed, 0), "surrogate"))
+        for name, model in models.items()
+    }
     found = {}
     for name, model in models.items():
         with model.frozen("eval") as g:
             one = _Audit(
-                g, examples, attack, threat(attack), starts, queries, targets, steps, max(tolerance, 1.5 / len(examples)), gap,
+                g, examples, attack, loss, threat(attack), starts, queries, targets, steps, tolerance_of(tolerance, examples), gap,
                 seed, progress.of(name),
             )  # fmt: skip
-            flags = tuple(one.flags({other: m for other, m in models.items() if other != name}))
+            flags = tuple(one.flags({other: made[other] for other in models if other != name}))
         levels = {level: float(sum(flag.level == level for flag in flags)) for level in ("green", "yellow", "red")}
         found[name] = Result({**levels, **one.numbers}, {}, (), one.allowed, flags)
     return found
+
+
+class _Surrogate:
+    """One model's adversarial examples, batch by batch."""
+
+    def __init__(self, model: Model, examples: Examples, attempt: Attempt) -> None:
+        self.model, self.examples, self.attempt = model, examples, attempt
+        self._made: dict[int, Tensor] = {}  # by the first id of a batch, on the CPU
+
+    def __call__(self, x: Tensor, y: Tensor, ids: Tensor) -> Tensor:
+        key = int(ids[0])
+        if key not in self._made:
+            with self.model.frozen("eval") as f:
+                self._made[key] = strike(f, x, y, ids, self.attempt).cpu()
+        return self._made[key].to(x.device)
 
 
 @dataclass
@@ -91,6 +116,7 @@ class _Audit:
     g: View
     examples: Examples
     attack: Any
+    loss: str
     allowed: Threat
     starts: int
     queries: int
@@ -105,7 +131,7 @@ class _Audit:
         self.numbers: dict[str, float] = {}
         self.blind = False
 
-    def flags(self, others: Mapping[str, Model]) -> Iterator[Flag]:
+    def flags(self, others: Mapping[str, _Surrogate]) -> Iterator[Flag]:
         checks = 10 + self.starts + len(others) + self.targets  # as many passes over the examples, at most
         self.progress.expect(checks * self.examples.count(), in_all=True)
         self.clean = self.examples.correct(self.g, self.progress)
@@ -123,9 +149,10 @@ class _Audit:
     # -- measuring ---------------------------------------------------------------------------------------------------------
 
     def broken(
-        self, name: str, attack: Any, *, loss: str = "cross_entropy", starts: int = 1, targets: int = 1
+        self, name: str, attack: Any, *, loss: str | None = None, starts: int = 1, targets: int = 1
     ) -> list[float]:
         """Accuracy after each start, any iterate counting."""
+        loss = self.loss if loss is None else loss
         runs = attempts(
             attack, loss=loss, starts=starts, targets=targets, seed=self.seed, classes=self.examples.data.num_classes,
             name=f"{name}/",
@@ -135,8 +162,8 @@ class _Audit:
         return after
 
     def once(self, attack: Any, name: str = "once") -> Attempt:
-        """The attack from its first random start, on the cross-entropy."""
-        return Attempt(attack, aim("cross_entropy"), (self.seed, 0), name)
+        """The attack from its first random start."""
+        return Attempt(attack, aim(self.loss), (self.seed, 0), name)
 
     def changed(self, **settings: Any) -> Any:
         """The attack with other settings; its step size grows with eps."""
@@ -155,7 +182,9 @@ class _Audit:
         x, _, _ = next(self.examples.batches())
         with torch.no_grad():
             logits = self.g(x)
-            spread = max(float((self.g(x) - logits).abs().max()) for _ in range(4))
+            size = logits.norm(dim=1).clamp_min(1e-10)
+            spread = max(float(((self.g(x) - logits).norm(dim=1) / size).max()) for _ in range(4))
+            alone = float(((self.g(x[:1]) - logits[:1]).norm(dim=1) / size[:1]).max())
         between = ((logits >= 0) & (logits <= 1)).all() and ((logits.sum(1) - 1).abs() < 1e-5).all()
         yield self.say(
             "logits", bool(between), "red",
@@ -165,8 +194,13 @@ class _Audit:
         self.numbers["forward_spread"] = spread
         yield self.say(
             "deterministic", not spread <= 1e-4, "red",
-            f"five forwards of the same images differ by up to {spread:.2g}: an attack must average over the randomness",
+            f"five forwards of the same images differ by up to {spread:.2g} of their length: an attack must average over the randomness",
             "five forwards of the same images agree",
+        )  # fmt: skip
+        yield self.say(
+            "independent", spread <= 1e-4 and not alone <= 1e-3, "red",
+            f"an image's outputs differ by {alone:.2g} of their length when it is alone in its batch: its neighbours change the answer",
+            "an image's outputs do not depend on its neighbours",
         )  # fmt: skip
         try:
             with torch.inference_mode():
@@ -205,13 +239,14 @@ class _Audit:
             return
         self.numbers["zero_gradients"], self.numbers["zero_margin_gradients"] = share(entropy), share(margin)
         saturated = entropy & ~margin
+        attacked = self.loss == "cross_entropy"
         yield self.say(
             "zero gradients", bool(margin.any()), "red",
             f"{int(margin.sum())} of {len(places)} images have no gradient at all: gradient attacks cannot move them",
             "every image has a gradient",
         )  # fmt: skip
         yield self.say(
-            "saturation", bool(saturated.any()), "red",
+            "saturation", bool(saturated.any()), "red" if attacked else "yellow",
             f"the cross-entropy of {int(saturated.sum())} of {len(places)} images is saturated, its gradient zero in fp32: attack the "
             "margin or DLR loss",
             "the cross-entropy is not saturated",
@@ -222,6 +257,7 @@ class _Audit:
         eps, step, steps = float(self.allowed.eps), setting(self.attack, "step_size"), setting(self.attack, "steps")
         if step is None or not eps:
             return
+        steps = steps or 1
         large, short = step > eps, step * steps < eps
         yield self.say(
             "step size", large or short, "yellow",
@@ -252,9 +288,15 @@ class _Audit:
             for a, n in ((self.attack, steps), (twice, 2 * steps))
         )
         self.numbers["last_iterate"], self.numbers["last_iterate_twice"] = few, many
+        over = few - self.accuracy
+        level: Level = "red" if over > self.gap else "yellow" if over > self.gap / 2 else "green"
+        yield Flag(
+            "last iterate", level,
+            f"the last iterate shows {100 * few:.1f} %, any iterate of {self.starts} starts leaves {100 * self.accuracy:.1f} %",
+        )  # fmt: skip
         helps = "the defender" if many > few else "the attack"
         yield self.say(
-            "more steps", abs(many - few) > 2 * self.tolerance, "yellow",
+            "more steps", many - few > 2 * self.tolerance or few - many > self.gap / 4, "yellow",
             f"twice the steps help {helps}: {100 * few:.1f} % at {steps}, {100 * many:.1f} % at {2 * steps}",
             f"twice the steps change little: {100 * few:.1f} % at {steps}, {100 * many:.1f} % at {2 * steps}",
         )  # fmt: skip
@@ -277,7 +319,7 @@ class _Audit:
             "with eps 0 nothing changes",
         )  # fmt: skip
         unbound = self.changed(eps=whole)
-        step, steps = setting(unbound, "step_size"), setting(unbound, "steps")
+        step, steps = setting(unbound, "step_size"), setting(unbound, "steps") or 1
         if step is not None and step * steps < 2 * whole:
             unbound = with_setting(unbound, "step_size", 2.5 * whole / steps)
         left, chance = self.broken("eps_1", unbound)[-1], 1 / self.examples.data.num_classes
@@ -295,12 +337,12 @@ class _Audit:
             "monotone", bool(rises), "red", f"accuracy rises with eps: {shown}", f"accuracy falls with eps: {shown}"
         )
 
-    def weaker(self, others: Mapping[str, Model]) -> Iterator[Flag]:
+    def weaker(self, others: Mapping[str, _Surrogate]) -> Iterator[Flag]:
         """What must not beat the attack: a single step, noise, search without gradients, other models' examples."""
         norm, eps = self.allowed.norm, self.allowed.eps
         rivals: dict[str, Any] = {
             "one step": functools.partial(fgsm, eps=eps, norm=norm),
-            "random noise": functools.partial(_noise, eps=eps, allowed=self.allowed),
+            "random noise": functools.partial(_noise, eps=eps, norm=norm),
         }
         if norm == "linf":
             rivals["Square"] = functools.partial(square, eps=eps, queries=self.queries)
@@ -319,12 +361,9 @@ class _Audit:
             f"{name} leaves {100 * left:.1f} %, {own} {100 * self.accuracy:.1f} %",
         )  # fmt: skip
 
-    def _transferred(self, name: str, other: Model) -> float:
+    def _transferred(self, name: str, other: _Surrogate) -> float:
         def survive(x: Tensor, y: Tensor, ids: Tensor) -> Tensor:
-            with other.frozen("eval") as f:
-                x_adv = strike(f, x, y, ids, self.once(self.attack))
-            with torch.no_grad():
-                return self.g(x_adv).argmax(1) == y
+            return predict(self.g, other(x, y, ids)) == y
 
         left = share(self.examples.each(f"transfer {name}", self.progress, survive))
         self.numbers[f"transfer_from_{name}"] = left
@@ -338,15 +377,17 @@ class _Audit:
         left = self.broken("apgd", adaptive, loss=loss, targets=self.targets)[-1]
         drop, own, name = self.accuracy - left, title(self.attack), title(adaptive, loss)
         said = f"{name} leaves {100 * left:.1f} %, {own} {100 * self.accuracy:.1f} %"
-        level: Level = "red" if drop > self.gap else "yellow" if drop > self.gap / 2 else "green"
+        level: Level = "green"
+        if drop > self.gap / 2:
+            level = "red" if drop > self.gap or left < self.accuracy / 2 else "yellow"
         yield Flag(name, level, said + ("" if level == "green" else f": {own} overrates this model"))
 
 
-def _noise(goal: Any, x: Tensor, *, noise: Noise, eps: float, allowed: Threat, draws: int = 10) -> Tensor:
+def _noise(goal: Any, x: Tensor, *, noise: Noise, eps: float, norm: Norm, draws: int = 10) -> Tensor:
     """Random points of the ball, as an attack."""
     x_adv = x
     with torch.no_grad():
         for _ in range(draws):
-            x_adv = NORMS[allowed.norm].project(x + eps * NORMS[allowed.norm].uniform(noise, x), x, eps)
+            x_adv = NORMS[norm].project(x + eps * NORMS[norm].uniform(noise, x), x, eps)
             goal(x_adv, slice(None))
     return x_adv

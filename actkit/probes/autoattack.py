@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import torch
@@ -11,12 +13,30 @@ from torch import Tensor, nn
 from actkit.attacks import Norm, Threat, apgd, budget_problems, square
 from actkit.datasets import Data
 from actkit.errors import ActkitError, InputError
-from actkit.probes.attacking import Attempt, Examples, any_iterate, attempts
+from actkit.probes.attacking import Attempt, Examples, any_iterate, attempts, predict, settings_problems
 from actkit.probes.result import Column, Progress, Result, share
 from actkit.registry import Model, register
 
 
-@register("probe", check=budget_problems)
+def ensemble_problems(
+    *, eps: float, norm: str, steps: int, targets: int, queries: int, limit: int | None, batch_size: int, tier: str
+) -> Iterator[tuple[str, InputError]]:
+    """What is wrong with the ensemble's settings."""
+    yield from budget_problems(eps=eps, norm=norm, steps=steps)
+    yield from settings_problems(targets=targets, limit=limit, batch_size=batch_size)
+    if queries < 0:
+        yield "queries", InputError(f"queries must not be negative, got {queries}", help="0 leaves Square out")
+    if tier == "official" and importlib.util.find_spec("pyautoattack") is None:
+        yield (
+            "tier",
+            InputError(
+                "the official AutoAttack is not installed",
+                help="pip install 'actkit[autoattack]', or use tier = 'quick'",
+            ),
+        )
+
+
+@register("probe", check=ensemble_problems)
 def autoattack(
     model: Model,
     data: Data,
@@ -39,7 +59,8 @@ def autoattack(
     then (linf) Square, each on what the ones before left. It leaves out FAB-T, which with Square lowered none of nine published
     AutoAttack logs by more than 0.02 points. With fewer than 4 classes, where the targeted loss does not exist, APGD on the margin
     takes its place. The tier `official` runs the standard version of the AutoAttack package (`pip install 'actkit[autoattack]'`)
-    with its own settings (`steps`, `targets` and `queries` do not apply), and counts what the model then says.
+    with its own settings (`steps` and `queries` do not apply), and counts what the model then says. It draws its random starts for a whole
+    batch at once, so there, and only there, they depend on `batch_size`.
 
     Raises `InputError` where the official tier is asked for and its package is not installed.
     """
@@ -92,16 +113,12 @@ class _Module(nn.Module):
 
 
 def _official(model: Model, examples: Examples, allowed: Threat, seed: int, progress: Progress) -> Result:
-    try:
-        from pyautoattack import AutoAttack
-    except ImportError as error:
+    from pyautoattack import AutoAttack
+
+    classes = examples.data.num_classes
+    if classes < 4:
         raise InputError(
-            "the official AutoAttack is not installed", help="pip install 'actkit[autoattack]', or use tier = 'quick'"
-        ) from error
-    if examples.data.num_classes < 4:
-        raise InputError(
-            f"the official AutoAttack needs 4 classes, {examples.data.name} has {examples.data.num_classes}",
-            help="use tier = 'quick'",
+            f"the official AutoAttack needs 4 classes, {examples.data.name} has {classes}", help="use tier = 'quick'"
         )
     with model.frozen("eval") as g:
         clean = examples.correct(g, progress)
@@ -113,11 +130,12 @@ def _official(model: Model, examples: Examples, allowed: Threat, seed: int, prog
                     _Module(g).eval(), norm={"linf": "Linf", "l2": "L2"}[allowed.norm], eps=float(allowed.eps), seed=seed,
                     device=x.device,
                 )  # fmt: skip
+                # Its nine targets are one too many where there are fewer than ten classes.
+                adversary.apgd_targeted.n_target_classes = adversary.fab.n_target_classes = min(9, classes - 1)
                 x_adv, _ = adversary.run_standard_evaluation(x, y, batch_size=len(x))
             if not allowed.allows(x_adv, x).all():
                 raise ActkitError(f"AutoAttack left [0,1] or its ball ({allowed}); its result is not reported")
-            with torch.no_grad():
-                return g(x_adv).argmax(1) == y
+            return predict(g, x_adv) == y
 
         alive = examples.each("official", progress, survive) & clean
     numbers = {"clean": share(clean), "worst_case": share(alive)}

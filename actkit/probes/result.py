@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -62,12 +63,21 @@ class Result:
         if columns is None:
             columns = tuple(Column(name, name, percent=False) for name in self.numbers)
         return {
-            "numbers": dict(self.numbers),
+            "numbers": {name: None if value != value else value for name, value in self.numbers.items()},  # NaN is no JSON
             "images": next((t.shape[-1] for t in self.examples.values() if t.dim()), None),
             "columns": [vars(column) for column in columns],
-            "threat": self.threat and {"norm": self.threat.norm, "eps": str(self.threat.eps), "value": float(self.threat.eps)},
+            "threat": self.threat and _threat(self.threat),
             "flags": [vars(flag) for flag in self.flags],
         }  # fmt: skip
+
+
+def _threat(threat: Threat) -> dict[str, Any]:
+    swept = math.isnan(threat.eps)
+    return {
+        "norm": threat.norm,
+        "eps": None if swept else str(threat.eps),
+        "value": None if swept else float(threat.eps),
+    }
 
 
 class Progress:

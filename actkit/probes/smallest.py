@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
 from actkit.attacks import budget_problems, smallest_perturbation, untargeted
 from actkit.datasets import Data
-from actkit.probes.attacking import Examples
+from actkit.errors import InputError
+from actkit.probes.attacking import Examples, Watched, settings_problems
 from actkit.probes.result import Column, Progress, Result, share
 from actkit.registry import Model, register
 
 
-@register("probe", check=budget_problems)
+def search_problems(
+    *, eps: float, steps: int, tries: int, limit: int | None, batch_size: int
+) -> Iterator[tuple[str, InputError]]:
+    """What is wrong with the search's settings."""
+    if eps == 0:
+        yield "eps", InputError("the search starts from an eps above 0, got 0")
+    yield from budget_problems(eps=eps, steps=steps)
+    yield from settings_problems(tries=tries, limit=limit, batch_size=batch_size)
+
+
+@register("probe", check=search_problems)
 def fgsm_k(
     model: Model,
     data: Data,
@@ -29,22 +42,25 @@ def fgsm_k(
 
     `actkit.attacks.smallest_perturbation` says how it is searched; `eps` is where each example's search starts. `mean_all` counts a
     misclassified image as 0, as foolbox's own mean does; `mean_correct` leaves those out (the paper does not say which it is). Images for
-    which nothing was found are in neither mean: their share is `not_found`. Distances are in [0,1] pixels.
+    which nothing was found are in neither mean, but in the median, as farther than all others; their share is `not_found`. Distances are in [0,1] pixels.
     """
     examples = Examples(data, split, limit=limit, batch_size=batch_size, device=model.device)
     progress = progress or Progress()
     with model.frozen("eval") as g:
 
         def search(x: Tensor, y: Tensor, ids: Tensor) -> Tensor:
-            return smallest_perturbation(untargeted(g, y), x, eps=eps, steps=steps, tries=tries)[1]
+            goal = Watched(untargeted(g, y), x, None)
+            distance = smallest_perturbation(goal, x, eps=eps, steps=steps, tries=tries)[1]
+            goal.assert_numbers()
+            return distance
 
         distance = examples.each("search", progress, search)
     found = distance.isfinite()
-    attacked = distance[found & (distance > 0)].double()
+    attacked, right = distance[found & (distance > 0)].double(), distance[distance > 0].double()
     numbers = {
         "mean_correct": float(attacked.mean()) if len(attacked) else float("nan"),
         "mean_all": float(distance[found].double().mean()) if found.any() else float("nan"),
-        "median_correct": float(attacked.median()) if len(attacked) else float("nan"),
+        "median_correct": float(right.median()) if len(right) and right.median().isfinite() else float("nan"),
         "misclassified": share(distance == 0),
         "not_found": share(~found),
     }

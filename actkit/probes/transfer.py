@@ -11,12 +11,12 @@ from actkit.attacks import threat
 from actkit.attacks.goals import Loss
 from actkit.datasets import Data
 from actkit.errors import InputError
-from actkit.probes.attacking import Attempt, Examples, aim, strike, title
+from actkit.probes.attacking import Attempt, Examples, aim, predict, settings_problems, strike, title, tolerance_of
 from actkit.probes.result import Column, Flag, Progress, Result, share
 from actkit.registry import Attack, Model, register
 
 
-@register("probe")
+@register("probe", check=settings_problems)
 def transfer(
     models: Mapping[str, Model],
     data: Data,
@@ -34,7 +34,7 @@ def transfer(
 
     Examples are made once for each surrogate, from one random start, last iterate, and shown to every model. A number is the success rate
     as the paper counts it: over all examples, those that the model gets wrong unattacked included. The number under a model's own name is the
-    white-box attack; where a surrogate beats it by more than `tolerance`, a red flag says so: the model's gradients mislead.
+    white-box attack; where a surrogate beats it by more than `tolerance` (at least one and a half images), a red flag says so: the model's gradients mislead.
     """
     if len(models) < 2:
         raise InputError(
@@ -52,13 +52,15 @@ def transfer(
                 x_adv = strike(f, x, y, ids, run)
             seen = []
             for target in models.values():
-                with target.frozen("eval") as g, torch.no_grad():
-                    seen.append(g(x_adv).argmax(1) != y)
+                with target.frozen("eval") as g:
+                    seen.append(predict(g, x_adv) != y)
             return torch.stack(seen)
 
         fooled[name] = examples.each(name, progress, outcome)
     return {
-        target: _row(target, {name: hits[i] for name, hits in fooled.items()}, attack, loss, tolerance)
+        target: _row(
+            target, {name: hits[i] for name, hits in fooled.items()}, attack, loss, tolerance_of(tolerance, examples)
+        )
         for i, target in enumerate(models)
     }
 
