@@ -188,12 +188,13 @@ def test_rounding_takes_no_point_of_an_l2_ball_out_of_it(eps):
     assert not Threat("l2", eps).allows(x + 1.001 * (x_adv - x), x).any()
 
 
-def test_more_targets_never_leave_more():
-    role, data = small_net()
-    attack = Spec("attack", "apgd", {"eps": 0.05, "steps": 3})
-    probes = [PROBES["targeted"].replace(targets=t, attack=attack) for t in (1, 2, 4)]
-    left = [probe.build()(role, data).numbers["worst_case"] for probe in probes]
-    assert left == sorted(left, reverse=True) and left[0] > left[-1]
+def test_the_start_towards_a_class_does_not_depend_on_how_many_there_are():
+    from actkit.probes.attacking import attempts
+
+    few, many = (attempts(None, loss="targeted_dlr", starts=1, targets=t, seed=0, classes=5, name="") for t in (1, 9))
+    assert [len(few), len(many)] == [1, 4], "towards each wrong class once"
+    assert few[0].key == many[0].key
+    assert len({run.key for run in many}) == 4
 
 
 def test_a_sweep_of_something_that_does_not_nest_attacks_everybody_anew():
