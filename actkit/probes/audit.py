@@ -296,7 +296,7 @@ class _Audit:
         )  # fmt: skip
         helps = "the defender" if many > few else "the attack"
         yield self.say(
-            "more steps", many - few > 2 * self.tolerance or few - many > self.gap / 4, "yellow",
+            "more steps", many - few > 2 * self.tolerance or few - many > self.gap / 4 + 1e-9, "yellow",
             f"twice the steps help {helps}: {100 * few:.1f} % at {steps}, {100 * many:.1f} % at {2 * steps}",
             f"twice the steps change little: {100 * few:.1f} % at {steps}, {100 * many:.1f} % at {2 * steps}",
         )  # fmt: skip
