@@ -360,7 +360,7 @@ def test_flags_stand_by_weights_and_by_what_was_checked(runs, tmp_path):
     from actkit.examine import Judge, standing_flags
     from actkit.probes.result import Flag, Result
 
-    shutil.copytree(runs / "madry", tmp_path / "run")
+    shutil.copytree(runs / "madry", tmp_path / "run", ignore=shutil.ignore_patterns("flags-*"))
     file = checkpoint.find(tmp_path / "run")[0]
     other = checkpoint.find(runs / "act")[0]
     audit = [Spec("probe", "audit")]
