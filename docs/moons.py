@@ -27,6 +27,7 @@ from matplotlib.patches import Patch, Rectangle
 from torch import Tensor
 
 import actkit
+from actkit.examine import examine
 from actkit.registry import Model
 from actkit.run import Run
 
@@ -142,17 +143,16 @@ def main() -> None:
             movie.grab_frame()
     figure.savefig(args.out / "moons.png", dpi=100)
 
-    probed = {
-        f"{name}.{probe.spec.name}": probe(role, data).numbers
-        for name, role in roles.items()
-        for probe in run.evaluation
-    }
+    probed = {name: result.about()["numbers"] for name, result in examine(run.evaluation, roles, data).items()}
     git = ["git", "describe", "--always", "--dirty", "--exclude=*"]
     about = {
         "command": shlex.join(["python", "docs/moons.py", *sys.argv[1:]]),
         "commit": subprocess.run(git, cwd=HERE, capture_output=True, text=True, check=True).stdout.strip(),
         "seed": run.seed,
-        "results": {probe: {what: round(value, 4) for what, value in found.items()} for probe, found in probed.items()},
+        "results": {
+            probe: {what: value if value is None else round(value, 4) for what, value in found.items()}
+            for probe, found in probed.items()
+        },
     }
     (args.out / "moons.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(about, indent=1))
