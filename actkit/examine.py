@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from actkit import checkpoint, config, registry
-from actkit.datasets import Data, fingerprint
+from actkit.datasets import Data, cache_folder, telling
 from actkit.errors import InputError, nearest
 from actkit.probes import Flag, Progress, Result, measure, models_of
 from actkit.registry import Model
@@ -109,14 +109,14 @@ def standing_flags(file: Path) -> list[Flag]:
     return [Flag(**flag) for flags in _read_flags(kept).get(checkpoint.sha256(file), {}).values() for flag in flags]
 
 
-def _run_of(file: Path) -> Path | None:
+def run_of(file: Path) -> Path | None:
     """The run's folder that a model file lies in."""
     parents = file.resolve().parents
     return parents[2] if len(parents) > 2 and (parents[2] / "config.json").is_file() else None
 
 
 def _flags_file(file: Path) -> Path | None:
-    run = _run_of(file)
+    run = run_of(file)
     return run / "probes" / f"flags-{file.stem}.json" if run else None
 
 
@@ -174,7 +174,7 @@ def resumable(path: Path, key: str, display: Display, *, every: float = 5.0) -> 
                 display.warn(f"progress cannot be kept, an interruption would lose it: {error.strerror}: {path}")
 
     try:
-        with display.examining() as tell:
+        with display.working() as tell:
             yield Progress(kept, tell=tell, done=done)
     except BaseException:
         if kept:
@@ -225,10 +225,18 @@ def _code_of(spec: Spec) -> str:
     return checkpoint.sha256(source) if source.is_file() else spec.entry.location
 
 
-def fingerprints(data: Data, evaluation: Sequence[Spec]) -> dict[str, str]:
+def read(data: Data, splits: Iterable[str], display: Display) -> None:
+    """Read splits now, and show how far it is; whoever asks for them later has them."""
+    with display.working() as tell, telling(tell):
+        for split in splits:
+            data.split(split)
+
+
+def fingerprints(data: Data, evaluation: Sequence[Spec], display: Display) -> dict[str, str]:
     """Of the splits that these probes look at."""
     splits = dict.fromkeys(str(spec.get("split", "test")) for spec in evaluation)
-    return {split: fingerprint(data.split(split)) for split in splits}
+    read(data, splits, display)
+    return {split: data.split(split).fingerprint() for split in splits}
 
 
 def assert_fits(probes: Sequence[Any], data: Data, models: int) -> None:
@@ -252,11 +260,6 @@ def assert_fits(probes: Sequence[Any], data: Data, models: int) -> None:
             )
 
 
-def _cache() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "actkit" / "unfinished"
-
-
 # -- model files ---------------------------------------------------------------------------------------------------------
 
 
@@ -275,6 +278,7 @@ class Subject:
         return {
             "file": str(self.file), "sha256": checkpoint.sha256(self.file), "role": about["role"],
             "objective": about.get("objective", ""), "seed": about["seed"], "epochs": about["epoch"], "steps": about["step"],
+            **({"imported": about["imported"]} if about.get("imported") else {}),
         }  # fmt: skip
 
 
@@ -340,7 +344,7 @@ def _names(subjects: Sequence[Subject], several: bool) -> list[str]:
         about = subject.about
         if not several:
             return str(about["role"])
-        objective = about.get("objective", "").partition("(")[0].removeprefix("objective.") or "model"
+        objective = about.get("objective", "").partition("(")[0].removeprefix("objective.") or subject.file.stem
         return objective if about["role"] == about["roles"][0] else f"{objective}.{about['role']}"
 
     names = [name(subject) for subject in subjects]
@@ -416,9 +420,9 @@ def _examined(
     probes = [spec.build() for spec in evaluation]
     assert_fits(probes, data, len(group))
     roles = {subject.name: checkpoint.load_role(subject.file, device=device)[0] for subject in group}
-    tested = fingerprints(data, evaluation)
+    tested = fingerprints(data, evaluation, display)
     key = key_of([subject.file for subject in group], group[0].data, evaluation, tested, device)
-    with resumable(_cache() / f"{key}.safetensors", key, display) as progress:
+    with resumable(cache_folder("unfinished") / f"{key}.safetensors", key, display) as progress:
         results = examine(probes, roles, data, progress)
     files = {subject.name: subject.file for subject in group}
     found = Judge(files, evaluation, tested, display)(results)

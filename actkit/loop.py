@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from actkit.datasets import Split
+from actkit.datasets import Labelled
 from actkit.errors import ActkitError, InputError
 from actkit.noise import Noise, seed_for
 from actkit.roles import Role
@@ -100,7 +100,7 @@ def _check(losses: Any, objective: BoundObjective, size: int) -> None:
 def fit(
     objective: BoundObjective,
     roles: dict[str, Role],
-    train: Split,
+    train: Labelled,
     *,
     epochs: int,
     batch_size: int,
@@ -118,12 +118,11 @@ def fit(
     batches = -(-len(train) // batch_size)
     total = min(epochs * batches, steps if steps is not None else epochs * batches)
     while at.step < total:
-        order = train.order(seed, at.epoch)
-        while at.batch < batches and at.step < total:
-            ids = order[at.batch * batch_size : (at.batch + 1) * batch_size]
-            began = time.perf_counter()
-            noise = Noise(ids.to(device), seed, at.epoch)
-            x, y = train.batch(ids, device=device, noise=noise.fork(0))
+        groups = train.order(seed, at.epoch).split(batch_size)[at.batch :][: total - at.step]
+        ready = train.batches(groups, device=device, key=(seed, at.epoch))
+        began = time.perf_counter()
+        for places, (x, y) in zip(groups, ready, strict=True):
+            noise = Noise(train.names(places).to(device), seed, at.epoch)
             with _private_generator(device, seed, at.step):
                 for losses in update(objective, x, y, roles, noise=noise.fork(1), progress=at.step / total):
                     for name, loss in losses.items():
@@ -140,9 +139,8 @@ def fit(
                     role.end("epoch")
             if ended:
                 at.epoch, at.batch, at.sums, at.counts = at.epoch + 1, 0, {}, {}
-            yield Record(at, batches, len(ids), time.perf_counter() - began, ended, sums, counts, lr)
-            if ended:
-                break
+            yield Record(at, batches, len(places), time.perf_counter() - began, ended, sums, counts, lr)
+            began = time.perf_counter()
 
 
 class _private_generator:

@@ -78,21 +78,15 @@ def caption(summary: Mapping[str, Any]) -> list[str]:
     """What the numbers mean: data, seeds and every probe's settings."""
     lines = []
     if "models" in summary:
-        trainings = {
-            f"seed {m['seed']}, {m['epochs']} epochs ({m['steps']:,} batches)" for m in summary["models"].values()
-        }
+        trainings = {_trained(m) for m in summary["models"].values()}
         if len(trainings) == 1:
             lines.append(f"percent; {summary['data']}, {trainings.pop()}")
         else:
             lines.append(f"percent; {summary['data']}")
-            lines += [
-                f"{name}: seed {m['seed']}, {m['epochs']} epochs ({m['steps']:,} batches), {m['file']}"
-                for name, m in summary["models"].items()
-            ]
+            lines += [f"{name}: {_trained(m)}, {m['file']}" for name, m in summary["models"].items()]
     else:
-        lines.append(
-            f"percent; {summary['data']}, seed {summary['seed']}, {summary['epochs']} epochs ({summary['steps']:,} batches)"
-        )
+        best = f", the best of {summary['trained_epochs']} by {summary['best']}" if summary.get("best") else ""
+        lines.append(f"percent; {summary['data']}, {_trained(summary)}{best}")
     for probe in map(Spec.from_json, summary["evaluation"]):
         split, limit = probe.get("split") or "test", probe.get("limit")
         size = summary["sizes"].get(split, 0)
@@ -100,6 +94,12 @@ def caption(summary: Mapping[str, Any]) -> list[str]:
         label = f"{probe.label}: " if probe.label else ""
         lines.append(f"{label}{probe!r} on {count} {split} images")
     return lines
+
+
+def _trained(model: Mapping[str, Any]) -> str:
+    if model.get("imported"):
+        return f"imported from {model['imported']['file']}"
+    return f"seed {model['seed']}, {model['epochs']} epochs ({model['steps']:,} batches)"
 
 
 _STYLES = {"green": "green", "yellow": "yellow", "red": "bold red"}
@@ -158,8 +158,8 @@ class Display:
         self.console.print(f"warning: {text}", style="yellow", highlight=False, soft_wrap=True, markup=False)
 
     @contextlib.contextmanager
-    def examining(self) -> Iterator[Callable[[str, int, int], None]]:
-        """Yields what tells how far an examination is: (what, part, parts at most). A bar in a terminal, elsewhere a line every half minute."""
+    def working(self) -> Iterator[Callable[[str, int, int], None]]:
+        """Yields what tells how far an examination, a download or the reading of a data set is: (what, part, parts at most). A bar in a terminal, elsewhere a line every half minute."""
         if self.quiet:
             yield lambda what, part, parts: None
         elif self.console.is_terminal:
@@ -185,7 +185,7 @@ class Display:
                 nonlocal said
                 if time.monotonic() - said > 30:
                     said = time.monotonic()
-                    self.say(f"  {what}: part {part} of at most {parts}")
+                    self.say(f"  {what}: {part:,} of {parts:,}")
 
             yield line
 

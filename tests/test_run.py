@@ -37,7 +37,7 @@ class Mute:
         self.warnings.append(text)
 
     @contextlib.contextmanager
-    def examining(self):
+    def working(self):
         yield lambda what, part, parts: None
 
     def start(self, *args, **kwargs): ...
@@ -475,7 +475,7 @@ def test_a_folder_that_is_no_run_is_told(actkit, tmp_path):
 def test_only_the_newest_checkpoints_are_kept_and_files_are_readable_by_others(finished):
     steps = sorted((finished / "checkpoints").glob("step-*"))
     assert [s.name for s in steps] == ["step-00000003", "step-00000006"]
-    assert (steps[-1] / "robust.safetensors").stat().st_mode & 0o777 == 0o666 & ~checkpoint._umask()
+    assert (steps[-1] / "robust.safetensors").stat().st_mode & 0o777 == 0o666 & ~checkpoint.umask()
 
 
 CRASH = """

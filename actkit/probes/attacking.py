@@ -7,7 +7,7 @@ any input within the budget that the attack asked about was misclassified; it th
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from actkit.attacks import Goal, Rows, Threat, targeted, threat, untargeted
 from actkit.attacks.norms import setting
-from actkit.datasets import Data, Split
+from actkit.datasets import Data
 from actkit.errors import ActkitError, InputError, nearest
 from actkit.noise import Noise
 from actkit.probes.result import Progress
@@ -74,13 +74,14 @@ class Examples:
     def __len__(self) -> int:
         return len(self.split)
 
-    def batches(self, places: Tensor | None = None) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """x in [0,1], y and ids of the examples at `places` (all of them), each once, in order."""
-        split: Split = self.split
-        names = torch.arange(len(split)) if split.ids is None else split.ids
-        chosen = torch.arange(len(split)) if places is None else places
-        for some in chosen.split(self.batch_size):
-            yield *split.batch(some, device=self.device), names[some].to(self.device)
+    def batches(self, groups: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """x in [0,1], y and ids of each group of places."""
+        for some, (x, y) in zip(groups, self.split.batches(groups, device=self.device), strict=True):
+            yield x, y, self.split.names(some).to(self.device)
+
+    def first(self) -> tuple[Tensor, Tensor, Tensor]:
+        """The first batch."""
+        return next(self.batches([torch.arange(min(self.batch_size, len(self)))]))
 
     def count(self, examples: int | None = None) -> int:
         """How many batches so many examples make."""
@@ -96,11 +97,12 @@ class Examples:
         announced: bool = False,
     ) -> Tensor:
         """`compute(x, y, ids)` of every batch, resumably; the examples are the last dimension."""
+        groups = (torch.arange(len(self.split)) if places is None else places).split(self.batch_size)
         if not announced:
-            progress.expect(self.count(None if places is None else len(places)))
-        parts = []
-        for i, batch in enumerate(self.batches(places)):
-            parts.append(progress.part(f"{name}/{i}", functools.partial(compute, *batch)))
+            progress.expect(len(groups))
+        missing = [group for i, group in enumerate(groups) if not progress.has(f"{name}/{i}")]
+        ready = self.batches(missing)
+        parts = [progress.part(f"{name}/{i}", lambda: compute(*next(ready))) for i in range(len(groups))]
         return torch.cat(parts, dim=-1)
 
     def correct(self, g: View, progress: Progress, name: str = "clean") -> Tensor:

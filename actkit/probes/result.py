@@ -112,6 +112,10 @@ class Progress:
             self._expected += parts
         self._announced = self._announced or in_all
 
+    def has(self, name: str) -> bool:
+        """Whether this part was kept."""
+        return f"{self._name}/{name}" in self.kept
+
     def part(self, name: str, compute: Callable[[], Tensor]) -> Tensor:
         """A part of the work: what was kept of it, or else what `compute` gives now, on the CPU. The name must be unique in the probe."""
         self._parts += 1
