@@ -53,7 +53,7 @@ def test_normalisation_is_a_layer():
         ("timm", {"model": "resnet18", "options": {"no_such": 1}}, "does not take these options"),
         ("resnet", {"layers": []}, None),
         ("resnet", {"layers": [0]}, "at least 1 block"),
-        ("resnet", {"layers": [1]}, "at least 2 blocks"),
+        ("resnet", {"layers": [1]}, "2 to 1,000 blocks in all"),
         ("normalized", {"net": Spec("backbone", "mlp"), "mean": [0.5], "std": [1.0]}, "needs 3 means"),
     ],
 )
