@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from actkit import __version__
 from actkit.errors import ActkitError, InputError
@@ -67,7 +67,7 @@ def save(
     objective: BoundObjective,
 ) -> Path:
     """Write `folder/step-N`. At every moment the folder holds only whole checkpoints: a temporary one is renamed at the end."""
-    final = folder / f"step-{position.step:08d}"
+    final = folder / _named(position.step)
     temporary = folder / f".tmp-{os.getpid()}-{final.name}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -136,11 +136,11 @@ def save_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, 
         path,
         metadata=metadata or {},
     )
-    os.chmod(path, 0o666 & ~_umask())  # safetensors writes 0600
+    os.chmod(path, 0o666 & ~umask())  # safetensors writes 0600
     _fsync(path)
 
 
-def _umask() -> int:
+def umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
@@ -165,9 +165,34 @@ def sha256(path: Path) -> str:
 
 
 def prune(folder: Path, keep: int) -> None:
-    """Delete all but the newest checkpoints."""
+    """Delete all but the newest checkpoints and the best one."""
     for old in _newest_first(folder)[keep:]:
-        shutil.rmtree(old)
+        if old != best(folder):
+            shutil.rmtree(old)
+
+
+def mark_best(folder: Path, step: int) -> None:
+    """Say which checkpoint is the one to use, where it is not the newest."""
+    temporary = folder / f".tmp-{os.getpid()}-best"
+    temporary.write_text(f"{_named(step)}\n", encoding="utf-8")
+    temporary.replace(folder / "best")
+
+
+def best(folder: Path) -> Path | None:
+    """The checkpoint that a validation split chose, if one did."""
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        found = folder / (folder / "best").read_text(encoding="utf-8").strip()
+        return found if found.parent == folder and found.name.startswith("step-") and found.is_dir() else None
+    return None
+
+
+def has(folder: Path, step: int) -> bool:
+    """Whether there is a checkpoint of this step."""
+    return (folder / _named(step)).is_dir()
+
+
+def _named(step: int) -> str:
+    return f"step-{step:08d}"
 
 
 def _sweep(folder: Path) -> None:
@@ -241,33 +266,46 @@ def restore(checkpoint: Path, roles: Mapping[str, Role], position: Position, obj
 
 def load_weights(role: Role, where: Path) -> None:
     """Put the weights of a model file into a role. Raises `InputError` when they are of another network."""
-    weights = read(where)[0]
-    own = role.model.state_dict()
-    if unfit := [k for k in own if k in weights and own[k].shape != weights[k].shape]:
-        k = unfit[0]
-        raise InputError(
-            f"{k} has shape {tuple(weights[k].shape)}, the model needs {tuple(own[k].shape)}", where=str(where)
-        )
-    if own.keys() != weights.keys():
-        differ = sorted(own.keys() ^ weights.keys())
+    _assert_of(role.model, where)
+    role.model.load_state_dict(read(where)[0])
+
+
+def _assert_of(network: nn.Module, where: Path) -> None:
+    """Raise `InputError` unless the file's weights have this network's names and shapes; only the file's header is read."""
+    own = {name: tuple(value.shape) for name, value in network.state_dict().items()}
+    held = _shapes(where)
+    for name, shape in own.items():
+        if held.get(name, shape) != shape:
+            raise InputError(f"{name} has shape {held[name]}, the model needs {shape}", where=str(where))
+    if own.keys() != held.keys():
+        differ = sorted(own.keys() ^ held.keys())
         raise InputError(
             f"the weights are of another network: {len(differ)} names differ, such as {differ[0]!r}", where=str(where)
         )
-    role.model.load_state_dict(weights)
+
+
+def _shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    with _opened(path) as file:
+        return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
 
 
 def read(path: Path, *, tensors: bool = True) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors and actkit header of a safetensors file. Raises `InputError` when it is cut short, foreign or hostile."""
+    with _opened(path) as file:
+        text = (file.metadata() or {}).get("actkit", "null")
+        if len(text) > _HEADER_LIMIT:
+            raise InputError(
+                f"its header has {len(text):,} characters", where=str(path), help="that is no checkpoint of actkit's"
+            )
+        return ({k: file.get_tensor(k) for k in file.keys()} if tensors else {}), json.loads(text)  # noqa: SIM118
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """A safetensors file; what goes wrong with it in one clear line."""
     try:
         with safe_open(path, framework="pt") as file:
-            text = (file.metadata() or {}).get("actkit", "null")
-            if len(text) > _HEADER_LIMIT:
-                raise InputError(
-                    f"its header has {len(text):,} characters",
-                    where=str(path),
-                    help="that is no checkpoint of actkit's",
-                )
-            return ({k: file.get_tensor(k) for k in file.keys()} if tensors else {}), json.loads(text)  # noqa: SIM118
+            yield file
     except FileNotFoundError as error:
         raise InputError(
             "there is no such checkpoint",
@@ -285,7 +323,8 @@ def read(path: Path, *, tensors: bool = True) -> tuple[dict[str, Tensor], dict[s
 
 
 def find(path: Path) -> list[Path]:
-    """The model files that `--ckpt PATH` means: of a run (its newest checkpoint), a folder of one run, a checkpoint, or one file."""
+    """The model files that `--ckpt PATH` means: of a run (its best checkpoint where one was chosen, else its newest), a folder of one run, a
+    checkpoint, an export, or one file."""
     if path.is_file():
         return [path]
     if not path.exists():
@@ -301,8 +340,12 @@ def find(path: Path) -> list[Path]:
         )
     path = runs[0] if runs else path
     checkpoint: Path | None = path
+    if (path / "config.json").is_file() and (path / "model.safetensors").is_file():
+        return [path / "model.safetensors"]  # an export
     if (path / "checkpoints").is_dir():
-        checkpoint, warnings = newest(path / "checkpoints")
+        checkpoint = best(path / "checkpoints")
+        if checkpoint is None:
+            checkpoint, warnings = newest(path / "checkpoints")
         if checkpoint is None:
             raise InputError("the run has no whole checkpoint" + "".join(f"\n  {w}" for w in warnings), where=str(path))
     assert checkpoint is not None
@@ -322,27 +365,36 @@ def header(path: Path) -> dict[str, Any]:
         raise InputError(
             "this safetensors file holds no description of its model",
             where=str(path),
-            help="it was not written by actkit",
+            help="it was not written by actkit; `actkit import` takes other people's weights",
         )
+    shape = found["shape"]
+    sizes = [found["num_classes"], *shape] if isinstance(shape, list) and len(shape) == 3 else []
+    if not sizes or any(not isinstance(n, int) or not 1 <= n <= 1 << 20 for n in sizes):
+        raise InputError(
+            f"its description says num_classes = {found['num_classes']!r} and shape = {shape!r}", where=str(path),
+            help="it was altered, or not written by actkit",
+        )  # fmt: skip
     return found
 
 
-def _untrained(backbone: Spec) -> Spec:
-    """The same network without fetching weights: the checkpoint has them."""
-    kwargs = {k: _untrained(v) if isinstance(v, Spec) else v for k, v in backbone.kwargs.items()}
+def untrained(backbone: Spec) -> Spec:
+    """The same backbone without fetching weights: the checkpoint has them."""
+    kwargs = {k: untrained(v) if isinstance(v, Spec) else v for k, v in backbone.kwargs.items()}
     return Spec(backbone.kind, backbone.name, {k: False if k == "pretrained" else v for k, v in kwargs.items()})
 
 
 def load_role(path: Path, *, device: torch.device | str = "cpu") -> tuple[Role, dict[str, Any]]:
     """A model from its file alone, to be examined: in eval mode, fp32, without an optimizer. Gives its header too."""
     about = header(path)
-    model = initialise(
-        _untrained(Spec.from_json(about["backbone"])).build(),
-        num_classes=about["num_classes"],
-        in_chans=about["shape"][0],
-        seed=0,
-    )
-    role = Role(about["role"], model.to(device))
+    backbone = untrained(Spec.from_json(about["backbone"])).build()
+    size = {"num_classes": about["num_classes"], "in_chans": about["shape"][0]}
+    # A header may claim any size: it is compared with what the file holds before memory is taken for it.
+    with (
+        contextlib.suppress(NotImplementedError, RuntimeError),
+        torch.device("meta"),
+    ):  # a plugin's may need real tensors
+        _assert_of(initialise(backbone, **size, seed=0), path)
+    role = Role(about["role"], initialise(backbone, **size, seed=0).to(device))
     load_weights(role, path)
     return role, about
 

@@ -13,7 +13,7 @@ import importlib.util  # noqa: F401  gin 0.5.0 uses it without importing it
 import inspect
 import re
 import tokenize
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -723,14 +723,41 @@ def load_evaluation(
     file: str, overrides: Iterable[str] = (), *, plugins: Iterable[str] = (), trust: bool = False
 ) -> list[Spec]:
     """The probes in a recipe's `run.evaluation`, the rest of it left aside. Raises `InputError` as `load` does."""
+    return list(_parts(file, overrides, plugins, trust, {"evaluation": "probe"}, {})["evaluation"])
+
+
+def load_setting(
+    file: str, overrides: Iterable[str] = (), *, backbone: str, plugins: Iterable[str] = (), trust: bool = False
+) -> dict[str, Any]:
+    """'data' and 'evaluation' of a recipe, and as 'backbone' the component of that name with the settings it has there.
+
+    For a model that no recipe trained. Raises `InputError` as `load` does.
+    """
+    wanted = {"data": "dataset", "evaluation": "probe"}
+    return _parts(file, overrides, plugins, trust, wanted, {"backbone": Ref("", f"backbone.{backbone}")})
+
+
+def _parts(
+    file: str,
+    overrides: Iterable[str],
+    plugins: Iterable[str],
+    trust: bool,
+    wanted: Mapping[str, str],
+    named: Mapping[str, Ref],
+) -> dict[str, Any]:
+    """Some parameters of a recipe's `run`, by name and kind, and other components resolved in it; the rest is left aside."""
     resolver, _ = _read(file, overrides, plugins, trust)
-    binding = resolver.table.get(("", ROOT, "evaluation"))
-    if binding is None:
-        raise _all([*resolver.problems, InputError("the recipe has no run.evaluation", where=file)])
-    found = resolver.value(binding.value, "", binding.place, ("probe",), "")
+    found = {}
+    for name, kind in wanted.items():
+        binding = resolver.table.get(("", ROOT, name))
+        if binding is None:
+            raise _all([*resolver.problems, InputError(f"the recipe has no run.{name}", where=file)])
+        found[name] = resolver.value(binding.value, "", binding.place, (kind,), "")
+    for name, ref in named.items():
+        found[name] = resolver.spec(ref.selector, ref.scope, None)
     if resolver.problems:
         raise _all(resolver.problems)
-    return list(found)
+    return found
 
 
 def about(recipe: str) -> str:

@@ -18,7 +18,7 @@ import torch
 
 from actkit import checkpoint, config
 from actkit.datasets import Data
-from actkit.errors import CHECK_FAILED, OK, InputError
+from actkit.errors import CHECK_FAILED, OK, InputError, nearest
 from actkit.examine import (
     Judge,
     assert_fits,
@@ -27,6 +27,7 @@ from actkit.examine import (
     fingerprints,
     key_of,
     numbers,
+    read,
     red_of,
     resumable,
     standing_flags,
@@ -54,6 +55,8 @@ class Run:
         evaluation: the probes at the end; `monitor`: those after every `monitor_every` epochs, to look at, never to choose by.
         precision: of the training's forward passes. Probes always run in fp32.
         keep: how many checkpoints to keep; one is written every `save_every` epochs, and at the end.
+        best: the label of a probe in `monitor` that looks at the split 'val'. Where the headline model's number was highest, that checkpoint is kept,
+            examined at the end, and meant by `--ckpt RUN`; None, as in the papers, for the last epoch.
         stop_on_drop: end the training when the headline model's monitored `worst_run` falls by more than this (a fraction) from one look
             to the next: catastrophic overfitting. Without it, a fall of more than 0.15 while the training loss falls is a warning.
         seed: of the initial weights, the order, augmentation and every random start.
@@ -71,6 +74,7 @@ class Run:
     precision: Literal["fp32", "bf16"] = "fp32"
     keep: int = 2
     save_every: int = 1
+    best: str | None = None
     stop_on_drop: float | None = None
     seed: int = 0
     roles: dict[str, Any] = field(default_factory=dict)
@@ -86,10 +90,22 @@ class Run:
                 labels(getattr(self, name))
             except InputError as error:
                 raise InputError(f"run.{name}: {error.message}", help=error.help) from None
+        if self.best is not None:
+            self._assert_choosable(self.best)
         if self.stop_on_drop is not None and self.watched is None:
             raise InputError(
                 "run.stop_on_drop watches probe.robust_accuracy, which is not in run.monitor",
                 help="add it, or set run.stop_on_drop = None",
+            )
+
+    def _assert_choosable(self, label: str) -> None:
+        probes = {probe.spec.title: probe.spec for probe in self.monitor}
+        if label not in probes:
+            raise InputError(f"run.best = {label!r} is no probe in run.monitor", help=nearest(label, probes))
+        if (split := probes[label].get("split") or "test") != "val":
+            raise InputError(
+                f"run.best = {label!r} would choose a model by the split {split!r}; only 'val' may choose",
+                help=f"hold images out with run.data = @dataset.holdout(), and set monitor/probe.{probes[label].name}.split = 'val'",
             )
 
     @property
@@ -155,7 +171,8 @@ def _identity(spec: Spec) -> Spec:
 
 
 def _at_rest(data: Spec) -> Spec:
-    return Spec(data.kind, data.name, {k: v for k, v in data.kwargs.items() if k != "download"})
+    kept = {k: _at_rest(v) if isinstance(v, Spec) else v for k, v in data.kwargs.items() if k != "download"}
+    return Spec(data.kind, data.name, kept)
 
 
 @dataclass
@@ -261,9 +278,11 @@ class _Trainer:
     def train(self, stop: Stop) -> int | None:
         """Train to the end; an exit code when a signal asked for a stop, after saving."""
         run, began, images, last = self.run, time.monotonic(), 0, None
+        self._mark_best()
         if self._stopped():  # before this process: all that is left is the evaluation
             return None
         self.display.note(f"reading    {self.data.sizes['train']:,} training images")
+        read(self.data, ["train"], self.display)
         train = self.data.train
         with self.display.training(run, self.position) as shown:
             records = fit(
@@ -280,7 +299,7 @@ class _Trainer:
                     shown.epoch(entry)
                     if (fallen := self._fallen()) is not None:
                         self.display.warn(fallen)
-                    if record.position.epoch % run.save_every == 0 or stop.asked or self._stopped():
+                    if record.position.epoch % run.save_every == 0 or stop.asked or self._stopped() or self._leads():
                         self.save()
                     if self._stopped():
                         break
@@ -302,7 +321,26 @@ class _Trainer:
     def save(self) -> None:
         headers = {name: self._header(name) for name in self.roles}
         checkpoint.save(self.folder / "checkpoints", self.roles, headers, self.position, self.run.objective)
+        self._mark_best()
         checkpoint.prune(self.folder / "checkpoints", self.run.keep)
+
+    def _scores(self) -> list[tuple[float, dict[str, Any]]]:
+        """The headline model's number under the probe that chooses, and the epoch that it belongs to."""
+        name = f"{self.headline}.{self.run.best}"
+        found = [(e.get("monitor", {}).get(name), e) for e in self.metrics.entries]
+        return [(seen["clean"] if (value := robust_number(seen)) is None else value, e) for seen, e in found if seen]
+
+    def _leads(self) -> bool:
+        """Whether the epoch just ended is the best so far."""
+        scores = self._scores() if self.run.best else []
+        return bool(scores) and max(scores, key=lambda s: s[0])[1] is self.metrics.entries[-1]
+
+    def _mark_best(self) -> None:
+        where = self.folder / "checkpoints"
+        scores = self._scores() if self.run.best else []
+        kept = [(score, entry) for score, entry in scores if checkpoint.has(where, entry["step"])]
+        if kept:
+            checkpoint.mark_best(where, max(kept, key=lambda s: s[0])[1]["step"])
 
     def _header(self, role: str) -> dict[str, Any]:
         """What a model's file says of it: enough to rebuild it and to repeat its evaluation."""
@@ -358,8 +396,15 @@ class _Trainer:
         """The evaluation, each probe's result in a file of its own, and the summary."""
         data = self.data
         files = model_files(self.folder)
+        chosen = checkpoint.header(next(iter(files.values())))
+        if chosen["step"] != self.position.step:
+            self.display.note(
+                f"examining epoch {chosen['epoch']}, the best by {self.run.best} on the validation images"
+            )
+            for name, role in self.roles.items():
+                checkpoint.load_weights(role, files[name])
         evaluation = [probe.spec for probe in self.run.evaluation]
-        tested = fingerprints(data, evaluation)
+        tested = fingerprints(data, evaluation, self.display)
         where = self.folder / "probes"
         where.mkdir(exist_ok=True)
         key = key_of(
@@ -374,13 +419,14 @@ class _Trainer:
             results = examine(self.run.evaluation, self.roles, data, progress)
         found = Judge(files, evaluation, tested, self.display)(results)
         about = {
-            "data": self.recipe.spec.kwargs["data"].to_json(), "data_fingerprint": tested, "step": self.position.step,
+            "data": self.recipe.spec.kwargs["data"].to_json(), "data_fingerprint": tested, "step": chosen["step"],
             "command": command, "versions": checkpoint.versions(),
         }  # fmt: skip
         write_results(where, results, found, evaluation, about)
         return {
             "recipe": self.recipe.source, "command": command, "data": data.name, "data_fingerprint": tested, "sizes": dict(data.sizes),
-            "seed": self.run.seed, "epochs": self.position.epoch, "steps": self.position.step, "stopped_early": self._stopped(),
+            "seed": self.run.seed, "epochs": chosen["epoch"], "steps": chosen["step"], "trained_epochs": self.position.epoch,
+            "best": self.run.best, "stopped_early": self._stopped(),
             "evaluation": [spec.to_json() for spec in evaluation], "results": found, "versions": checkpoint.versions(),
         }  # fmt: skip
 
