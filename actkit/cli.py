@@ -42,6 +42,13 @@ class Commands(click.Group):
             for problem in getattr(error, "problems", [error]):
                 click.echo(f"{click.style('error:', fg='red', bold=True)} {problem}", err=True)
             code = error.exit_code
+        except RuntimeError as error:
+            from actkit.datasets import worker_error
+
+            if (told := worker_error(error)) is None or os.environ.get("ACTKIT_DEBUG"):
+                raise
+            click.echo(f"{click.style('error:', fg='red', bold=True)} {told}", err=True)
+            code = told.exit_code
         sys.exit(code if isinstance(code, int) else errors.OK)
 
 

@@ -21,7 +21,7 @@ from typing import Any
 
 from actkit import registry
 from actkit.errors import InputError, InputErrors, nearest
-from actkit.spec import Spec
+from actkit.spec import Spec, amount
 from gin import config_parser
 
 ROOT, ROLE = "run", "role"
@@ -450,7 +450,7 @@ def load(
     """
     resolver, imports = _read(file, overrides, plugins, trust)
     spec = _root(resolver, Place(file))
-    warnings = _unused(resolver) if spec else []
+    warnings = [*_unused(resolver), *_long_steps(spec)] if spec else []
     if resolver.problems or spec is None:
         raise _all(resolver.problems)
     text, origins = _dump(resolver, imports)
@@ -533,6 +533,29 @@ def _scopes_in(value: Any) -> set[str]:
         return {value.scope} - {""}
     inner = value if isinstance(value, (list, tuple)) else value.values() if isinstance(value, dict) else ()
     return {scope for item in inner for scope in _scopes_in(item)}
+
+
+def _long_steps(spec: Spec) -> list[str]:
+    """A step of more than twice eps reaches a corner of the ball from anywhere in it: as ImageNet's literal 1.0 does, or a step in grey levels."""
+    found: dict[str, None] = {}
+
+    def look(value: Any) -> None:
+        if isinstance(value, Spec):
+            eps, step = amount(value.get("eps")), amount(value.get("step_size"))
+            if value.kind == "attack" and eps and step and value.get("norm") == "linf" and step > 2 * eps:
+                found[
+                    f"{value.selector}: a step_size of {step} with eps {eps} lands on a corner of the box at every step"
+                ] = None
+            for inner in value.kwargs.values():
+                look(inner)
+        elif isinstance(value, (list, tuple)):
+            for inner in value:
+                look(inner)
+        elif isinstance(value, dict):
+            look(list(value.values()))
+
+    look(spec)
+    return list(found)
 
 
 def _unused(resolver: _Resolver) -> list[str]:

@@ -60,6 +60,7 @@ def nearest(word: str, choices: Iterable[str], *, listing: bool = True) -> str |
     """'did you mean ...?' for a misspelt word, or what there is to choose from."""
     known = sorted(set(choices))
     close = difflib.get_close_matches(word, known, n=3, cutoff=0.6)
+    close = close or [name for name in known if name.lower() == word.lower()]
     if not close and not word.endswith(
         ".gin"
     ):  # 'pdg' is near 'attack.pgd': compare the last parts of dotted names too

@@ -25,7 +25,7 @@ from actkit.errors import InputError
 from actkit.examine import run_of, standing_flags, write_json
 from actkit.report import UNVERIFIED, rows
 from actkit.run import marked
-from actkit.spec import Spec
+from actkit.spec import Spec, amount
 
 
 @dataclass(frozen=True)
@@ -146,9 +146,9 @@ def _threat(about: Mapping[str, Any]) -> dict[str, Any] | None:
     """What the attacker may do in the evaluation that the model was saved with: norm and eps of its first attack."""
     for probe in map(Spec.from_json, about["evaluation"]):
         attack = probe.kwargs.get("attack")
-        if isinstance(attack, Spec) and attack.get("eps") is not None:
-            eps = attack.get("eps")
-            return {"norm": str(attack.get("norm") or "linf"), "eps": str(eps), "eps_255": round(float(eps) * 255, 3)}
+        if isinstance(attack, Spec) and (eps := amount(attack.get("eps"))) is not None:
+            norm = str(attack.get("norm") or "linf")
+            return {"norm": norm, "eps": str(attack.get("eps")), "eps_255": round(eps * 255, 3)}
     return None
 
 

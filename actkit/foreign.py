@@ -349,10 +349,11 @@ def convert(
             where=where,
             help="--like RECIPE takes the data and the evaluation of that recipe",
         )
+    named = [f"{network.selector}.{parameter}={value!r}" for parameter, value in network.kwargs.items()]
     setting = config.load_setting(
-        like or _LIKE[first[0]], settings, backbone=network.name, plugins=plugins, trust=trust
+        like or _LIKE[first[0]], [*named, *settings], backbone=network.name, plugins=plugins, trust=trust
     )
-    network = setting["backbone"].replace(**network.kwargs)
+    network = setting["backbone"]
     classes, shape = _about(setting["data"], *first)
     models = [imported(found[place], network, role=role, key=place, where=where) for place, role in take.items()]
     target = out or Path(f"{file.name.removesuffix('.tar').rpartition('.')[0] or file.name}.safetensors")
@@ -378,12 +379,8 @@ def convert(
 
 
 def _about(data: Spec, num_classes: int, in_chans: int) -> tuple[list[str], list[int]]:
-    """Names of the classes and the shape of an image; a data set that is not there yet may still be named by its settings."""
-    try:
-        made = data.build()()
-    except InputError:
-        side = int(data.get("size") or 32)
-        return [str(i) for i in range(num_classes)], [in_chans, side, side]
+    """Names of the classes and the shape of an image."""
+    made = data.build()()
     if made.num_classes != num_classes or made.shape[0] != in_chans:
         raise InputError(
             f"the weights are for {num_classes} classes and {in_chans} channels, {made.name} has {made.num_classes} and {made.shape[0]}",

@@ -66,11 +66,11 @@ def plan(recipe: config.Recipe, *, folder: Path, device: torch.device) -> Plan:
     run: Run = recipe.spec.build()
     data: Data = run.data()
     roles = run.make_roles(data, device)
-    size = min(run.batch_size, 8)
+    size = min(run.batch_size, 2)
     with _counting(roles) as passes:
         seconds = _step(run, data, roles, size, device)
-    if seconds < 0.5:  # small enough to time whole batches
-        size = run.batch_size
+    if seconds < 1:  # small enough to time more of them, or whole batches
+        size = run.batch_size if seconds < 0.1 else min(run.batch_size, 8)
         _step(run, data, roles, size, device)
     seconds = _step(run, data, roles, size, device) / size  # not the first, which warms up
     examined, evaluation_units = _examination(run, data, roles)

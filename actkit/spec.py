@@ -41,6 +41,20 @@ class Quantity(float):
         return format(float(self), spec) if spec else self.written
 
 
+def amount(value: Any) -> float | None:
+    """A hyper-parameter as a number, also one written '8/255'; None where it is none."""
+    try:
+        return (
+            Quantity(value)
+            if isinstance(value, str)
+            else None
+            if value is None or isinstance(value, bool)
+            else float(value)
+        )
+    except (TypeError, ValueError, ZeroDivisionError):
+        return None
+
+
 @dataclass(frozen=True)
 class Spec:
     """A component before it is built.

@@ -6,7 +6,7 @@ from actkit.datasets.folders import imagefolder, imagenet
 from actkit.datasets.holdout import holdout
 from actkit.datasets.offline import digits, moons
 from actkit.datasets.published import CLASSES, cifar10, cifar100, torchvision
-from actkit.datasets.splits import Data, FileSplit, Labelled, Split, crop_and_flip, made_up
+from actkit.datasets.splits import Data, FileSplit, Labelled, Split, crop_and_flip, made_up, worker_error
 from actkit.datasets.working import cache_folder, telling
 
 __all__ = [
@@ -27,4 +27,5 @@ __all__ = [
     "moons",
     "telling",
     "torchvision",
+    "worker_error",
 ]  # fmt: skip

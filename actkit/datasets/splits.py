@@ -12,6 +12,7 @@ import itertools
 import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -276,20 +277,9 @@ class FileSplit(_Numbered):
                     raise pixels
                 yield pixels
         except RuntimeError as error:
-            for mine in set(multiprocessing.active_children()) - others:
-                mine.kill()  # one that hangs would not heed anything gentler
-            if "timed out" in str(error):
-                raise ActkitError(
-                    f"no batch came from {self.workers} workers within {self.timeout:g} s",
-                    where=str(self.root),
-                    help="a slow disk or network wants a larger dataset timeout, or fewer workers",
-                ) from error
-            if "exited unexpectedly" in str(error):
-                raise ActkitError(
-                    f"a worker that decodes images was killed: {str(error).splitlines()[0]}",
-                    where=str(self.root),
-                    help="most often memory, or shared memory in a container, is short: take fewer workers",
-                ) from error
+            _end(set(multiprocessing.active_children()) - others)
+            if (told := worker_error(error)) is not None:
+                raise told from error
             raise
 
     def fingerprint(self) -> str:
@@ -327,6 +317,33 @@ class _Decoder(torch.utils.data.Dataset):
 def _stack(images: list[Tensor | InputError]) -> Tensor | InputError:
     wrong = [image for image in images if isinstance(image, InputError)]
     return wrong[0] if wrong else torch.stack([image for image in images if isinstance(image, Tensor)])
+
+
+def worker_error(error: RuntimeError) -> ActkitError | None:
+    """What torch says of a worker that hangs or dies, in a clear line; None for any other error. A death may be told anywhere, by a signal."""
+    said = str(error).splitlines()[0] if str(error) else ""
+    if not said.startswith("DataLoader "):
+        return None
+    if "timed out" in said:
+        return ActkitError(
+            f"the workers that decode images gave no batch in time: {said}",
+            help="a slow disk or network wants a larger timeout (dataset.imagenet.timeout), or fewer workers",
+        )
+    return ActkitError(
+        f"a worker that decodes images was killed: {said}",
+        help="most often memory, or shared memory in a container, is short: take fewer workers (dataset.imagenet.workers)",
+    )
+
+
+def _end(workers: set[Any]) -> None:
+    """Kill workers that heed nothing gentler; torch's own handler would raise an error for each."""
+    mine = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGCHLD, signal.SIG_DFL) if mine else None
+    for worker in workers:
+        worker.kill()
+        worker.join()
+    if mine:
+        signal.signal(signal.SIGCHLD, before)
 
 
 def _deaf(worker: int) -> None:
