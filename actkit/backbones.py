@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import itertools
 from collections.abc import Iterator
 from typing import Any, Literal
@@ -89,6 +90,10 @@ def _preact(
     from timm.layers import BatchNormAct2d
     from timm.models.resnetv2 import ResNetV2
 
+    if "basic" not in inspect.signature(ResNetV2).parameters:
+        raise InputError(
+            "this timm has no pre-activation basic blocks", help="pip install --upgrade timm (1.0.14 has them)"
+        )
     plain = functools.partial(nn.Conv2d, bias=False)
 
     def convolution(into: int, out: int, kernel_size: int, stride: int = 1, **rest: Any) -> nn.Module:

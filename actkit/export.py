@@ -190,8 +190,8 @@ def _results(summary: Mapping[str, Any], role: str) -> dict[str, Any]:
     specs = {spec.title: spec for spec in map(Spec.from_json, summary["evaluation"])}
     own = {name.rpartition(".")[2]: r for name, r in summary["results"].items() if name.rpartition(".")[0] == role}
     return {
-        label: {"probe": repr(specs[label]) if label in specs else label, "numbers": r["numbers"], "images": r["images"],
-                "threat": r["threat"], **{k: r[k] for k in ("verified", "because") if k in r}}
+        label: {"probe": repr(specs[label]) if label in specs else label, "numbers": r["numbers"], "images": r.get("images"),
+                "threat": r.get("threat"), **{k: r[k] for k in ("verified", "because") if k in r}}
         for label, r in own.items()
     }  # fmt: skip
 
@@ -248,8 +248,15 @@ import actkit.models, timm
 model = timm.create_model("local-dir:{folder}", pretrained=True).eval()   # the folder that holds this file
 ```
 
-In RobustBench, without a change there (an environment of its own: RobustBench pins an old timm; `pip install robustbench`, then
-`pip install --no-deps actkit`):
+{robustbench}To examine it again: `actkit probe --ckpt {folder}/model.safetensors`.
+
+## Training
+
+{training}
+"""
+
+
+_ROBUSTBENCH = """In RobustBench, without a change there (in an environment of its own, since RobustBench pins an old timm; actkit's README has the commands):
 
 ```python
 import actkit.models
@@ -259,11 +266,6 @@ actkit.models.register("{folder}")
 model = load_model("{name}", dataset="{dataset}", threat_model="{norm}")
 ```
 
-To examine it again: `actkit probe --ckpt {folder}/model.safetensors`.
-
-## Training
-
-{training}
 """
 
 
@@ -284,9 +286,13 @@ def _card(about: Mapping[str, Any], summary: Mapping[str, Any] | None) -> str:
             f"`{about['objective']}`, seed {about['seed']}, {about['epochs']} epochs ({about['steps']:,} batches)."
         )
         training += f" The whole recipe:\n\n```python\n{about['recipe'].strip()}\n```" if about["recipe"] else ""
+    said = {
+        "name": about["name"], "dataset": about["dataset"], "folder": f"exports/{about['name']}",
+        "norm": threat["norm"].capitalize() if threat else "",
+    }  # fmt: skip
+    known = about["dataset"] in ("cifar10", "cifar100", "imagenet") and threat  # the data sets that RobustBench has
     return _CARD.format(
-        name=about["name"], dataset=about["dataset"], norm=(threat or {"norm": "linf"})["norm"].capitalize(),
-        folder=f"exports/{about['name']}", shape=" x ".join(map(str, about["input"].partition("shape (")[2].partition(")")[0].split(", "))),
+        **said, robustbench=_ROBUSTBENCH.format(**said) if known else "", shape=" x ".join(map(str, about["input"].partition("shape (")[2].partition(")")[0].split(", "))),
         what=f"`{about['backbone']}`, {about['parameters']:,} parameters, {about['num_classes']} classes.",
         normalised="any normalisation is a layer of the model",
         threat=f"{threat['norm']}, eps = {threat['eps']} in [0,1] pixels ({threat['eps_255']:g}/255)." if threat else "None: its evaluation attacks nothing.",
@@ -302,6 +308,12 @@ def _table(about: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
     lines += [f"| {title} | {cell} |" for title, cell in zip(titles[1:], body[0][1:], strict=True)] if body else []
     said = [
         f"- {label}: `{r['probe']}` on {r['images']:,} images" for label, r in about["results"].items() if r["images"]
+    ]
+    by = about["measured_by"]
+    data = ", ".join(f"{split} {sum}" for split, sum in by.get("data_fingerprint", {}).items())
+    said += [
+        "",
+        f"Measured by `{by['command']}` on {by['data']} (fingerprint: {data}), actkit {by['versions']['actkit']}, torch {by['versions']['torch']}.",
     ]
     because = dict.fromkeys(b for r in own.values() for b in r.get("because", ()))
     return "\n".join([*lines, "", *said, *(f"- {UNVERIFIED}: {b}" for b in because)])

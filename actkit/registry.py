@@ -146,10 +146,10 @@ class Entry:
 _ENTRIES: dict[str, Entry] = {}
 _failures: dict[str, str] = {}  # plugins that could not be loaded, and why
 _origin = "actkit"  # whose components are being imported right now
-BUILTINS = (
-    "actkit.backbones", "actkit.datasets", "actkit.attacks", "actkit.objectives", "actkit.probes", "actkit.roles",
-    "actkit.run",
-)  # fmt: skip
+BUILTINS = {
+    "backbone": "actkit.backbones", "dataset": "actkit.datasets", "attack": "actkit.attacks", "objective": "actkit.objectives",
+    "probe": "actkit.probes", "optimizer": "actkit.roles", "schedule": "actkit.roles", "": "actkit.run",
+}  # fmt: skip
 
 
 def register(kind: str, name: str | None = None, *, check: Check | None = None) -> Callable[[T], T]:
@@ -272,6 +272,13 @@ def _hints(target: Callable[..., Any]) -> dict[str, Any]:
 
 def get(selector: str, *, where: str | None = None) -> Entry:
     """The component called `kind.name`; the last parts of a name do where they are unique (`pgd` for `attack.pgd`)."""
+    kind = selector.partition(".")[0]
+    if (
+        kind in BUILTINS
+    ):  # its own module is enough: whoever rebuilds a network (actkit.models) needs neither gin nor rich
+        importlib.import_module(BUILTINS[kind])
+    if selector in _ENTRIES:
+        return _ENTRIES[selector]
     load_builtins()
     if selector in _ENTRIES:
         return _ENTRIES[selector]
@@ -296,7 +303,7 @@ def entries(kind: str | None = None) -> list[Entry]:
 
 
 def load_builtins() -> None:
-    for module in BUILTINS:
+    for module in BUILTINS.values():
         importlib.import_module(module)
 
 
