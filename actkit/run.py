@@ -166,12 +166,15 @@ def folder_of(recipe: config.Recipe, out: str | None = None) -> Path:
 
 
 def _identity(spec: Spec) -> Spec:
-    """What makes a run the run that it is: whether its data may be downloaded does not."""
+    """What makes a run the run that it is: how its data are fetched and read does not."""
     return spec.replace(data=_at_rest(spec.kwargs["data"]))
 
 
+_HOW = {"download", "workers", "timeout", "max_gib"}  # of a data set: no pixel depends on them
+
+
 def _at_rest(data: Spec) -> Spec:
-    kept = {k: _at_rest(v) if isinstance(v, Spec) else v for k, v in data.kwargs.items() if k != "download"}
+    kept = {k: _at_rest(v) if isinstance(v, Spec) else v for k, v in data.kwargs.items() if k not in _HOW}
     return Spec(data.kind, data.name, kept)
 
 

@@ -25,7 +25,7 @@ def test_help_answers_without_importing_torch():
 
 @pytest.mark.parametrize(
     "command",
-    [[], ["run"], ["probe"], ["list"], ["config"], ["config", "show"], ["config", "check"], ["config", "diff"]],
+    [[], ["run"], ["probe"], ["list"], ["config"], ["config", "show"], ["config", "check"], ["config", "diff"], ["import"], ["export"]],
 )
 def test_every_command_explains_itself(actkit, command):
     said = actkit(*command, "--help")
@@ -36,6 +36,13 @@ def test_every_command_explains_itself(actkit, command):
 def test_the_options_of_run_are_what_scripts_rely_on(actkit):
     options = set(re.findall(r"--[a-z-]+", actkit("run", "--help").out))
     assert options == {"--set", "--plugins", "--trust", "--seed", "--out", "--device", "--dry-run", "--json", "--help"}
+
+
+def smaller(recipe: str) -> list[str]:
+    """What a test can afford of the largest ones: a step of WRN-28-10 takes many seconds."""
+    if "wrn" in recipe:
+        return ["-s", "role.backbone=wrn_16_2"]
+    return ["-s", "dataset.imagenet.size=32"] if "imagenet" in recipe else []
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
@@ -51,6 +58,7 @@ def test_every_shipped_recipe_dry_runs_without_data(actkit, recipe, tmp_path, mo
         "eval/attack.pgd.steps=1",
         "-s",
         "probe.robust_accuracy.starts=1",
+        *smaller(recipe),
     )
     assert said.code == 0, said.err
     assert "units" in said.out

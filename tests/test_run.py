@@ -174,11 +174,15 @@ def test_a_run_that_never_saved_may_change_its_mind(write, tmp_path):
     assert go(recipe(write), tmp_path / "run").exit_code == 0
 
 
-def test_whether_data_may_be_downloaded_is_not_part_of_a_run(write, tmp_path):
+def test_how_data_are_fetched_and_read_is_not_part_of_a_run(write, tmp_path):
     from actkit.run import folder_of
 
     plain, fetching = (config.load("gin/act_cifar10.gin", extra) for extra in ([], ["dataset.cifar10.download=true"]))
     assert folder_of(plain) == folder_of(fetching)
+    held = [["run.data=holdout", "dataset.holdout.data=cifar10", *extra] for extra in ([], ["dataset.cifar10.download=true"])]
+    assert len({folder_of(config.load("gin/act_cifar10.gin", settings)) for settings in held}) == 1
+    workers = [config.load("gin/act_imagenet.gin", [f"dataset.imagenet.workers={n}"]) for n in (0, 4)]
+    assert len({folder_of(made) for made in workers}) == 1
     assert folder_of(plain) != folder_of(config.load("gin/act_cifar10.gin", ["dataset.cifar10.crop=2"]))
 
 
@@ -529,3 +533,79 @@ def test_a_signal_stops_the_command_with_its_exit_code_and_a_whole_checkpoint(wr
     assert warnings == []
     state = json.loads((found / "state.json").read_text())
     assert ["step", int(found.name[5:])] in state["$dict"][0][1]["$dict"]
+
+
+# -- the best by a validation split --------------------------------------------------------------------------------------
+
+CHOOSING = [
+    "run.data=holdout", "dataset.holdout.data=digits", "dataset.holdout.size=100", "run.epochs=5", "run.keep=1", "run.best=pgd",
+    "run.monitor=[@pgd/probe.robust_accuracy()]", "pgd/probe.robust_accuracy.split=val", "pgd/probe.robust_accuracy.starts=1",
+]  # fmt: skip
+
+
+def test_the_best_epoch_by_the_validation_split_is_kept_examined_and_meant_by_the_run(write, tmp_path, looks, actkit):
+    looks(0.1, 0.3, 0.5, 0.4, 0.45)
+    made = recipe(write, *CHOOSING)
+    outcome = go(made, tmp_path / "run")
+    steps = sorted(p.name for p in (tmp_path / "run/checkpoints").glob("step-*"))
+    assert steps == ["step-00000009", "step-00000015"]  # the best of three epochs of 3 batches, and the last
+    assert (outcome.summary["epochs"], outcome.summary["steps"], outcome.summary["trained_epochs"]) == (3, 9, 5)
+    again = json.loads(actkit("probe", "--ckpt", tmp_path / "run", "--json", "--device", "cpu").out)[0]
+    assert again["results"] == outcome.summary["results"]
+    last = json.loads(
+        actkit("probe", "--ckpt", tmp_path / "run/checkpoints" / steps[1], "--json", "--device", "cpu").out
+    )[0]
+    assert last["results"] != outcome.summary["results"]
+    shown = actkit(
+        "run", tmp_path / "quick.gin", *(part for s in CHOOSING for part in ("-s", s)), "--out", tmp_path / "run"
+    )
+    assert "seed 0, 3 epochs (9 batches), the best of 5 by pgd" in shown.out
+    # Choosing looks, and changes nothing of the training.
+    go(recipe(write, *CHOOSING[:5], "run.monitor=[]"), tmp_path / "blind")
+    straight, _ = checkpoint.newest(tmp_path / "blind/checkpoints")
+    for file in ("robust.safetensors", "natural.safetensors"):
+        assert same(load_file(straight / file), load_file(tmp_path / "run/checkpoints" / steps[1] / file))
+
+
+def test_a_stop_and_a_resume_choose_the_same_epoch(write, tmp_path, looks):
+    looks(0.1, 0.5, 0.3, 0.4, 0.45)
+    made = recipe(write, *CHOOSING, "run.save_every=2")
+    assert go(made, tmp_path / "run", Mute(8)).exit_code == 75
+    outcome = go(made, tmp_path / "run")
+    assert (outcome.summary["epochs"], outcome.summary["best"]) == (2, "pgd")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (["pgd/probe.robust_accuracy.split=test"], "would choose a model by the split 'test'; only 'val' may choose"),
+        (["run.best=pdg"], "run.best = 'pdg' is no probe in run.monitor"),
+        (["run.data=digits"], "digits has no split 'val'"),
+    ],
+    ids=lambda v: v[0] if isinstance(v, list) else None,
+)
+def test_a_model_is_never_chosen_by_the_test_set(write, tmp_path, change, message):
+    with pytest.raises(InputError, match=message):
+        go(recipe(write, *CHOOSING, *change), tmp_path / "run")
+
+
+# -- images that stay in their files ---------------------------------------------------------------------------------------
+
+LARGE = [
+    "run.data=imagenet", "dataset.imagenet.size=8", "dataset.imagenet.mode=L", "run.batch_size=5", "run.epochs=2",
+    "train/attack.pgd.steps=1", "run.evaluation=[@probe.accuracy(), @pgd20/probe.robust_accuracy()]",
+]  # fmt: skip
+
+
+def test_a_run_on_files_stops_and_resumes_bit_for_bit_whatever_the_workers(write, tmp_path):
+    from test_datasets import photographs
+
+    root = f"dataset.imagenet.root={photographs(tmp_path / 'images')}"
+    go(recipe(write, *LARGE, root, "dataset.imagenet.workers=0"), tmp_path / "straight")
+    made = recipe(write, *LARGE, root, "dataset.imagenet.workers=2")
+    assert go(made, tmp_path / "stopped", Mute(2)).exit_code == 75
+    outcome = go(recipe(write, *LARGE, root, "dataset.imagenet.workers=1"), tmp_path / "stopped")
+    assert same(weights(tmp_path / "straight"), weights(tmp_path / "stopped"))
+    straight = json.loads((tmp_path / "straight/summary.json").read_text())
+    assert straight["results"] == outcome.summary["results"]
+    assert straight["data_fingerprint"]["test"].startswith("files-")
