@@ -170,7 +170,7 @@ def _identity(spec: Spec) -> Spec:
     return spec.replace(data=_at_rest(spec.kwargs["data"]))
 
 
-_HOW = {"download", "workers", "timeout", "max_gib"}  # of a data set: no pixel depends on them
+_HOW = {"download", "workers", "timeout"}  # of a data set: no pixel depends on them
 
 
 def _at_rest(data: Spec) -> Spec:

@@ -25,7 +25,18 @@ def test_help_answers_without_importing_torch():
 
 @pytest.mark.parametrize(
     "command",
-    [[], ["run"], ["probe"], ["list"], ["config"], ["config", "show"], ["config", "check"], ["config", "diff"], ["import"], ["export"]],
+    [
+        [],
+        ["run"],
+        ["probe"],
+        ["list"],
+        ["config"],
+        ["config", "show"],
+        ["config", "check"],
+        ["config", "diff"],
+        ["import"],
+        ["export"],
+    ],
 )
 def test_every_command_explains_itself(actkit, command):
     said = actkit(*command, "--help")
@@ -137,7 +148,7 @@ def test_list_shows_components_recipes_and_one_in_detail(actkit):
     assert re.search(r"^optimizer +SGD +torch", out, re.M)
     assert {line.split()[0] for line in actkit("list", "objective").out.splitlines()[1:]} == {"objective"}
     assert re.search(
-        r"^gin/act_cifar10.gin +Adversarial Concurrent Training as the paper prints it",
+        r"^gin/act_cifar10.gin +Adversarial Concurrent Training on CIFAR-10, ResNet-18, as the paper prints it",
         actkit("list", "recipes").out,
         re.M,
     )

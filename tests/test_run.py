@@ -179,7 +179,10 @@ def test_how_data_are_fetched_and_read_is_not_part_of_a_run(write, tmp_path):
 
     plain, fetching = (config.load("gin/act_cifar10.gin", extra) for extra in ([], ["dataset.cifar10.download=true"]))
     assert folder_of(plain) == folder_of(fetching)
-    held = [["run.data=holdout", "dataset.holdout.data=cifar10", *extra] for extra in ([], ["dataset.cifar10.download=true"])]
+    held = [
+        ["run.data=holdout", "dataset.holdout.data=cifar10", *extra]
+        for extra in ([], ["dataset.cifar10.download=true"])
+    ]
     assert len({folder_of(config.load("gin/act_cifar10.gin", settings)) for settings in held}) == 1
     workers = [config.load("gin/act_imagenet.gin", [f"dataset.imagenet.workers={n}"]) for n in (0, 4)]
     assert len({folder_of(made) for made in workers}) == 1
