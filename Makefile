@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: quickstart test slow lint crosscheck moons digits clean
+.PHONY: quickstart test slow lint crosscheck robustbench moons digits clean
 
 # Train ACT on digits and print how robust both models are.
 quickstart: $(VENV)/installed
@@ -29,6 +29,18 @@ crosscheck:
 	.venv-crosscheck/bin/python -m pytest -q tests/test_crosscheck.py
 	.venv-crosscheck/bin/python benchmarks/crosscheck.py
 
+# RobustBench loads exported models. It is an environment of its own, for RobustBench pins an old timm, which is raised again, and imports what its own
+# package does not bring: setuptools' pkg_resources, and AutoAttack from its repository. AUTOATTACK=path/to/a/clone takes that one.
+robustbench: $(VENV)/installed
+	$(PYTHON) -m venv .venv-robustbench
+	.venv-robustbench/bin/python -m pip install --quiet robustbench 'setuptools<81'
+	test -n "$(AUTOATTACK)" || .venv-robustbench/bin/python -m pip install --quiet git+https://github.com/fra31/auto-attack
+	.venv-robustbench/bin/python -m pip install --quiet --no-deps --upgrade timm
+	.venv-robustbench/bin/python -m pip install --quiet --no-deps .
+	rm -rf build/robustbench && mkdir -p build/robustbench
+	$(BIN)/python benchmarks/robustbench_export.py write build/robustbench
+	PYTHONPATH=$(AUTOATTACK) .venv-robustbench/bin/python benchmarks/robustbench_export.py load build/robustbench
+
 # The moving picture of Figure 1b, and the table of digits, as shown in docs/.
 moons: $(VENV)/installed
 	$(BIN)/python docs/moons.py
@@ -43,4 +55,4 @@ $(VENV)/installed: pyproject.toml
 	touch $@
 
 clean:
-	rm -rf $(VENV) .venv-crosscheck build *.egg-info
+	rm -rf $(VENV) .venv-crosscheck .venv-robustbench build *.egg-info
