@@ -10,7 +10,8 @@ import json
 import pickle
 import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+import zipfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,7 @@ def read(file: Path) -> Any:
         raise InputError("there is no such file", where=str(file))
     if file.suffix == ".safetensors":
         return checkpoint.read(file)[0]
+    _assert_not_inflated(file)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about pickle protocols: what matters is raised
@@ -84,18 +86,39 @@ def read(file: Path) -> Any:
         ) from error
 
 
-def state_dicts(content: Any, key: str = "") -> Iterator[tuple[str, dict[str, Tensor]]]:
-    """The state dicts in what was read, with their place in it ('model', 'last.state_dict', '' for the whole)."""
-    if not isinstance(content, Mapping):
-        return
-    tensors = {name: value for name, value in content.items() if isinstance(value, Tensor)}
-    named = all(isinstance(name, str) for name in content)
-    if named and len(tensors) >= 2 and any("." in name for name in tensors):
-        yield key, tensors
-        return
-    for name, value in content.items():
-        if isinstance(name, str):
-            yield from state_dicts(value, f"{key}.{name}" if key else name)
+def _assert_not_inflated(file: Path) -> None:
+    """PyTorch stores what it writes; a zip that unpacks to more than it holds was made to exhaust memory."""
+    if zipfile.is_zipfile(file):
+        with zipfile.ZipFile(file) as archive:
+            unpacked = sum(entry.file_size for entry in archive.infolist())
+        if unpacked > file.stat().st_size:
+            raise InputError(
+                f"it holds {file.stat().st_size:,} bytes and claims to unpack to {unpacked:,}", where=str(file),
+                help="PyTorch does not compress what it saves: do not trust this file",
+            )  # fmt: skip
+
+
+def state_dicts(content: Any) -> dict[str, dict[str, Tensor]]:
+    """The state dicts in what was read, by their place in it ('model', 'last.state_dict', '' for the whole)."""
+    found: dict[str, dict[str, Tensor]] = {}
+    seen: set[int] = set()
+    waiting: list[tuple[str, Any, int]] = [("", content, 0)]
+    while waiting:  # a file may nest without end, or hold itself
+        key, value, depth = waiting.pop(0)
+        if not isinstance(value, Mapping) or id(value) in seen or depth > 8:
+            continue
+        seen.add(id(value))
+        tensors = {name: inner for name, inner in value.items() if isinstance(inner, Tensor)}
+        named = all(isinstance(name, str) for name in value)
+        if named and len(tensors) >= 2 and any("." in name for name in tensors):
+            found[key] = tensors
+            continue
+        waiting += [
+            (f"{key}.{name}" if key else name, inner, depth + 1)
+            for name, inner in value.items()
+            if isinstance(name, str)
+        ]
+    return found
 
 
 # The released ACT code keeps both of its models in one file.
@@ -186,8 +209,12 @@ def _unwrapped(found: Mapping[str, Tensor], where: str) -> tuple[dict[str, Tenso
 def imported(found: Mapping[str, Tensor], arch: Spec, *, role: str = "robust", key: str = "", where: str) -> Imported:
     """Their weights as those of our backbone. Raises `InputError` where names or shapes do not fit, and says which."""
     theirs, normaliser, notes = _unwrapped(found, where)
-    if any(value.layout is not torch.strided or value.is_quantized for value in theirs.values()):
-        raise InputError("its weights are sparse or quantised", where=where, help="save dense floating-point weights")
+    if any(v.layout is not torch.strided or v.is_quantized or v.is_nested or v.is_meta for v in theirs.values()):
+        raise InputError(
+            "its weights are sparse, quantised, nested or without values",
+            where=where,
+            help="save dense floating-point weights",
+        )
     num_classes, in_chans = _ends(theirs, where)
     own = _shapes(arch, num_classes, in_chans)
     weights: dict[str, Tensor] = {}
@@ -340,7 +367,7 @@ def convert(
     """
     where = str(file)
     network = spec_of(arch)
-    found = dict(state_dicts(read(file)))
+    found = state_dicts(read(file))
     take = chosen(found, key, where)
     first = _ends(_unwrapped(next(iter(found[place] for place in take)), where)[0], where)
     if like is None and first[0] not in _LIKE:

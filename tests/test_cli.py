@@ -51,7 +51,7 @@ def test_the_options_of_run_are_what_scripts_rely_on(actkit):
 
 def smaller(recipe: str) -> list[str]:
     """What a test can afford of the largest ones: a step of WRN-28-10 takes many seconds."""
-    if "wrn" in recipe:
+    if "wrn" in recipe or "cifar100" in recipe or "alpha" in recipe:
         return ["-s", "role.backbone=wrn_16_2"]
     return ["-s", "dataset.imagenet.size=32"] if "imagenet" in recipe else []
 

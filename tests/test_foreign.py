@@ -238,6 +238,25 @@ def hostile_safetensors(folder: Path) -> None:
     (folder / "f.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + bytes(64))
 
 
+def inflates(folder: Path) -> None:
+    """Zeros, deflated: a thousandth of their size."""
+    buffer = io.BytesIO()
+    torch.save({"fc.weight": torch.zeros(1000, 1000), "conv1.weight": torch.zeros(3, 3, 3, 3)}, buffer)
+    with zipfile.ZipFile(buffer) as source, zipfile.ZipFile(folder / "f.pt", "w", zipfile.ZIP_DEFLATED) as target:
+        for name in source.namelist():
+            target.writestr(name, source.read(name))
+
+
+def nests_without_end(folder: Path) -> None:
+    deep: dict = {"state_dict": {}}
+    deep["state_dict"]["state_dict"] = deep
+    torch.save(deep, folder / "f.pt")
+
+
+def without_values(folder: Path) -> None:
+    torch.save({k: v.to("meta") for k, v in reference("wrn_16_2").state_dict().items()}, folder / "f.pt")
+
+
 def another_network(folder: Path) -> None:
     torch.save(reference("preactresnet18").state_dict(), folder / "f.pt")
 
@@ -280,6 +299,9 @@ REFUSED = {
     stretched: "block1.layer.0.conv1.weight has the shape (1000000, 1000000)",
     stretched_classes: "it must be said what data they are for",
     hostile_safetensors: "the checkpoint cannot be read",
+    inflates: "claims to unpack to 4,00",
+    nests_without_end: "there are no weights in this file",
+    without_values: "without values",
     another_network: "conv1.weight has the shape (64, 3, 3, 3), backbone.wrn_16_2() needs (16, 3, 3, 3)",
     another_width: "(48, 16, 3, 3), backbone.wrn_16_2() needs (32, 16, 3, 3)",
     incomplete: "1 of ours are missing, such as 'stages.1.blocks.1.conv2.weight'",
