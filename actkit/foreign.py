@@ -101,23 +101,17 @@ def _assert_not_inflated(file: Path) -> None:
 def state_dicts(content: Any) -> dict[str, dict[str, Tensor]]:
     """The state dicts in what was read, by their place in it ('model', 'last.state_dict', '' for the whole)."""
     found: dict[str, dict[str, Tensor]] = {}
-    seen: set[int] = set()
-    waiting: list[tuple[str, Any, int]] = [("", content, 0)]
-    while waiting:  # a file may nest without end, or hold itself
-        key, value, depth = waiting.pop(0)
-        if not isinstance(value, Mapping) or id(value) in seen or depth > 8:
+    waiting: list[tuple[str, Any]] = [("", content)]
+    for key, value in waiting:  # it grows meanwhile; but a file may nest without end, or hold itself
+        if not isinstance(value, Mapping) or key.count(".") > 8:
             continue
-        seen.add(id(value))
         tensors = {name: inner for name, inner in value.items() if isinstance(inner, Tensor)}
         named = all(isinstance(name, str) for name in value)
         if named and len(tensors) >= 2 and any("." in name for name in tensors):
             found[key] = tensors
-            continue
-        waiting += [
-            (f"{key}.{name}" if key else name, inner, depth + 1)
-            for name, inner in value.items()
-            if isinstance(name, str)
-        ]
+        elif len(waiting) < 10_000:
+            inside = [(name, inner) for name, inner in value.items() if isinstance(name, str)]
+            waiting += [(f"{key}.{name}" if key else name, inner) for name, inner in inside]
     return found
 
 
