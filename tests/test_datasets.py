@@ -648,3 +648,14 @@ def test_a_sample_of_a_split_sorted_by_class_holds_all_classes_and_is_always_the
     assert set(sample.labels.tolist()) == set(range(10))
     assert sample.labels.equal(split.sample(100).labels)
     assert len(split.sample(2000)) == len(split.sample(None)) == 1000
+
+
+def test_small_sets_stay_on_an_accelerator_and_large_ones_come_batch_by_batch(monkeypatch):
+    """The device 'meta' stands in for one."""
+    split = Split(torch.zeros(8, 1, 2, 2, dtype=torch.uint8), torch.zeros(8, dtype=torch.long))
+    x, y = split.batch(torch.arange(3), device="meta")
+    assert (x.device.type, y.device.type, x.shape) == ("meta", "meta", (3, 1, 2, 2))
+    assert split._on("meta")[0] is split._on("meta")[0]
+    monkeypatch.setattr(splits, "_RESIDENT", 31)
+    assert split._on("meta")[0] is split.images
+    assert split.batch(torch.arange(3), device="meta")[0].is_meta
