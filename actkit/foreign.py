@@ -48,6 +48,10 @@ def read(file: Path) -> Any:
         raise InputError("there is no such file", where=str(file))
     if file.suffix == ".safetensors":
         return checkpoint.read(file)[0]
+    with file.open("rb") as opened:
+        first = opened.read(2)
+    if not first.startswith((b"PK", b"\x80")):  # a zip, or the pickle that torch wrote before 1.6
+        raise InputError("this is no PyTorch file", where=str(file), help="a .pt, .pth or .safetensors file is wanted")
     _assert_not_inflated(file)
     try:
         with warnings.catch_warnings():

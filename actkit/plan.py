@@ -167,7 +167,7 @@ def lines(made: Plan) -> list[str]:
     run, data = made.run, made.data
     out = [
         f"objective    {run.objective.spec!r}",
-        f"data         {data.name}: {data.sizes['train']:,} training and {data.sizes['test']:,} test images of {'x'.join(map(str, data.shape))}, {data.num_classes} classes",
+        f"data         {data.name}: {data.counted} of {'x'.join(map(str, data.shape))}, {data.num_classes} classes",
     ]
     for name, count in made.parameters.items():
         parts = run.roles[name]

@@ -191,9 +191,7 @@ class Display:
 
     def start(self, run: Any, data: Any, roles: Mapping[str, Any], folder: Path, device: Any, *, resumed: Any) -> None:
         self.say(f"objective  {run.objective.spec!r}")
-        self.say(
-            f"data       {data.name}: {data.sizes['train']:,} training and {data.sizes['test']:,} test images, {data.num_classes} classes"
-        )
+        self.say(f"data       {data.name}: {data.counted}, {data.num_classes} classes")
         for name, role in roles.items():
             count = sum(p.numel() for p in role.model.parameters())
             self.say(f"{name:<10} {run.roles[name].backbone.spec!r}: {count:,} parameters")

@@ -309,9 +309,9 @@ REFUSED = {
     cut_short: "cannot be read as PyTorch weights",
     several: "there are 2 sets of weights in this file: last.state_dict, best.state_dict",
     seven_classes: "for models of 7 classes it must be said what data they are for",
-    lambda folder: (folder / "f.pt").write_text("hello"): "cannot be read as PyTorch weights",
-    lambda folder: (folder / "f.pt").write_bytes(b""): "cannot be read as PyTorch weights",
-    lambda folder: (folder / "f.pt").write_bytes(bytes(1000)): "cannot be read as PyTorch weights",
+    lambda folder: (folder / "f.pt").write_text("hello"): "this is no PyTorch file",
+    lambda folder: (folder / "f.pt").write_bytes(b""): "this is no PyTorch file",
+    lambda folder: (folder / "f.pt").write_bytes(bytes(1000)): "this is no PyTorch file",
     lambda folder: torch.save([1, 2], folder / "f.pt"): "there are no weights in this file",
 }  # fmt: skip
 

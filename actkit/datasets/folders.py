@@ -188,7 +188,11 @@ def _listing(
         raise InputError(f"dataset.{dataset}.limit must be at least 1, got {limit}")
     base = Path(root).expanduser()
     if not base.is_dir():
-        raise InputError("the image folder does not exist", where=str(base), help=f"set dataset.{dataset}.root")
+        raise InputError(
+            "the image folder does not exist",
+            where=str(base),
+            help=f"set dataset.{dataset}.root to the folder that holds {' and '.join(folders.values())}",
+        )
     files = {name: _class_folders(base, below, limit) for name, below in folders.items()}
     if extra := set(files["test"]) - set(files["train"]):
         raise InputError(

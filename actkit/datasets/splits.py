@@ -375,6 +375,13 @@ class Data:
     def num_classes(self) -> int:
         return len(self.classes)
 
+    @property
+    def counted(self) -> str:
+        """Its splits in words: '49,000 training, 10,000 test and 1,000 val images'."""
+        words = {"train": "training"}
+        parts = [f"{size:,} {words.get(name, name)}" for name, size in self.sizes.items()]
+        return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts) + " images"
+
     @functools.cached_property
     def _splits(self) -> dict[str, Any]:
         return {}
