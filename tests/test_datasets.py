@@ -290,8 +290,8 @@ def test_cifar_is_downloaded_checked_and_read(name, served, tmp_path):
     assert split.images.permute(0, 2, 3, 1).numpy().tolist() == raw.data.tolist()
     assert split.labels.tolist() == raw.targets
     assert {p.name for p in root.iterdir()} == {source.base_folder, source.filename}  # nothing temporary is left
-    assert said[-1][0] == f"downloading {source.filename}"
-    assert said[-1][1] == said[-1][2] == (root / source.filename).stat().st_size
+    size = (root / source.filename).stat().st_size
+    assert said[-2:] == [(f"downloading {source.filename}", size, size), (f"unpacking {source.filename}", 0, 1)]
     # The second time nothing is asked for.
     assert len(SETS[name](root=str(root)).split("test")) == 20
 
@@ -349,6 +349,34 @@ def test_cifar10_says_its_shape_without_any_file_and_is_never_downloaded_unasked
             data.split("train")
         assert f"dataset.{data.name}.download=true" in told.value.help
     assert list(tmp_path.iterdir()) == []
+
+
+def test_two_processes_may_unpack_at_once(served, tmp_path, monkeypatch):
+    """The other one is quicker between the look and the rename."""
+    source = served("CIFAR10")
+    root, rename = tmp_path / "data", Path.rename
+
+    def quicker(self, to):
+        if self.name == source.base_folder and not to.exists():
+            shutil.copytree(self, to)
+        return rename(self, to)
+
+    monkeypatch.setattr(Path, "rename", quicker)
+    assert len(cifar10(root=str(root), download=True).split("test")) == 20
+    assert {p.name for p in root.iterdir()} == {source.base_folder, source.filename}
+
+
+def test_an_archive_that_cannot_be_unpacked_is_told(served, tmp_path, monkeypatch):
+    served("CIFAR10")
+    import torchvision.datasets.utils as utils
+
+    def full(archive, to):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(utils, "extract_archive", full)
+    with pytest.raises(InputError, match="cannot be unpacked.*No space left"):
+        cifar10(root=str(tmp_path / "data"), download=True).split("train")
+    assert [p.suffix for p in (tmp_path / "data").iterdir()] == [".gz"]
 
 
 @pytest.mark.parametrize("break_it", ["alter", "remove"])
@@ -422,6 +450,8 @@ def test_a_torchvision_download_appears_whole_or_not_at_all(tmp_path, monkeypatc
     ("settings", "message", "help"),
     [
         ({"name": "Mnist"}, "no classification set 'Mnist'", "did you mean"),
+        ({"name": "CIFAR10"}, "has a name of its own here", "@dataset.cifar10()"),
+        ({"name": "EMNIST", "size": 14}, "torchvision's EMNIST cannot be read.*split", "root"),
         ({"name": "CocoDetection"}, "no classification set 'CocoDetection'", None),
         ({"name": "Flowers102"}, "images of several sizes", "dataset.torchvision.size"),
     ],

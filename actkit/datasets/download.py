@@ -84,7 +84,12 @@ def whole(root: Path) -> Iterator[Path]:
     try:
         yield temporary
         for new in sorted(temporary.iterdir()):
-            if not (root / new.name).exists():
-                new.rename(root / new.name)
+            to = root / new.name
+            if not to.exists():
+                try:
+                    new.rename(to)
+                except OSError:
+                    if not to.exists():  # another process was quicker
+                        raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

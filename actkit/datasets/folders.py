@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from actkit.datasets.splits import Data, FileSplit, Split, augmentation, with_augmentation
-from actkit.datasets.working import cached, tell
+from actkit.datasets.working import cached, cores, tell
 from actkit.errors import InputError, nearest
 from actkit.registry import register
 
@@ -104,7 +104,7 @@ def imagenet(
         return Data("imagenet", (channels, size, size), tuple(map(str, range(1000))), _IMAGENET, absent)
     base, files = _listing("imagenet", root, folders, limit)
     classes = tuple(files["train"])
-    processes = len(os.sched_getaffinity(0)) if workers is None else workers
+    processes = cores() if workers is None else workers
 
     def read(name: str) -> FileSplit:
         names = [os.fsencode(file) for cls in classes for file in files[name].get(cls, [])]
@@ -140,7 +140,7 @@ def decoded(
             images[place] = decode(place)
 
         # Small images are decoded under the interpreter's lock, where threads only wait for each other (measured: twice as slow).
-        threads = 1 if shape[1] * shape[2] < 96 * 96 else len(os.sched_getaffinity(0))
+        threads = 1 if shape[1] * shape[2] < 96 * 96 else cores()
         if threads == 1:
             for place in range(count):
                 fill(place)

@@ -14,6 +14,7 @@ import torch
 from actkit.datasets.download import fetch, md5, whole
 from actkit.datasets.folders import assert_small, decoded
 from actkit.datasets.splits import Data, Split, augmentation, with_augmentation
+from actkit.datasets.working import tell
 from actkit.errors import InputError, nearest
 from actkit.registry import register
 
@@ -59,8 +60,16 @@ def _cifar(name: str, root: str, download: bool, crop: int, flip: bool) -> Data:
                     help=f"set dataset.{name.lower()}.root to the folder that holds {source.base_folder} or {source.filename}, or -s dataset.{name.lower()}.download=true",
                 )
             fetch(source.url, archive, source.tgz_md5)
-            with whole(folder) as temporary:
-                extract_archive(archive, temporary)
+            try:
+                with whole(folder) as temporary:
+                    tell(f"unpacking {archive.name}", 0, 1)
+                    extract_archive(archive, temporary)
+            except OSError as error:
+                raise InputError(
+                    f"{archive.name} cannot be unpacked: {error}",
+                    where=str(folder),
+                    help="make room, or choose another root",
+                ) from error
         _assert_sums(files, {**dict(source.train_list + source.test_list), source.meta["filename"]: source.meta["md5"]})
         try:
             raw = source(folder, train=split == "train")
@@ -108,6 +117,7 @@ def torchvision(
     crop: int = 4,
     flip: bool = False,
     max_gib: float = 4.0,
+    options: dict[str, Any] | None = None,
 ) -> Data:
     """Any of torchvision's classification sets by its name there (MNIST, FashionMNIST, SVHN, STL10, Flowers102, Food101, ...), in memory as uint8.
 
@@ -116,8 +126,14 @@ def torchvision(
         test: what the set calls the split that serves as 'test', where it has several ('test', 'val').
         mode: of images that come in files; those that come as arrays keep their channels.
         max_gib: refuse a set that would take more memory than this.
+        options: what else the set's own class takes: {'split': 'letters'} for EMNIST.
     """
     from torchvision import datasets
+
+    if name in ("CIFAR10", "CIFAR100"):
+        raise InputError(
+            f"torchvision's {name} has a name of its own here", help=f"run.data = @dataset.{name.lower()}()"
+        )
 
     source = _classification(datasets, name)
     folder = Path(root).expanduser()
@@ -125,8 +141,8 @@ def torchvision(
     def opened(split: str) -> Any:
         which = split if split == "train" else test
         try:
-            return _instance(source, folder, which, split == "train", download)
-        except (RuntimeError, ValueError, OSError, ImportError) as error:
+            return _instance(source, folder, which, split == "train", download, options or {})
+        except (RuntimeError, ValueError, TypeError, OSError, ImportError) as error:
             remedy = f"set dataset.torchvision.root, or -s dataset.torchvision.download=true; its splits are named as {name}'s documentation says"
             raise InputError(
                 f"torchvision's {name} cannot be read: {str(error).splitlines()[0]}", where=str(folder), help=remedy
@@ -162,7 +178,7 @@ def torchvision(
                 )
             return Split(images, labels)
         key = {
-            "torchvision": name, "split": split, "test": test, "mode": mode, "shape": shape, "folder": str(folder.resolve()),
+            "torchvision": name, "options": options, "split": split, "test": test, "mode": mode, "shape": shape, "folder": str(folder.resolve()),
             "labels": hashlib.sha256(labels.numpy().tobytes()).hexdigest(),
         }  # fmt: skip
         return Split(
@@ -182,9 +198,9 @@ def _classification(datasets: Any, name: str) -> Any:
     return source
 
 
-def _instance(source: Any, folder: Path, which: str, training: bool, download: bool) -> Any:
+def _instance(source: Any, folder: Path, which: str, training: bool, download: bool, options: Mapping[str, Any]) -> Any:
     parameters = inspect.signature(source).parameters
-    told: dict[str, Any] = {"train": training} if "train" in parameters else {"split": which}
+    told = {**({"train": training} if "train" in parameters else {"split": which}), **options}
     try:
         return source(folder, **told)
     except RuntimeError:  # not there

@@ -32,6 +32,11 @@ def tell(what: str, done: int, total: int) -> None:
     _tell.get()(what, done, total)
 
 
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def cache_folder(name: str) -> Path:
     """actkit's folder for what can be made again: below XDG_CACHE_HOME, or ~/.cache."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
