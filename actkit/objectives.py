@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from actkit.attacks import away_from, check_budget, pgd
+from actkit.errors import InputError
 from actkit.losses import cross_entropy, kl, mimicry
 from actkit.noise import Noise
 from actkit.registry import Attack, Model, register
@@ -55,7 +56,19 @@ def trades(x: Tensor, y: Tensor, robust: Model, *, attack: Attack, beta: float =
     yield {robust: cross_entropy(logits, y) + beta * kl(logits, robust(x_adv))}
 
 
-@register("objective")
+def act_problems(*, alpha: float, temperature: float, attack_temperature: float) -> Iterator[tuple[str, InputError]]:
+    """What is wrong with the weights of eq. 1 and 2."""
+    if not 0 <= alpha <= 1:
+        yield (
+            "alpha",
+            InputError(f"alpha must lie in [0,1], got {alpha}", help="it weighs the mimicry loss against the labels'"),
+        )
+    for name, value in (("temperature", temperature), ("attack_temperature", attack_temperature)):
+        if not value > 0:
+            yield name, InputError(f"{name} must be positive, got {value}")
+
+
+@register("objective", check=act_problems)
 def act(
     x: Tensor,
     y: Tensor,

@@ -169,6 +169,8 @@ def test_list_shows_components_recipes_and_one_in_detail(actkit):
         (["run", "gin/act_digits.gin", "--plugins", "nowhere"], "no such folder"),
         (["run", "gin/act_digits.gin", "-s", "run.epochs=0"], "run.epochs must be at least 1"),
         (["run", "gin/act_digits.gin", "-s", "train/attack.pgd.eps=-0.1", "--dry-run"], "eps must not be negative"),
+        (["run", "gin/act_digits.gin", "-s", "objective.act.alpha=1.5"], "alpha must lie in [0,1], got 1.5"),
+        (["run", "gin/act_digits.gin", "-s", "objective.act.temperature=0.0"], "temperature must be positive"),
         (["run", "gin/act_cifar10.gin", "--out", "OUT"], "CIFAR-10 is not there"),
         (
             [
