@@ -280,6 +280,8 @@ def probe(
     metavar="FILE",
     help="The recipe with the data and evaluation that the model is for. Default: CIFAR-10's, CIFAR-100's or ImageNet's.",
 )
+@click.option("--mean", metavar="N,N,N", help="Means by channel that images were normalised with before the model.")
+@click.option("--std", metavar="N,N,N", help="The deviations likewise. Both become a layer of the model.")
 @click.option(
     "--out", metavar="FILE", type=click.Path(path_type=Path), help="What to write. Default: <name>.safetensors here."
 )
@@ -290,6 +292,8 @@ def import_(
     arch: str,
     key: str | None,
     like: str | None,
+    mean: str | None,
+    std: str | None,
     out: Path | None,
     settings: tuple[str, ...],
     plugins: tuple[str, ...],
@@ -303,12 +307,18 @@ def import_(
     actkit import model_cifar_wrn.pt --arch wrn_34_10
     actkit probe --ckpt model_cifar_wrn.safetensors
 
-    Nothing in the file is run: a pickled module is refused.
+    Nothing in the file is run: a pickled module is refused. Weights do not say which activation the network has (ours have ReLU), nor how
+    images were normalised outside it: --mean and --std. The clean accuracy tells.
     """
+    if (mean is None) != (std is None):
+        raise InputError("--mean and --std go together")
+    normalise = (_numbers("--mean", mean), _numbers("--std", std)) if mean is not None and std is not None else None
     _plugins()
     from actkit.foreign import convert
 
-    made = convert(file, arch, key=key, like=like, settings=settings, plugins=plugins, trust=trust, out=out)
+    made = convert(
+        file, arch, key=key, like=like, normalise=normalise, settings=settings, plugins=plugins, trust=trust, out=out
+    )
     if as_json:
         found = [
             {
@@ -333,6 +343,13 @@ def import_(
         for note in model.notes:
             click.echo(f"  {note}")
     click.echo("next  actkit probe " + " ".join(f"--ckpt {shlex.quote(str(to))}" for to, _ in made), err=True)
+
+
+def _numbers(option: str, text: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise InputError(f"{option} {text}: numbers are wanted", help=f"such as {option} 0.491,0.482,0.447") from None
 
 
 @main.command("export")

@@ -144,29 +144,26 @@ def chosen(found: Mapping[str, dict[str, Tensor]], key: str | None, where: str) 
 
 # -- names ---------------------------------------------------------------------------------------------------------------
 
-_WRAPPERS = re.compile(
-    r"^(?:module\.|_orig_mod\.|model\.)+"
-)  # DataParallel, torch.compile, wrappers that normalise or attack
-_NORMALISERS = [("mean", "std"), ("mu", "sigma"), ("new_mean", "new_std")]  # MadryLab's, RobustBench's, ...
+# DataParallel, torch.compile, and wrappers that normalise or attack.
+_WRAPPERS = re.compile(r"^(?:module\.|_orig_mod\.|model\.)+")
+_NORMALISERS = [("mean", "std"), ("mu", "sigma"), ("new_mean", "new_std")]
 
-# Of the CIFAR ResNets, the pre-activation ones, and the WideResNets that ACT, TRADES, RobustBench and their kin write in the same words.
-_RULES: list[tuple[str, Any]] = [
-    (r"\bshortcut\.", "downsample."),  # ResNet
-    (r"^linear\.", "fc."),
-    (r"^conv1\.", "stem.conv."),  # pre-activation, as timm's ResNetV2 names it
+# From the words in which ACT, TRADES, RobustBench and their kin write their networks, to timm's.
+Rules = list[tuple[str, Any]]
+_RESNET: Rules = [(r"\bshortcut\.", "downsample."), (r"^linear\.", "fc.")]
+_PREACT: Rules = [  # pre-activation ResNets and WideResNets: timm's ResNetV2
+    (r"^conv1\.", "stem.conv."),
     (r"^(?:bn|bn1)\.", "norm."),
     (r"^(?:fc|linear)\.", "head.fc."),
     (r"^(?:block|layer)(\d)\.(?:layer\.)?(\d+)\.", lambda m: f"stages.{int(m[1]) - 1}.blocks.{m[2]}."),
     (r"(blocks\.\d+\.)bn(\d)\.", r"\1norm\2."),
     (r"(blocks\.\d+\.)(?:convShortcut|shortcut\.0)\.", r"\1downsample.conv."),
-]  # fmt: skip
+]
 
 
 def _translated(name: str, own: Mapping[str, Any]) -> str | None:
     """Our name for theirs, or None."""
-    if name in own:
-        return name
-    for rules in (_RULES[:2], _RULES[2:]):
+    for rules in ([], _RESNET, _PREACT):
         ours = name
         for pattern, replacement in rules:
             ours = re.sub(pattern, replacement, ours)
@@ -204,17 +201,49 @@ def _unwrapped(found: Mapping[str, Tensor], where: str) -> tuple[dict[str, Tenso
     return weights, normaliser, notes
 
 
-def imported(found: Mapping[str, Tensor], arch: Spec, *, role: str = "robust", key: str = "", where: str) -> Imported:
-    """Their weights as those of our backbone. Raises `InputError` where names or shapes do not fit, and says which."""
-    theirs, normaliser, notes = _unwrapped(found, where)
+def imported(
+    found: Mapping[str, Tensor],
+    arch: Spec,
+    *,
+    role: str = "robust",
+    key: str = "",
+    normalise: tuple[list[float], list[float]] | None = None,
+    where: str,
+) -> Imported:
+    """Their weights as those of our backbone. Raises `InputError` where names or shapes do not fit, and says which.
+
+    Args:
+        normalise: the mean and deviation by channel that their code applied to images before the network, where the file does not hold them.
+    """
+    theirs, held, notes = _unwrapped(found, where)
     if any(v.layout is not torch.strided or v.is_quantized or v.is_nested or v.is_meta for v in theirs.values()):
         raise InputError(
             "its weights are sparse, quantised, nested or without values",
             where=where,
             help="save dense floating-point weights",
         )
+    if held and normalise:
+        raise InputError("the file holds a normalisation of its own", where=where, help="leave --mean and --std out")
     num_classes, in_chans = _ends(theirs, where)
     own = _shapes(arch, num_classes, in_chans)
+    weights, more = _matched(theirs, own, arch, where)
+    normaliser = held or [torch.tensor(part) for part in normalise or ()]
+    if not normaliser:
+        return Imported(role, key, arch, num_classes, in_chans, weights, notes + more)
+    mean, std = ([round(v, 7) for v in part.tolist()] for part in normaliser)
+    backbone = Spec("backbone", "normalized", {"net": arch, "mean": mean, "std": std})
+    layers = _shapes(backbone, num_classes, in_chans)
+    named = {f"0.{name}": part for name, part in zip(("mean", "std"), normaliser, strict=True)}
+    weights = {f"1.{name}": value for name, value in weights.items()}
+    weights |= {name: part.view(layers[name].shape) for name, part in named.items()}
+    notes += [*more, f"its normalisation is a layer now: mean {mean}, deviation {std}"]
+    return Imported(role, key, backbone, num_classes, in_chans, weights, notes)
+
+
+def _matched(
+    theirs: Mapping[str, Tensor], own: Mapping[str, Tensor], arch: Spec, where: str
+) -> tuple[dict[str, Tensor], list[str]]:
+    """Their weights under our names, and notes of what was left out or added. Nothing is copied before every shape is the network's own."""
     weights: dict[str, Tensor] = {}
     dead: list[str] = []
     strange: list[str] = []
@@ -222,49 +251,32 @@ def imported(found: Mapping[str, Tensor], arch: Spec, *, role: str = "robust", k
         ours = _translated(name, own)
         if ours is None:
             (dead if name.startswith("sub_block1.") else strange).append(name)
-        elif ours in weights:
+            continue
+        if ours in weights:
             raise InputError(f"two of its weights mean our {ours!r}", where=where)
-        else:
-            shape = own[ours].shape
-            if value.shape != shape and not (value.dim() == 2 and shape == (*value.shape, 1, 1)):
-                raise InputError(
-                    f"{name} has the shape {tuple(value.shape)}, {arch!r} needs {tuple(shape)}", where=where, help=_ARCH
-                )
-            weights[ours] = value
+        shape = own[ours].shape
+        if value.shape != shape and not (value.dim() == 2 and shape == (*value.shape, 1, 1)):
+            raise InputError(
+                f"{name} has the shape {tuple(value.shape)}, {arch!r} needs {tuple(shape)}", where=where, help=_ARCH
+            )
+        weights[ours] = value
     counters = [name for name in own if name not in weights and name.endswith("num_batches_tracked")]
     missing = [name for name in own if name not in weights and name not in counters]
-    if strange or missing:
-        parts = [
-            f"{len(names)} {what}, such as {names[0]!r}"
-            for names, what in ((missing, "of ours are missing"), (strange, "of theirs are unknown"))
-            if names
-        ]
+    wrong = [(missing, "of ours are missing"), (strange, "of theirs are unknown")]
+    if parts := [f"{len(names)} {what}, such as {names[0]!r}" for names, what in wrong if names]:
         raise InputError(f"the weights are not those of {arch!r}: {'; '.join(parts)}", where=where, help=_ARCH)
+    notes = []
     if dead:
         notes.append(
             f"left out {len(dead)} entries of sub_block1.*, which TRADES' first WideResNet declares and never uses"
         )
     if counters:
         notes.append(f"added {len(counters)} batch counters of BatchNorm, which files before PyTorch 0.4.1 lack")
-    # Only now, that every shape is the network's own, is anything copied.
-    ready = {
-        name: weights[name].reshape(own[name].shape).to(own[name].dtype).contiguous() for name in own if name in weights
-    }
+    ready = {name: value.reshape(own[name].shape).to(own[name].dtype).contiguous() for name, value in weights.items()}
     ready |= {name: torch.zeros_like(own[name], device="cpu") for name in counters}
     if bad := [name for name, value in ready.items() if not value.isfinite().all()]:
         raise InputError(f"{bad[0]} holds values that are not finite", where=where)
-    backbone = arch
-    if normaliser:
-        mean, std = ([round(v, 7) for v in part.tolist()] for part in normaliser)
-        backbone = Spec("backbone", "normalized", {"net": arch, "mean": mean, "std": std})
-        layers = _shapes(backbone, num_classes, in_chans)
-        ready = {f"1.{name}": value for name, value in ready.items()}
-        ready |= {
-            f"0.{name}": value.view(layers[f"0.{name}"].shape)
-            for name, value in zip(("mean", "std"), normaliser, strict=True)
-        }
-        notes.append(f"its normalisation is a layer now: mean {mean}, deviation {std}")
-    return Imported(role, key, backbone, num_classes, in_chans, ready, notes)
+    return ready, notes
 
 
 _ARCH = "choose another --arch; `actkit list backbone` shows them, and any of timm's names will do"
@@ -349,6 +361,7 @@ def convert(
     *,
     key: str | None = None,
     like: str | None = None,
+    normalise: tuple[list[float], list[float]] | None = None,
     settings: Sequence[str] = (),
     plugins: Sequence[str] = (),
     trust: bool = False,
@@ -359,6 +372,7 @@ def convert(
     Args:
         arch: a backbone's name, or one of timm's models.
         key: which of several state dicts in the file.
+        normalise: as in `imported`.
         like: a recipe with the data and the evaluation that the models are for; CIFAR-10's, CIFAR-100's or ImageNet's by the number of classes.
         settings: 'KEY=VALUE' overrides of that recipe, and of the backbone.
         out: the file to write, `<name>.safetensors` by default; the role is put in where there are two models.
@@ -380,7 +394,10 @@ def convert(
     )
     network = setting["backbone"]
     classes, shape = _about(setting["data"], *first)
-    models = [imported(found[place], network, role=role, key=place, where=where) for place, role in take.items()]
+    models = [
+        imported(found[place], network, role=role, key=place, normalise=normalise, where=where)
+        for place, role in take.items()
+    ]
     target = out or Path(f"{file.name.removesuffix('.tar').rpartition('.')[0] or file.name}.safetensors")
     written = []
     for model in models:

@@ -169,6 +169,28 @@ def test_an_imported_model_is_examined_by_its_file_alone(tmp_path, actkit, monke
     assert "there is a file of that name already" in again.err
 
 
+def test_a_normalisation_outside_the_model_becomes_its_first_layer(tmp_path, actkit, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    inner = reference("wrn_16_2")
+    torch.save(inner.state_dict(), "w.pt")
+    given = ("--mean", "0.5,0.4,0.3", "--std", "0.2,0.25,0.3")
+    assert actkit("import", "w.pt", "--arch", "wrn_16_2", *given).code == 0
+    whole = Normalised(inner, [0.5, 0.4, 0.3], [0.2, 0.25, 0.3], ("mean", "std")).eval()
+    with torch.no_grad():
+        assert (logits(Path("w.safetensors")) - whole(images())).abs().max() < 1e-5
+    madry(tmp_path / "m.pt")
+    for args, message in (
+        (["m.pt", "--arch", "resnet50", *given], "holds a normalisation of its own"),
+        (["w.pt", "--arch", "wrn_16_2", *given[:2]], "--mean and --std go together"),
+        (["w.pt", "--arch", "wrn_16_2", "--mean", "a,b", "--std", "1,1"], "--mean a,b: numbers are wanted"),
+        (["w.pt", "--arch", "wrn_16_2", "--mean", "0.5", "--std", "0.2"], "normalized needs 3 means"),
+    ):
+        said = actkit("import", *args, "--out", "x.safetensors")
+        assert said.code == 2
+        assert message in said.err
+    assert not Path("x.safetensors").exists()
+
+
 def test_any_of_timms_networks_can_be_named(tmp_path, actkit, monkeypatch):
     monkeypatch.chdir(tmp_path)
     model = Spec("backbone", "timm", {"model": "resnet10t"}).build()(10, in_chans=3)
