@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import json
 import os
@@ -18,6 +19,7 @@ from torch import Tensor
 from actkit import checkpoint, config, registry
 from actkit.datasets import Data, cache_folder, telling
 from actkit.errors import InputError, nearest
+from actkit.pictures import Picture, together
 from actkit.probes import Flag, Progress, Result, measure, models_of
 from actkit.registry import Model
 from actkit.report import Display
@@ -129,6 +131,22 @@ def _read_flags(kept: Path) -> dict[str, dict[str, list[dict[str, Any]]]]:
         return {}
 
 
+def pictures_of(results: Mapping[str, Result], about: Mapping[str, Any]) -> list[Picture]:
+    """What the probes' results show, a picture of several models where they share its axes; it says what made it."""
+    found: dict[tuple[str, str], dict[str, Picture]] = {}
+    for name, result in results.items():
+        model, _, label = name.rpartition(".")
+        for picture in result.pictures:
+            found.setdefault((label, picture.name), {})[model] = picture
+    made = []
+    for (label, _), by_model in found.items():
+        own = next(iter(by_model.values()))
+        for picture in together(by_model):
+            called = picture.name if label in (own.name, "") else f"{label}-{picture.name}"
+            made.append(dataclasses.replace(picture, name=called, about=dict(about)))
+    return made
+
+
 def write_results(
     folder: Path,
     results: Mapping[str, Result],
@@ -144,6 +162,8 @@ def write_results(
         write_json(folder / f"{name}.json", {"probe": spec.to_json(), **about, **found[name]})
         if result.examples:
             checkpoint.save_tensors(result.examples, folder / f"{name}.safetensors")
+    for picture in pictures_of(results, about):
+        write_json(folder / f"{picture.name}.picture.json", picture.to_json())
 
 
 # -- interrupted examinations --------------------------------------------------------------------------------------------
@@ -293,6 +313,7 @@ def probe_checkpoints(
     display: Display,
     command: str = "",
     out: Path | None = None,
+    pictures: Path | None = None,
 ) -> list[dict[str, Any]]:
     """Rebuild models from their files alone and examine them: one summary for each group that shares its data and its evaluation.
 
@@ -302,6 +323,7 @@ def probe_checkpoints(
         evaluation: probes from a recipe, in place of the stored ones.
         settings: 'KEY=VALUE', changes of the data set or the probes.
         out: a folder for the results and what happened to each example; a numbered one in it for each group, if there are several.
+        pictures: a folder for what the probes show, likewise.
     """
     deterministic(device)
     subjects = _subjects(paths, roles)
@@ -313,8 +335,11 @@ def probe_checkpoints(
     for subject, now in zip(subjects, changed, strict=True):
         subject.data, subject.evaluation = now["data"], now["evaluation"]
     groups = _groups(subjects, probes, display)
-    folders = [out and (out if len(groups) == 1 else out / str(i)) for i in range(len(groups))]
-    return [_examined(group, device, display, command, folder) for group, folder in zip(groups, folders, strict=True)]
+    places = [
+        [folder and (folder if len(groups) == 1 else folder / str(i)) for folder in (out, pictures)]
+        for i in range(len(groups))
+    ]
+    return [_examined(group, device, display, command, *place) for group, place in zip(groups, places, strict=True)]
 
 
 def _subjects(paths: Sequence[Path], roles: Sequence[str]) -> list[Subject]:
@@ -406,7 +431,12 @@ def _groups(subjects: list[Subject], probes: Sequence[str], display: Display) ->
 
 
 def _examined(
-    group: list[Subject], device: torch.device, display: Display, command: str, folder: Path | None
+    group: list[Subject],
+    device: torch.device,
+    display: Display,
+    command: str,
+    folder: Path | None,
+    pictures: Path | None,
 ) -> dict[str, Any]:
     data: Data = group[0].data.build()()
     for subject in group:
@@ -436,6 +466,13 @@ def _examined(
     if folder is not None:
         write_results(folder, results, found, evaluation, about)
         write_json(folder / "summary.json", summary)
+    if pictures is not None:
+        shown = pictures_of(results, about)
+        for picture in shown:
+            picture.save(pictures)
+        display.note(
+            f"pictures   {pictures}: {', '.join(p.name for p in shown)}" if shown else "these probes show no picture"
+        )
     return summary
 
 

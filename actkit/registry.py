@@ -34,6 +34,7 @@ class Model(Protocol):
     """What an objective or a probe is handed for a role: see `actkit.roles.Role`."""
 
     name: str
+    model: Any  # the torch.nn.Module itself
 
     @property
     def device(self) -> Any: ...
@@ -41,6 +42,8 @@ class Model(Protocol):
     def __call__(self, x: Tensor) -> Tensor: ...
 
     def frozen(self, mode: Literal["eval", "train"] = "eval") -> AbstractContextManager[Callable[[Tensor], Tensor]]: ...
+
+    def representation(self) -> AbstractContextManager[Callable[[Tensor], Tensor]]: ...
 
 
 # A parameter that takes a component is annotated with one of these: `def act(x, y, robust, natural, *, attack: Attack)`.
@@ -148,7 +151,7 @@ _failures: dict[str, str] = {}  # plugins that could not be loaded, and why
 _origin = "actkit"  # whose components are being imported right now
 BUILTINS = {
     "backbone": "actkit.backbones", "dataset": "actkit.datasets", "attack": "actkit.attacks", "objective": "actkit.objectives",
-    "probe": "actkit.probes", "optimizer": "actkit.roles", "schedule": "actkit.roles", "": "actkit.run",
+    "probe": "actkit.probes", "optimizer": "actkit.roles", "schedule": "actkit.roles", "": "actkit.study",
 }  # fmt: skip
 
 

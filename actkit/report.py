@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from actkit.errors import InputError
 from actkit.spec import Spec
 
 
@@ -62,6 +64,25 @@ def rows(summary: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
 UNVERIFIED = "UNVERIFIED"
 
 
+def write_csv(path: Path, summaries: Sequence[Mapping[str, Any]]) -> None:
+    """Every number of every probe and model, one a line. Raises `InputError` when the file cannot be written."""
+    try:
+        with path.open("w", newline="", encoding="utf-8") as file:
+            table = csv.writer(file)
+            table.writerow(["model", "probe", "number", "value", "images", "norm", "eps", "verified", "data"])
+            for summary in summaries:
+                for name, result in summary["results"].items():
+                    model, _, probe = name.rpartition(".")
+                    threat = result["threat"] or {}
+                    for number, value in result["numbers"].items():
+                        table.writerow(
+                            [model, probe, number, value, result["images"], threat.get("norm"), threat.get("eps"),
+                             result.get("verified"), summary["data"]]
+                        )  # fmt: skip
+    except OSError as error:
+        raise InputError(f"the file cannot be written: {error.strerror}", where=str(path)) from error
+
+
 def unverified(summary: Mapping[str, Any]) -> bool:
     """Whether a check raised a red flag, here or in an earlier audit of these models."""
     return any(flag["level"] == "red" for _, flag in flags(summary)) or any(
@@ -88,11 +109,15 @@ def caption(summary: Mapping[str, Any]) -> list[str]:
         best = f", the best of {summary['trained_epochs']} by {summary['best']}" if summary.get("best") else ""
         lines.append(f"percent; {summary['data']}, {_trained(summary)}{best}")
     for probe in map(Spec.from_json, summary["evaluation"]):
-        split, limit = probe.get("split") or "test", probe.get("limit")
-        size = summary["sizes"].get(split, 0)
-        count = f"{size:,}" if limit is None or limit >= size else f"{limit:,} of {size:,}"
         label = f"{probe.label}: " if probe.label else ""
-        lines.append(f"{label}{probe!r} on {count} {split} images")
+        split, limit = probe.get("split"), probe.get("limit")
+        if split is None:  # it looks at no image
+            lines.append(f"{label}{probe!r}")
+            continue
+        size = summary["sizes"].get(split, 0)
+        seen = [r.get("images") for name, r in summary["results"].items() if name.rpartition(".")[2] == probe.title]
+        looked = min([size, *(n for n in (limit, *seen) if n is not None)])
+        lines.append(f"{label}{probe!r} on {looked:,}{f' of {size:,}' if looked < size else ''} {split} images")
     return lines
 
 

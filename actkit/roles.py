@@ -87,6 +87,33 @@ class Role:
                     scratch.copy_(statistics)
         yield lambda x: self._forward(twin, x)
 
+    @contextlib.contextmanager
+    def representation(self) -> Iterator[Callable[[Tensor], Tensor]]:
+        """What enters the model's last layer with weights, in eval mode, as of now: features of shape (B, features). Nothing of the model is touched."""
+        with self.frozen("eval") as view:
+            matrices = {
+                name.rpartition(".")[0]
+                for name, p in self.model.named_parameters()
+                if name.endswith("weight") and p.dim() > 1
+            }
+            layers = [m for name, m in self._twins["eval"].named_modules() if name in matrices]
+            entered: list[Tensor] = []
+
+            def keep(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+                entered[:] = inputs[:1]  # of the last layer, once all have run
+
+            handles = [layer.register_forward_pre_hook(keep) for layer in layers]
+
+            def features(x: Tensor) -> Tensor:
+                view(x)
+                return entered[0].flatten(1).float()
+
+            try:
+                yield features
+            finally:
+                for handle in handles:
+                    handle.remove()
+
     def _make_twin(self, mode: Mode) -> nn.Module:
         twin = copy.deepcopy(self.model)
         for live, copied in zip(self.model.parameters(), twin.parameters(), strict=True):

@@ -13,12 +13,12 @@ PACKAGE = Path(__file__).parent.parent / "actkit"
 # Each line may import from itself only what stands to its left, and anything from the lines above it.
 LAYERS = [
     ["errors"],
-    ["registry", "spec", "noise"],
+    ["registry", "spec", "noise", "pictures"],
     ["losses", "attacks", "backbones", "datasets", "objectives", "probes"],
     ["models"],
     ["roles"],
     ["loop", "checkpoint", "signals"],
-    ["config", "report", "foreign", "examine", "run", "plan", "export"],
+    ["config", "report", "foreign", "examine", "run", "plan", "export", "tables", "study"],
     ["cli"],
     ["__main__"],
 ]
@@ -69,6 +69,7 @@ def test_layers_import_only_downwards(path):
         ("timm", {"backbones", "models"}),
         ("torchvision", {"datasets"}),
         ("sklearn", {"datasets"}),
+        ("matplotlib", {"pictures"}),
         ("pyautoattack", {"probes"}),
         ("pickle", {"foreign"}),
     ],

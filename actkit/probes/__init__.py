@@ -6,10 +6,12 @@ A probe whose first parameter is called `models` gets all of them at once, by na
 """
 
 from actkit.probes.accuracy import accuracy, robust_accuracy, sweep
+from actkit.probes.analyses import compression, entropy, norms
 from actkit.probes.audit import audit
 from actkit.probes.autoattack import autoattack
 from actkit.probes.measure import labels, measure, models_of
 from actkit.probes.result import Column, Flag, Progress, Result
+from actkit.probes.seeing import gallery, surface
 from actkit.probes.smallest import fgsm_k
 from actkit.probes.transfer import transfer
 
@@ -21,11 +23,16 @@ __all__ = [
     "accuracy",
     "audit",
     "autoattack",
+    "compression",
+    "entropy",
     "fgsm_k",
+    "gallery",
     "labels",
     "measure",
     "models_of",
+    "norms",
     "robust_accuracy",
+    "surface",
     "sweep",
     "transfer",
 ]

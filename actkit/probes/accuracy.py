@@ -8,12 +8,14 @@ from collections.abc import Iterator
 from typing import Any, Literal
 
 import torch
+from torch import Tensor
 
 from actkit.attacks import Threat, threat
 from actkit.attacks.goals import Loss
 from actkit.attacks.norms import setting
 from actkit.datasets import Data
 from actkit.errors import InputError
+from actkit.pictures import OWN, Picture
 from actkit.probes.attacking import (
     Examples,
     any_iterate,
@@ -104,7 +106,20 @@ def robust_accuracy(
         columns,
         allowed,
         attacked=True,
+        pictures=(_by_class(hits.all(0), examples, data, f"{name}, worst of {starts} starts" if starts > 1 else name),),
     )
+
+
+def _by_class(correct: Tensor, examples: Examples, data: Data, name: str) -> Picture:
+    labels = examples.split.labels
+    there = [c for c in range(data.num_classes) if (labels == c).any()]
+    return Picture(
+        "by-class", "bars", f"Accuracy of each class under {name}",
+        {
+            "groups": [data.classes[c] for c in there], "series": {OWN: {"y": [share(correct[labels == c]) for c in there]}}, "percent": True,
+            "y_label": "per-example worst",
+        },
+    )  # fmt: skip
 
 
 def _worst_case(g: Any, examples: Examples, runs: list[Any], progress: Progress, allowed: Any, name: str) -> Result:
@@ -205,4 +220,14 @@ def sweep(
         columns,
         Threat(allowed.norm, math.nan) if over == "eps" else allowed,
         attacked=True,
-    )
+        pictures=(
+            Picture(
+                f"sweep-{over}", "lines", f"Accuracy under {name} as {over} grows",
+                {
+                    "series": {OWN: {"x": [float(v) for v in values], "y": list(numbers.values())}}, "percent": True, "y_label": "accuracy",
+                    "x_label": f"eps ({allowed.norm}, pixels in [0,1])" if over == "eps" else over, "log": over == "steps" and values[0] > 0,
+                    "levels": [{"value": 1 / data.num_classes, "text": "chance"}],
+                },
+            ),
+        ),
+    )  # fmt: skip

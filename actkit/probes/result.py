@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from actkit.attacks import Threat
+from actkit.pictures import Picture
 
 Level = Literal["green", "yellow", "red"]
 
@@ -43,6 +44,7 @@ class Result:
         columns: which of the numbers a table shows; None for all of them, as they are.
         threat: what the attacker was allowed; None where nothing was attacked, or several budgets were, which then stand in the numbers' names.
         flags: what checks found.
+        pictures: what there is to see of it; the model's own series, or row, is called `actkit.pictures.OWN`.
         attacked: whether the numbers come from an attack, so that a red flag on the model makes them unverified.
     """
 
@@ -52,6 +54,7 @@ class Result:
     threat: Threat | None = None
     flags: tuple[Flag, ...] = ()
     attacked: bool = False
+    pictures: tuple[Picture, ...] = ()
 
     @property
     def red(self) -> bool:

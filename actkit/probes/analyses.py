@@ -1,0 +1,182 @@
+"""What the paper looks at beside accuracy: the size of the weights, what the representation holds, how sure the model is (ACT, sections 4.6 to 4.8)."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from actkit.datasets import Data
+from actkit.errors import ActkitError, InputError
+from actkit.losses import cross_entropy
+from actkit.noise import Noise
+from actkit.pictures import OWN, Picture
+from actkit.probes.attacking import Examples, settings_problems
+from actkit.probes.result import Column, Progress, Result, share
+from actkit.registry import Model, register
+
+
+@register("probe")
+def norms(model: Model, data: Data) -> Result:
+    """Frobenius norms of the weights of every learnable layer (ACT, section 4.6, Figure 3 left).
+
+    Of convolutions and fully connected layers, in the order of the network, by their names in it; biases and BatchNorm are left out. `total` is
+    the norm of all of them together, `mean` their mean. It looks at no data.
+    """
+    found = {
+        name or type(module).__name__: float(module.weight.detach().double().norm())
+        for name, module in model.model.named_modules()
+        if isinstance(getattr(module, "weight", None), nn.Parameter) and module.weight.dim() > 1
+    }
+    if not found:
+        raise ActkitError("the model has no layer with a weight matrix")
+    values = torch.tensor(list(found.values()), dtype=torch.float64)
+    numbers = {"total": float(values.norm()), "mean": float(values.mean()), **found}
+    return Result(
+        numbers,
+        columns=(Column("total", "weight norm", percent=False), Column("mean", "mean over layers", percent=False)),
+        pictures=(
+            Picture(
+                "norms", "bars", "Frobenius norm of the weights of each layer",
+                {"groups": list(found), "series": {OWN: {"y": list(found.values())}}, "y_label": "Frobenius norm"},
+            ),
+        ),
+    )  # fmt: skip
+
+
+@register("probe", check=settings_problems)
+def entropy(
+    model: Model,
+    data: Data,
+    *,
+    split: str = "train",
+    limit: int | None = None,
+    batch_size: int = 256,
+    progress: Progress | None = None,
+) -> Result:
+    """Mean entropy of the posterior over a split, in nats (ACT, section 4.8, Figure 4): 0 is certainty, log(classes) knows nothing.
+
+    The posterior is the softmax of the logits, in eval mode, of the images without augmentation.
+    """
+    examples = Examples(data, split, limit=limit, batch_size=batch_size, device=model.device)
+    with model.frozen("eval") as g:
+
+        def measure(x: Tensor, y: Tensor, ids: Tensor) -> Tensor:
+            with torch.no_grad():
+                log_p = F.log_softmax(g(x).double(), dim=1)
+            return -(log_p.exp() * log_p).nan_to_num(nan=0.0 if log_p.isneginf().any() else float("nan")).sum(1)
+
+        found = examples.each("entropy", progress or Progress(), measure)
+    if found.isnan().any():
+        raise ActkitError("the model gives NaN; no result is reported")
+    return Result(
+        {"mean": float(found.mean()), "std": float(found.std(correction=0))},
+        {"entropy": found.float()},
+        (Column("mean", "entropy (nats)", percent=False),),
+        pictures=(
+            Picture(
+                "entropy", "bars", f"Mean posterior entropy over {len(examples):,} {split} images",
+                {"groups": [data.name], "series": {OWN: {"y": [float(found.mean())]}}, "y_label": "nats"},
+            ),
+        ),
+    )  # fmt: skip
+
+
+def compression_problems(
+    *, hidden: list[int] | None, epochs: int, lr: float, classes: int | None, limit: int | None, batch_size: int
+) -> Iterator[tuple[str, InputError]]:
+    """What is wrong with the settings of the fit."""
+    if hidden and min(hidden) < 1:
+        yield "hidden", InputError(f"hidden layers need at least one neuron each, got {hidden}")
+    if epochs < 1:
+        yield "epochs", InputError(f"a fit needs at least 1 epoch, got {epochs}")
+    if not lr > 0:
+        yield "lr", InputError(f"the learning rate must be positive, got {lr}")
+    if classes is not None and classes < 1:
+        yield "classes", InputError(f"at least one class must be kept, got {classes}")
+    yield from settings_problems(limit=limit, batch_size=batch_size)
+
+
+@register("probe", check=compression_problems)
+def compression(
+    model: Model,
+    data: Data,
+    *,
+    hidden: list[int] | None = None,
+    epochs: int = 100,
+    lr: float = 1e-3,
+    classes: int | None = 2,
+    split: str = "train",
+    limit: int | None = None,
+    batch_size: int = 128,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Result:
+    """How well random binary labels can be fitted from the frozen representation (ACT, section 4.7, Figure 3 right): less is more compressed.
+
+    An MLP of 400 and 200 neurons (`hidden`) is fitted to labels that a coin gave each image once, from what enters the model's last layer, by Adam at
+    a constant rate. `accuracy` is that of the last epoch on the very images fitted; `epoch N` those on the way. The paper says neither which images nor
+    how long nor by which optimizer; the released code keeps a subset of CIFAR-10's first two classes for it, so `classes` = 2 here; None
+    keeps all. Labels, first weights and order depend on `seed` alone, the same for every model.
+    """
+    for _, problem in compression_problems(
+        hidden=hidden, epochs=epochs, lr=lr, classes=classes, limit=limit, batch_size=batch_size
+    ):
+        raise problem
+    whole = data.split(split)
+    if classes is not None and classes < data.num_classes:
+        kept = (whole.labels < classes).nonzero()[:, 0]
+        if not len(kept):
+            raise InputError(f"{data.name} has no {split} images of its first {classes} classes")
+        whole = whole.take(kept)
+    part = Data(data.name, data.shape, data.classes, {split: len(whole)}, lambda name: whole)
+    examples = Examples(part, split, limit=limit, batch_size=256, device=model.device)
+    progress = progress or Progress()
+    progress.expect(examples.count() + 1)
+    with model.representation() as features:
+
+        def see(x: Tensor, y: Tensor, ids: Tensor) -> Tensor:
+            with torch.no_grad():
+                return features(x).T  # the examples are the last dimension
+
+        seen = examples.each("features", progress, see, announced=True).T.to(model.device)
+    if not seen.isfinite().all():
+        raise ActkitError("the representation is not finite; no result is reported")
+    names = examples.split.names(torch.arange(len(examples)))
+    coins = Noise(names, seed).integers(2).to(model.device)
+    curve = progress.part("fit", lambda: _fit(seen, coins, hidden or [400, 200], epochs, lr, batch_size, seed))
+    by_epoch, correct = curve[:epochs], curve[epochs:].bool()
+    numbers = {"accuracy": share(correct), "images": float(len(examples)), "features": float(seen.shape[1])}
+    numbers |= {f"epoch {i + 1}": float(value) for i, value in enumerate(by_epoch)}
+    picture = Picture(
+        "compression", "lines", f"Fitting random labels to {len(examples):,} frozen representations",
+        {
+            "series": {OWN: {"x": list(range(1, epochs + 1)), "y": by_epoch.tolist()}}, "x_label": "epoch", "y_label": "accuracy", "percent": True,
+            "levels": [{"value": 0.5, "text": "chance"}],
+        },
+    )  # fmt: skip
+    return Result(numbers, {"correct": correct}, (Column("accuracy", "fits random labels"),), pictures=(picture,))
+
+
+def _fit(x: Tensor, y: Tensor, hidden: list[int], epochs: int, lr: float, batch_size: int, seed: int) -> Tensor:
+    """The accuracy after every epoch, and then who is right after the last, in one row."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        sizes = [x.shape[1], *hidden, 2]
+        layers = [layer for a, b in itertools.pairwise(sizes) for layer in (nn.Linear(a, b), nn.ReLU())][:-1]
+        mlp = nn.Sequential(*layers).to(x.device)
+        optimizer = torch.optim.Adam(mlp.parameters(), lr)
+        by_epoch = []
+        for _ in range(epochs):
+            for places in torch.randperm(len(x)).split(batch_size):
+                loss = cross_entropy(mlp(x[places.to(x.device)]), y[places.to(x.device)]).mean()
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+            with torch.no_grad():
+                correct = mlp(x).argmax(1) == y
+            by_epoch.append(correct.double().mean())
+    return torch.cat([torch.stack(by_epoch), correct.double()])
