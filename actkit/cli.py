@@ -112,6 +112,24 @@ def _load(file: str, settings: tuple[str, ...], plugins: tuple[str, ...], trust:
 @click.argument("file")
 @common
 @click.option("--seed", type=int, help="The same as -s run.seed=N.")
+@click.option("--seeds", metavar="N,N,...", help="A study: a run for each of these seeds.")
+@click.option(
+    "--sweep",
+    "sweeps",
+    multiple=True,
+    metavar="KEY=V,V,...",
+    help="A study: a run for each value (repeatable; all combinations).",
+)
+@click.option(
+    "-j", "--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="How many runs of a study at a time."
+)
+@click.option(
+    "--executor",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    show_default=True,
+    help="Where a study's runs go.",
+)
 @click.option("--out", metavar="DIR", help="The run's folder. Default: runs/<recipe>/seed<N>-<settings>.")
 @device_option
 @click.option("--dry-run", is_flag=True, help="Print the plan with its counted cost; read no data, train nothing.")
@@ -122,12 +140,22 @@ def run(
     plugins: tuple[str, ...],
     trust: bool,
     seed: int | None,
+    seeds: str | None,
+    sweeps: tuple[str, ...],
+    jobs: int,
+    executor: str,
     out: str | None,
     device: str,
     dry_run: bool,
     as_json: bool,
 ) -> int:
-    """Train what the recipe FILE says and examine it. The same command again goes on, or says that it is done."""
+    """Train what the recipe FILE says and examine it. The same command again goes on, or says that it is done.
+
+    With --seeds or --sweep, or where the recipe says `study.seeds = ...`, it is a study of many runs: finished ones are skipped, failed ones
+    listed at the end while the rest goes on.
+    """
+    if study := _study(file, settings, plugins, trust, seed, seeds, sweeps, out):
+        return _carry_out(study, settings, plugins, trust, jobs, executor, device, dry_run, as_json)
     if seed is not None:
         settings = (*settings, f"run.seed={seed}")
     recipe = _load(file, settings, plugins, trust)
@@ -176,6 +204,79 @@ def run(
     return outcome.exit_code
 
 
+def _study(
+    file: str,
+    settings: tuple[str, ...],
+    plugins: tuple[str, ...],
+    trust: bool,
+    seed: int | None,
+    seeds: str | None,
+    sweeps: tuple[str, ...],
+    out: str | None,
+) -> Any:
+    """The cells of a study, or None where the command is a single run."""
+    from actkit import config
+    from actkit.study import Study, cells, swept
+
+    _plugins()
+    declared = config.load_study(file, settings, plugins=plugins, trust=trust)
+    if declared is None and seeds is None and not sweeps:
+        return None
+    plan: Study = declared.build() if declared is not None else Study()
+    if seed is not None and seeds is not None:
+        raise InputError("--seed and --seeds say two things", help="give one of them")
+    try:
+        numbers = [int(part) for part in seeds.split(",")] if seeds else [seed] if seed is not None else plan.seeds
+    except ValueError:
+        raise InputError(f"--seeds {seeds}: whole numbers are wanted", help="such as --seeds 0,1,2") from None
+    sweep = {**plan.sweep, **dict(swept(text) for text in sweeps)}
+    return cells(
+        plan.recipes or [file], seeds=numbers, sweep=sweep, settings=settings, plugins=plugins, trust=trust, out=out
+    )
+
+
+def _carry_out(
+    study: Any, settings: tuple[str, ...], plugins: tuple[str, ...], trust: bool, jobs: int, executor: str, device: str, dry_run: bool,
+    as_json: bool,
+) -> int:  # fmt: skip
+    from actkit import tables
+    from actkit.examine import pick_device
+    from actkit.report import Display
+    from actkit.study import Local, carry_out, plan_of, ray_executor
+
+    display = Display(_consoles()[1], quiet=as_json)
+    if dry_run:
+        lines, seconds = plan_of(study, plugins=plugins, trust=trust, device=pick_device(device), jobs=jobs)
+        if as_json:
+            found = [{"title": c.title, "state": c.state, "folder": str(c.folder)} for c in study]
+            click.echo(json.dumps({"cells": found, "seconds": seconds}))
+        else:
+            click.echo("\n".join(lines))
+        return errors.OK
+    extra = [*(part for p in plugins for part in ("--plugins", p)), *(["--trust"] if trust else []), "--device", device]
+    made = ray_executor() if executor == "ray" else Local(jobs)
+    ended, code = carry_out(study, made, say=display.say, extra=extra)
+    failed = [one for one in ended if one.code not in (errors.OK, errors.CHECK_FAILED)]
+    finished = [cell.folder for cell in study if cell.done]
+    if as_json:
+        rows = [{"title": c.title, "state": c.state, "folder": str(c.folder)} for c in study]
+        click.echo(json.dumps({"cells": rows, "failed": {one.cell.title: one.said for one in failed}}))
+    elif finished:
+        try:
+            click.echo(tables.as_text(tables.table(*tables.find(finished))))
+        except InputError as error:
+            display.warn(f"these runs do not go into one table: {error.message}")
+    for one in failed:
+        display.say(f"failed     {one.cell.title}: {one.said} ({one.cell.folder}.log)", style="red")
+    if finished and not as_json:
+        display.say(
+            "next       actkit report "
+            + " ".join(shlex.quote(str(folder)) for folder in finished[:8])
+            + (" ..." if len(finished) > 8 else "")
+        )
+    return code
+
+
 @main.command()
 @click.option(
     "--ckpt",
@@ -210,6 +311,10 @@ def run(
 )
 @click.option("--plugins", multiple=True, metavar="DIR", help="Load the plugins in this folder (repeatable).")
 @click.option("--out", metavar="DIR", help="Write the results, and what happened to each example, into this folder.")
+@click.option(
+    "--pictures", metavar="DIR", help="Draw what the probes show into this folder: SVG, PNG, and the numbers as JSON."
+)
+@click.option("--csv", "csv_file", metavar="FILE", help="Write every number into this file.")
 @device_option
 @json_option
 def probe(
@@ -220,6 +325,8 @@ def probe(
     settings: tuple[str, ...],
     plugins: tuple[str, ...],
     out: str | None,
+    pictures: str | None,
+    csv_file: str | None,
     device: str,
     as_json: bool,
 ) -> int:
@@ -234,7 +341,7 @@ def probe(
     """
     from actkit import config, registry
     from actkit.examine import pick_device, probe_checkpoints
-    from actkit.report import Display, print_table, unverified
+    from actkit.report import Display, print_table, unverified, write_csv
     from actkit.signals import terminable
 
     _plugins()
@@ -258,7 +365,10 @@ def probe(
             display=display,
             command=shlex.join(["actkit", "probe", *given, "--device", device]),
             out=Path(out) if out else None,
+            pictures=Path(pictures) if pictures else None,
         )
+    if csv_file:
+        write_csv(Path(csv_file), found)
     if as_json:
         click.echo(json.dumps(found))
     else:
@@ -403,6 +513,33 @@ def export(
         f"next  python -c 'import actkit.models, timm; timm.create_model(\"local-dir:{made.folder}\", pretrained=True)'",
         err=True,
     )
+
+
+@main.command("report")
+@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "--format", "how", default="table", show_default=True, metavar="NAME", help="table, markdown, csv, latex or json."
+)
+@click.option(
+    "--pictures",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Draw the sweep, each training, and what each evaluation showed: SVG, PNG, and the numbers as JSON.",
+)
+@json_option
+def report(runs: tuple[Path, ...], how: str, pictures: Path | None, as_json: bool) -> None:
+    """One table of several RUNS (or folders that hold them): grouped by what they differ in, mean and standard deviation over seeds."""
+    from actkit import tables
+
+    _plugins()
+    finished, unfinished = tables.find(runs)
+    made = tables.table(finished, unfinished)
+    click.echo(tables.formatted(made, "json" if as_json else how))
+    if pictures is not None:
+        drawn = tables.pictures(made, finished)
+        for picture in drawn:
+            picture.save(pictures)
+        click.echo(f"pictures   {pictures}: {', '.join(p.name for p in drawn) or 'there is nothing to see'}", err=True)
 
 
 @main.command("list")

@@ -24,7 +24,7 @@ from actkit.errors import InputError, InputErrors, nearest
 from actkit.spec import Spec, amount
 from gin import config_parser
 
-ROOT, ROLE = "run", "role"
+ROOT, ROLE, STUDY = "run", "role", "study"
 ATTACK_SCOPES = ("train", "eval")  # so that a training setting can never leak into an evaluation
 
 
@@ -452,7 +452,7 @@ def load(
     spec = _root(resolver, Place(file))
     warnings = [*_unused(resolver), *_long_steps(spec)] if spec else []
     if resolver.problems or spec is None:
-        raise _all(resolver.problems)
+        raise together(resolver.problems)
     text, origins = _dump(resolver, imports)
     return Recipe(spec, str(locate(file)), text, warnings, origins)
 
@@ -476,11 +476,12 @@ def _read(
     resolver = _Resolver(reader.bindings)
     resolver.problems[:0] = reader.problems
     if reader.problems:  # what follows would be guesses about half a recipe
-        raise _all(resolver.problems)
+        raise together(resolver.problems)
     return resolver, reader.imports
 
 
-def _all(problems: list[InputError]) -> InputError:
+def together(problems: list[InputError]) -> InputError:
+    """One error of several, each told once."""
     unique = list({str(problem): problem for problem in problems}.values())
     return unique[0] if len(unique) == 1 else InputErrors(unique)
 
@@ -565,6 +566,8 @@ def _unused(resolver: _Resolver) -> list[str]:
     )
     warnings = []
     for key, binding in resolver.table.items():
+        if key[1] == STUDY:
+            continue
         if key not in resolver.used and binding.stated and (binding.override or not swapped):
             warnings.append(f"{binding.key} is set but nothing uses it\n  --> {binding.place}")
     for name, binding in resolver.macros.items():
@@ -595,7 +598,7 @@ def _import(imports: list[tuple[str, Place]], plugins: list[Path], trust: bool) 
                 )
             )  # fmt: skip
     if problems:
-        raise _all(problems)
+        raise together(problems)
     registry.load_builtins()
     for folder in plugins:
         registry.load_folder(folder)
@@ -760,6 +763,19 @@ def load_setting(
     return _parts(file, overrides, plugins, trust, wanted, {"backbone": Ref("", f"backbone.{backbone}")})
 
 
+def load_study(
+    file: str, overrides: Iterable[str] = (), *, plugins: Iterable[str] = (), trust: bool = False
+) -> Spec | None:
+    """What a recipe binds of `study`, or None when it binds nothing. Raises `InputError` as `load` does."""
+    resolver, _ = _read(file, overrides, plugins, trust)
+    if not any(selector == STUDY for _, selector, _ in resolver.table):
+        return None
+    spec = resolver.spec(STUDY, "", Place(file))
+    if resolver.problems or spec is None:
+        raise together(resolver.problems)
+    return spec
+
+
 def _parts(
     file: str,
     overrides: Iterable[str],
@@ -774,12 +790,12 @@ def _parts(
     for name, kind in wanted.items():
         binding = resolver.table.get(("", ROOT, name))
         if binding is None:
-            raise _all([*resolver.problems, InputError(f"the recipe has no run.{name}", where=file)])
+            raise together([*resolver.problems, InputError(f"the recipe has no run.{name}", where=file)])
         found[name] = resolver.value(binding.value, "", binding.place, (kind,), "")
     for name, ref in named.items():
         found[name] = resolver.spec(ref.selector, ref.scope, None)
     if resolver.problems:
-        raise _all(resolver.problems)
+        raise together(resolver.problems)
     return found
 
 

@@ -187,7 +187,7 @@ def lines(made: Plan) -> list[str]:
     out += _passes(made.evaluation_passes)
     total = made.seconds * made.batches + made.evaluation_seconds
     out += [
-        f"time         about {_about(total)} on {made.device}: {_about(made.seconds)} a step, {_about(made.evaluation_seconds)} for the evaluation, the monitor not counted",
+        f"time         about {about(total)} on {made.device}: {about(made.seconds)} a step, {about(made.evaluation_seconds)} for the evaluation, the monitor not counted",
         f"folder       {made.folder}",
     ]
     return out
@@ -201,7 +201,8 @@ def _passes(passes: Counter[Pass]) -> list[str]:
     ]
 
 
-def _about(seconds: float) -> str:
+def about(seconds: float) -> str:
+    """A time in words."""
     for limit, size, unit in ((0.1, 1e-3, "ms"), (120, 1, "s"), (7200, 60, "min"), (172_800, 3600, "hours")):
         if seconds < limit:
             return f"{seconds / size:.3g} {unit}"

@@ -7,7 +7,7 @@ from actkit.datasets.holdout import holdout
 from actkit.datasets.offline import digits, moons
 from actkit.datasets.published import CLASSES, cifar10, cifar100, torchvision
 from actkit.datasets.splits import Data, FileSplit, Labelled, Split, crop_and_flip, made_up, worker_error
-from actkit.datasets.working import cache_folder, telling
+from actkit.datasets.working import cache_folder, cores, telling
 
 __all__ = [
     "CLASSES",
@@ -18,6 +18,7 @@ __all__ = [
     "cache_folder",
     "cifar10",
     "cifar100",
+    "cores",
     "crop_and_flip",
     "digits",
     "holdout",

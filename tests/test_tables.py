@@ -1,0 +1,229 @@
+"""Tables of runs: what they are grouped by, what stands in a cell, what may not stand in one table."""
+
+from __future__ import annotations
+
+import csv
+import json
+import statistics
+from pathlib import Path
+
+import pytest
+
+from actkit import tables
+from actkit.errors import InputError
+from actkit.spec import Spec
+
+EVALUATION = [
+    Spec("probe", "accuracy"),
+    Spec("probe", "robust_accuracy", {"attack": Spec("attack", "pgd", {"eps": 0.1, "step_size": 0.02, "steps": 20})}),
+]
+
+
+def run(
+    folder: Path,
+    *,
+    seed=0,
+    clean=0.9,
+    robust=0.5,
+    alpha=0.5,
+    objective="act",
+    evaluation=None,
+    fingerprint="abc",
+    verified=True,
+) -> Path:
+    """A finished run as it lies in a folder."""
+    attack = Spec("attack", "pgd", {"eps": 0.1, "step_size": 0.02, "steps": 10})
+    kwargs = {"attack": attack, **({"alpha": alpha} if objective == "act" else {})}
+    role = Spec("", "role", {"backbone": Spec("backbone", "resnet18")})
+    spec = Spec(
+        "", "run",
+        {"objective": Spec("objective", objective, kwargs), "data": Spec("dataset", "digits"), "epochs": 2, "batch_size": 8, "seed": seed,
+         "evaluation": evaluation or EVALUATION, "roles": {"robust": role, **({"natural": role} if objective == "act" else {})}},
+    )  # fmt: skip
+    column = {"number": "clean", "title": "clean", "percent": True}
+    attacked = {"number": "worst_run", "title": "PGD-20", "percent": True}
+    about = {"images": 10, "flags": [], "threat": None}
+    results = {
+        "robust.accuracy": {"numbers": {"clean": clean}, "columns": [column], **about},
+        "robust.robust_accuracy": {
+            "numbers": {"worst_run": robust},
+            "columns": [attacked],
+            "verified": verified,
+            "because": [],
+            **about,
+        },
+    }
+    summary = {
+        "data": "digits", "data_fingerprint": {"test": fingerprint}, "results": results, "evaluation": [s.to_json() for s in evaluation or EVALUATION],
+        "steps": 4, "epochs": 2, "seed": seed,
+    }  # fmt: skip
+    (folder / "checkpoints").mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps(spec.to_json()))
+    (folder / "summary.json").write_text(json.dumps(summary))
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def no_weights(monkeypatch):
+    """These runs have no checkpoints, so no later audit can have marked them."""
+    monkeypatch.setattr(tables, "marked", lambda folder, summary: summary)
+
+
+def made(*folders: Path) -> tables.Table:
+    return tables.table(*tables.find(folders))
+
+
+def test_seeds_are_averaged_with_the_deviation_of_a_sample(tmp_path):
+    values = [0.50, 0.53, 0.59]
+    for seed, value in enumerate(values):
+        run(tmp_path / f"s{seed}", seed=seed, robust=value)
+    (row,) = made(tmp_path).rows
+    number = row.numbers["PGD-20"]
+    assert number.mean == pytest.approx(statistics.mean(values))
+    assert number.std == pytest.approx(statistics.stdev(values))
+    assert number.shown() == "54.00 ± 4.58"
+    assert row.seeds == (0, 1, 2)
+    assert "54.00 ± 4.58" in tables.as_text(made(tmp_path))
+
+
+def test_one_seed_has_no_deviation(tmp_path):
+    run(tmp_path / "a")
+    assert made(tmp_path).rows[0].numbers["clean"].shown() == "90.00"
+
+
+def test_runs_are_grouped_by_what_they_differ_in(tmp_path):
+    for alpha in (0.1, 0.9):
+        for seed in (0, 1):
+            run(tmp_path / f"{alpha}{seed}", alpha=alpha, seed=seed)
+    run(tmp_path / "madry", objective="madry")
+    assert [row.group for row in made(tmp_path).rows] == ["act alpha=0.1", "act alpha=0.9", "madry"]
+    assert [len(row.seeds) for row in made(tmp_path).rows] == [2, 2, 1]
+
+
+@pytest.mark.parametrize("how", ["table", "markdown", "latex", "csv", "json"])
+def test_every_format_holds_the_numbers(tmp_path, how, actkit):
+    run(tmp_path / "a", clean=0.8125)
+    run(tmp_path / "b", clean=0.8125, seed=1)
+    said = actkit("report", tmp_path, "--format", how)
+    assert said.code == 0, said.err
+    if how == "csv":
+        rows = list(csv.DictReader(said.out.splitlines()))
+        assert float(next(r for r in rows if r["number"] == "clean")["mean"]) == 0.8125
+    elif how == "json":
+        assert json.loads(said.out)["rows"][0]["numbers"]["clean"] == {
+            "values": [0.8125] * 2,
+            "mean": 0.8125,
+            "std": 0.0,
+            "n": 2,
+            "verified": True,
+        }
+    else:
+        assert {"table": "81.25 ± 0.00", "markdown": "| 81.25 ± 0.00 |", "latex": r"81.25 $\pm$ 0.00 &"}[
+            how
+        ] in said.out
+
+
+def test_latex_says_what_latex_can_read(tmp_path):
+    run(tmp_path / "a", alpha=0.1)
+    run(tmp_path / "b", alpha=0.2)
+    text = tables.as_latex(made(tmp_path))
+    assert r"alpha=0.1 & robust & 1 & 90.00 & 50.00 \\" in text
+    assert text.count(r"\\") == 3
+
+
+def test_an_unverified_number_is_marked_also_among_verified_ones(tmp_path):
+    run(tmp_path / "a")
+    run(tmp_path / "b", seed=1, verified=False)
+    assert "50.00 ± 0.00 UNVERIFIED" in tables.as_text(made(tmp_path))
+
+
+def test_an_unfinished_run_stays_visible(tmp_path):
+    run(tmp_path / "a")
+    other = run(tmp_path / "b", seed=1)
+    (other / "summary.json").unlink()
+    assert f"not finished: {other}" in tables.as_text(made(tmp_path))
+
+
+def eps(value):
+    return [EVALUATION[0], EVALUATION[1].replace(attack=EVALUATION[1].kwargs["attack"].replace(eps=value))]
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        ({"evaluation": eps(0.2)}, r"examined differently: .*eps is 0.1 in one and 0.2 in another"),
+        ({"fingerprint": "xyz"}, "tested on different data"),
+        ({"seed": 0}, "the same settings and the seed 0"),
+    ],
+)
+def test_what_may_not_stand_in_one_table_is_told(tmp_path, other, message):
+    run(tmp_path / "a")
+    run(tmp_path / "b", **{"seed": 1, **other})
+    with pytest.raises(InputError, match=message):
+        made(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["nowhere"], "there is no such folder"),
+        (["."], "this folder is no run and holds none"),
+        (["run", "--format", "markdwon"], "there is no format 'markdwon'"),
+    ],
+)
+def test_a_mistake_gets_one_line(tmp_path, args, message, actkit, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    if args[0] == "run":
+        run(tmp_path / "run")
+    said = actkit("report", *args)
+    assert said.code == 2
+    assert message in said.err
+
+
+# -- pictures --------------------------------------------------------------------------------------------------------------
+
+
+def test_the_training_curves_are_the_monitors_with_best_and_last_marked(tmp_path):
+    lines = [
+        {
+            "epoch": i + 1,
+            "loss": {},
+            "monitor": {"robust.clean": {"clean": 0.5 + i / 10}, "robust.pgd": {"worst_run": y}},
+        }
+        for i, y in enumerate([0.1, 0.4, 0.3])
+    ]
+    folder = tmp_path / "act/seed0"
+    folder.mkdir(parents=True)
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(e) + "\n" for e in lines) + '{"epoch": 4, "mon')
+    picture = tables.curves(folder)
+    attacked = picture.data["series"]["robust, under attack"]
+    assert (attacked["x"], attacked["y"]) == ([1, 2, 3], [0.1, 0.4, 0.3])
+    assert attacked["marks"] == [{"x": 2, "y": 0.4, "text": "best"}, {"x": 3, "y": 0.3, "text": "last"}]
+    assert picture.data["series"]["robust, clean"]["y"] == pytest.approx([0.5, 0.6, 0.7])
+    assert tables.curves(tmp_path) is None
+
+
+def test_a_sweep_of_one_number_is_drawn_and_others_are_not(tmp_path):
+    for alpha, robust in ((0.9, 0.6), (0.1, 0.5)):
+        for seed in (0, 1):
+            run(tmp_path / f"{alpha}{seed}", alpha=alpha, seed=seed, robust=robust + seed / 50)
+    (picture,) = tables.sweep_of(made(tmp_path))
+    one = picture.data["series"]["robust, PGD-20"]
+    assert one["x"] == [0.1, 0.9]
+    assert one["y"] == pytest.approx([0.51, 0.61])
+    assert one["high"][0] - one["y"][0] == pytest.approx(statistics.stdev([0.5, 0.52]))
+    run(tmp_path / "madry", objective="madry")
+    assert tables.sweep_of(made(tmp_path)) == []
+
+
+def test_report_draws_what_there_is(tmp_path, actkit):
+    for alpha in (0.1, 0.9):
+        run(tmp_path / f"r/{alpha}", alpha=alpha)
+    said = actkit("report", tmp_path / "r", "--pictures", tmp_path / "p")
+    assert said.code == 0, said.err
+    assert {p.name for p in (tmp_path / "p").iterdir()} == {"sweep-alpha.svg", "sweep-alpha.png", "sweep-alpha.json"}
+    (tmp_path / "r/0.1/probes").mkdir()
+    (tmp_path / "r/0.1/probes/x.picture.json").write_text("{}")
+    said = actkit("report", tmp_path / "r", "--pictures", tmp_path / "p")
+    assert said.code == 2
+    assert "this picture cannot be read" in said.err
