@@ -36,6 +36,7 @@ def test_help_answers_without_importing_torch():
         ["config", "diff"],
         ["import"],
         ["export"],
+        ["report"],
     ],
 )
 def test_every_command_explains_itself(actkit, command):
@@ -46,7 +47,10 @@ def test_every_command_explains_itself(actkit, command):
 
 def test_the_options_of_run_are_what_scripts_rely_on(actkit):
     options = set(re.findall(r"--[a-z-]+", actkit("run", "--help").out))
-    assert options == {"--set", "--plugins", "--trust", "--seed", "--out", "--device", "--dry-run", "--json", "--help"}
+    assert options == {
+        "--set", "--plugins", "--trust", "--seed", "--out", "--device", "--dry-run", "--json", "--help",
+        "--seeds", "--sweep", "--jobs", "--executor",
+    }  # fmt: skip
 
 
 def smaller(recipe: str) -> list[str]:
