@@ -131,11 +131,11 @@ def _room(folder: Path, roles: Mapping[str, Role]) -> None:
 def save_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
     """Write a safetensors file, durably and readable by whom the umask allows."""
     # Cloned: safetensors refuses tensors that share memory, as tied weights do.
-    save_file(
-        {k: v.detach().cpu().clone(memory_format=torch.contiguous_format) for k, v in tensors.items()},
-        path,
-        metadata=metadata or {},
-    )
+    cloned = {k: v.detach().cpu().clone(memory_format=torch.contiguous_format) for k, v in tensors.items()}
+    try:
+        save_file(cloned, path, metadata=metadata or {})
+    except SafetensorError as error:
+        raise OSError(f"{path} cannot be written: {error}") from error
     os.chmod(path, 0o666 & ~umask())  # safetensors writes 0600
     _fsync(path)
 
@@ -315,10 +315,13 @@ def _opened(path: Path) -> Iterator[Any]:
     except (SafetensorError, OSError, ValueError) as error:
         if isinstance(error, InputError):
             raise
+        foreign = path.suffix in (".pt", ".pth", ".ckpt", ".tar", ".bin")
         raise InputError(
             f"the checkpoint cannot be read: {error}",
             where=str(path),
-            help="it is cut short, altered or no safetensors file; use an earlier one",
+            help="`actkit import` makes a checkpoint of PyTorch's files"
+            if foreign
+            else "it is cut short, altered or no safetensors file; use an earlier one",
         ) from error
 
 
@@ -335,8 +338,11 @@ def find(path: Path) -> list[Path]:
         )
     runs = sorted(p.parent for p in path.glob("*/checkpoints") if p.is_dir())
     if len(runs) > 1:
+        latest = max(runs, key=lambda run: (run / "checkpoints").stat().st_mtime)
         raise InputError(
-            f"there are {len(runs)} runs here", where=str(path), help="choose one, such as " + str(runs[0])
+            f"there are {len(runs)} runs here",
+            where=str(path),
+            help=f"choose one; the newest is {latest}, and `actkit report {path}` tells what they differ in",
         )
     path = runs[0] if runs else path
     checkpoint: Path | None = path
@@ -346,6 +352,12 @@ def find(path: Path) -> list[Path]:
         checkpoint = best(path / "checkpoints")
         if checkpoint is None:
             checkpoint, warnings = newest(path / "checkpoints")
+            if checkpoint is not None and warnings:  # another model than the one that is meant: not without a word
+                raise InputError(
+                    "the run's newest checkpoint is damaged" + "".join(f"\n  {w}" for w in warnings),
+                    where=str(path),
+                    help=f"give the one before by its name: {checkpoint}",
+                )
         if checkpoint is None:
             raise InputError("the run has no whole checkpoint" + "".join(f"\n  {w}" for w in warnings), where=str(path))
     assert checkpoint is not None

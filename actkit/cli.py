@@ -42,6 +42,15 @@ class Commands(click.Group):
             for problem in getattr(error, "problems", [error]):
                 click.echo(f"{click.style('error:', fg='red', bold=True)} {problem}", err=True)
             code = error.exit_code
+        except OSError as error:
+            if os.environ.get("ACTKIT_DEBUG"):
+                raise
+            said = InputError(
+                f"a file cannot be used: {error.strerror or error}", where=str(error.filename) if error.filename else None,
+                help="choose another place, or make room",
+            )  # fmt: skip
+            click.echo(f"{click.style('error:', fg='red', bold=True)} {said}", err=True)
+            code = said.exit_code
         except RuntimeError as error:
             from actkit.datasets import worker_error
 
@@ -503,7 +512,7 @@ def export(
     if as_json:
         click.echo(json.dumps({**vars(made), "folder": str(made.folder)}))
         return
-    click.echo(f"{made.folder}  known to timm as {made.timm_name}")
+    click.echo(f"{made.folder}  known to timm as {made.timm_name} (data set {made.dataset}; --dataset says another)")
     if not made.measured:
         click.echo(
             "warning: nothing was measured of these weights, and the card says so; give --results FILE from `actkit probe --json`",

@@ -538,25 +538,25 @@ def _scopes_in(value: Any) -> set[str]:
 
 def _long_steps(spec: Spec) -> list[str]:
     """A step of more than twice eps reaches a corner of the ball from anywhere in it: as ImageNet's literal 1.0 does, or a step in grey levels."""
-    found: dict[str, None] = {}
+    found: dict[str, dict[str, None]] = {}
 
-    def look(value: Any) -> None:
+    def look(value: Any, owner: str) -> None:
         if isinstance(value, Spec):
             eps, step = amount(value.get("eps")), amount(value.get("step_size"))
             if value.kind == "attack" and eps and step and value.get("norm") == "linf" and step > 2 * eps:
-                found[
-                    f"{value.selector}: a step_size of {step} with eps {eps} lands on a corner of the box at every step"
-                ] = None
+                found.setdefault(f"{value.selector} has a step_size of {step} with eps {eps}", {})[owner] = None
+            owner = {"probe": value.title, "objective": value.selector}.get(value.kind, owner)
             for inner in value.kwargs.values():
-                look(inner)
-        elif isinstance(value, (list, tuple)):
-            for inner in value:
-                look(inner)
-        elif isinstance(value, dict):
-            look(list(value.values()))
+                look(inner, owner)
+        elif isinstance(value, (list, tuple, dict)):
+            for inner in value.values() if isinstance(value, dict) else value:
+                look(inner, owner)
 
-    look(spec)
-    return list(found)
+    look(spec, "")
+    return [
+        f"{said} in {', '.join(owners)}: it lands on a corner of the box at every step"
+        for said, owners in found.items()
+    ]
 
 
 def _unused(resolver: _Resolver) -> list[str]:

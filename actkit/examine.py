@@ -331,6 +331,7 @@ def probe_checkpoints(
         subject.evaluation = subject.evaluation if evaluation is None else evaluation
         if probes:
             subject.evaluation = [spec for name in probes for spec in wanted(name, subject.evaluation)]
+    settings = _other_data(subjects, settings)
     changed = config.override_spec([{"data": s.data, "evaluation": s.evaluation} for s in subjects], settings)
     for subject, now in zip(subjects, changed, strict=True):
         subject.data, subject.evaluation = now["data"], now["evaluation"]
@@ -340,6 +341,21 @@ def probe_checkpoints(
         for i in range(len(groups))
     ]
     return [_examined(group, device, display, command, *place) for group, place in zip(groups, places, strict=True)]
+
+
+def _other_data(subjects: Sequence[Subject], settings: Sequence[str]) -> list[str]:
+    """Put in the data set of `run.data=NAME`, as a training would take it; the settings that are left."""
+    left = []
+    for setting in settings:
+        key, _, value = setting.partition("=")
+        if key.strip() != "run.data":
+            left.append(setting)
+            continue
+        name = value.strip().strip("'\"").removeprefix("@").removesuffix("()").removeprefix("dataset.")
+        registry.get(f"dataset.{name}", where=f"--set {setting}")
+        for subject in subjects:
+            subject.data = Spec("dataset", name)
+    return left
 
 
 def _subjects(paths: Sequence[Path], roles: Sequence[str]) -> list[Subject]:
@@ -356,7 +372,12 @@ def _subjects(paths: Sequence[Path], roles: Sequence[str]) -> list[Subject]:
                 specs = [Spec.from_json(spec) for spec in about["evaluation"]]
                 found.append(Subject(file, about, "", Spec.from_json(about["data"]), specs))
     if not found:
-        raise InputError(f"no model here has the role {' or '.join(roles)}", where=", ".join(map(str, paths)))
+        there = {checkpoint.header(file)["role"] for path in paths for file in checkpoint.find(path)}
+        raise InputError(
+            f"no model here has the role {' or '.join(roles)}",
+            where=", ".join(map(str, paths)),
+            help=nearest(roles[0], there),
+        )
     for subject, name in zip(found, _names(found, len(paths) > 1), strict=True):
         subject.name = name
     return found

@@ -45,7 +45,11 @@ class Imported:
 def read(file: Path) -> Any:
     """What the file holds, with no code of its run. Raises `InputError` when it is none of weights, or asks for code."""
     if not file.is_file():
-        raise InputError("there is no such file", where=str(file))
+        raise InputError(
+            "this is a folder" if file.is_dir() else "there is no such file",
+            where=str(file),
+            help="one file of weights is wanted",
+        )
     if file.suffix == ".safetensors":
         return checkpoint.read(file)[0]
     with file.open("rb") as opened:
@@ -386,7 +390,7 @@ def convert(
         raise InputError(
             f"for models of {first[0]} classes it must be said what data they are for",
             where=where,
-            help="--like RECIPE takes the data and the evaluation of that recipe",
+            help="--like RECIPE takes the data and the evaluation of that recipe; if there are not so many classes, the classifier is missing",
         )
     named = [f"{network.selector}.{parameter}={value!r}" for parameter, value in network.kwargs.items()]
     setting = config.load_setting(

@@ -80,7 +80,9 @@ def write_csv(path: Path, summaries: Sequence[Mapping[str, Any]]) -> None:
                              result.get("verified"), summary["data"]]
                         )  # fmt: skip
     except OSError as error:
-        raise InputError(f"the file cannot be written: {error.strerror}", where=str(path)) from error
+        raise InputError(
+            f"the file cannot be written: {error.strerror}", where=str(path), help="choose another place"
+        ) from error
 
 
 def unverified(summary: Mapping[str, Any]) -> bool:

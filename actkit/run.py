@@ -399,7 +399,9 @@ class _Trainer:
         """The evaluation, each probe's result in a file of its own, and the summary."""
         data = self.data
         files = model_files(self.folder)
-        chosen = checkpoint.header(next(iter(files.values())))
+        chosen, chosen_by = checkpoint.header(next(iter(files.values()))), bool(self.run.best and self._scores())
+        if self.run.best and not chosen_by:
+            self.display.warn("run.best had no look to choose by: no epoch ended; the last batch's models are examined")
         if chosen["step"] != self.position.step:
             self.display.note(
                 f"examining epoch {chosen['epoch']}, the best by {self.run.best} on the validation images"
@@ -429,7 +431,7 @@ class _Trainer:
         return {
             "recipe": self.recipe.source, "command": command, "data": data.name, "data_fingerprint": tested, "sizes": dict(data.sizes),
             "seed": self.run.seed, "epochs": chosen["epoch"], "steps": chosen["step"], "trained_epochs": self.position.epoch,
-            "best": self.run.best, "stopped_early": self._stopped(),
+            "best": self.run.best if chosen_by else None, "stopped_early": self._stopped(),
             "evaluation": [spec.to_json() for spec in evaluation], "results": found, "versions": checkpoint.versions(),
         }  # fmt: skip
 
@@ -441,7 +443,10 @@ def model_files(folder: Path) -> dict[str, Path]:
 
 def marked(folder: Path, summary: dict[str, Any]) -> dict[str, Any]:
     """A finished run's summary, marked where a later check has raised a red flag."""
-    red = {name: red_of(standing_flags(file)) for name, file in model_files(folder).items()}
+    try:
+        red = {name: red_of(standing_flags(file)) for name, file in model_files(folder).items()}
+    except InputError:  # its checkpoint is damaged or gone: what the run itself found still stands
+        return summary
     for name, result in summary["results"].items():
         because = [f"{model}, {said}" for model in name.rpartition(".")[0].split(">") for said in red.get(model, [])]
         if "verified" in result and because:

@@ -612,3 +612,83 @@ def test_a_run_on_files_stops_and_resumes_bit_for_bit_whatever_the_workers(write
     straight = json.loads((tmp_path / "straight/summary.json").read_text())
     assert straight["results"] == outcome.summary["results"]
     assert straight["data_fingerprint"]["test"].startswith("files-")
+
+
+# -- what a person may meet ------------------------------------------------------------------------------------------------
+
+
+def test_a_damaged_newest_checkpoint_is_never_examined_as_if_it_were_the_run(actkit, run_copy):
+    steps = sorted((run_copy / "checkpoints").glob("step-*"))
+    flip(steps[-1] / "robust.safetensors")
+    for command in (["probe", "--ckpt", run_copy], ["export", run_copy, "--out", run_copy.parent / "e"]):
+        said = actkit(*command)
+        assert said.code == 2
+        assert "the run's newest checkpoint is damaged" in said.err
+        assert f"give the one before by its name: {steps[0]}" in said.err
+        assert said.out == ""
+    assert actkit("probe", "--ckpt", steps[0], "--probe", "accuracy").code == 0
+    assert actkit("report", run_copy).code == 0  # what was measured while it was whole
+
+
+def test_best_without_a_look_is_told_and_not_claimed(write, tmp_path, actkit):
+    display = Mute()
+    outcome = go(recipe(write, *CHOOSING, "run.steps=1"), tmp_path / "run", display)
+    assert "no epoch ended" in display.warnings[0]
+    assert outcome.summary["best"] is None
+    assert (outcome.summary["steps"], outcome.summary["epochs"]) == (1, 0)
+
+
+@pytest.mark.parametrize("command", ["export", "probe", "probe --csv", "import"])
+def test_a_place_that_cannot_be_written_gets_one_line(actkit, finished, command, tmp_path):
+    if command == "import":
+        from actkit.spec import Spec
+
+        torch.save(
+            Spec("backbone", "resnet", {"width": 16, "layers": [1, 1]}).build()(10, in_chans=1).state_dict(),
+            tmp_path / "m.pt",
+        )
+        args = [
+            "import",
+            tmp_path / "m.pt",
+            "--arch",
+            "resnet",
+            "--like",
+            "gin/digits.gin",
+            "--out",
+            "/proc/z.safetensors",
+        ]
+    else:
+        option = "--csv" if "csv" in command else "--out"
+        ckpt = [finished] if command == "export" else ["--ckpt", finished, "--probe", "accuracy"]
+        args = [command.split()[0], *ckpt, option, "/proc/z/z"]
+    said = actkit(*args)
+    assert said.code == 2
+    assert said.err.splitlines()[-1].startswith("  help:")
+    assert "cannot be" in said.err
+    assert "Traceback" not in said.err
+
+
+def test_a_model_can_be_examined_on_another_data_set(actkit, finished, tmp_path):
+    from test_datasets import folder
+
+    folder(tmp_path / "images", size=(8, 8), per_class=3, classes=tuple("0123456789"))
+    given = [
+        "-s",
+        "run.data=imagefolder",
+        "-s",
+        f"dataset.imagefolder.root={tmp_path / 'images'}",
+        "-s",
+        "dataset.imagefolder.mode=L",
+    ]
+    said = actkit("probe", "--ckpt", finished, "--probe", "accuracy", *given)
+    assert said.code == 0, said.err
+    assert "imagefolder:images" in said.out
+    said = actkit("probe", "--ckpt", finished, "-s", "run.data=imagefodler")
+    assert said.code == 2
+    assert "did you mean 'dataset.imagefolder'" in said.err
+
+
+def test_foreign_files_and_unknown_roles_get_the_next_step(actkit, finished, tmp_path):
+    torch.save({"a.b": torch.zeros(2)}, tmp_path / "x.pth")
+    assert "`actkit import` makes a checkpoint" in actkit("probe", "--ckpt", tmp_path / "x.pth").err
+    assert "did you mean 'natural'" in actkit("probe", "--ckpt", finished, "--role", "natrual").err

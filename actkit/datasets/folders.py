@@ -156,13 +156,14 @@ def decoded(
     return cached(dict(key), make) if count >= CACHED else make()
 
 
-def _class_folders(base: Path, below: str, limit: int | None) -> dict[str, list[str]]:
+def _class_folders(base: Path, below: str, limit: int | None, setting: str) -> dict[str, list[str]]:
     """The images of one split: file names below the root, by class."""
     folder = base / below
     if not folder.is_dir():
         there = sorted(p.name for p in base.iterdir() if p.is_dir())
+        near = nearest(below, there) or "it is empty"
         raise InputError(
-            f"the image folder has no {below!r}", where=str(base), help=nearest(below, there) or "it is empty"
+            f"the image folder has no {below!r}", where=str(base), help=f"{near}; -s dataset.{setting}=NAME names it"
         )
     with os.scandir(folder) as entries:
         classes = sorted(e.name for e in entries if not e.name.startswith(".") and e.is_dir())
@@ -193,7 +194,8 @@ def _listing(
             where=str(base),
             help=f"set dataset.{dataset}.root to the folder that holds {' and '.join(folders.values())}",
         )
-    files = {name: _class_folders(base, below, limit) for name, below in folders.items()}
+    called = {"train": "train", "test": "val" if dataset == "imagenet" else "test"}
+    files = {name: _class_folders(base, below, limit, f"{dataset}.{called[name]}") for name, below in folders.items()}
     if extra := set(files["test"]) - set(files["train"]):
         raise InputError(
             f"classes in {folders['test']} that {folders['train']} does not have: {', '.join(sorted(extra)[:5])}",
