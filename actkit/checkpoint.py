@@ -10,11 +10,14 @@ step-00001200/
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
 import platform
+import re
 import shutil
+import subprocess
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -54,6 +57,26 @@ def versions() -> dict[str, str]:
         "python": platform.python_version(),
         "machine": platform.machine(),
     }
+
+
+@functools.cache
+def provenance() -> dict[str, Any]:
+    """The versions, with the commit of actkit's checkout (None for an installed wheel) and the machine: what a result file says of its origin."""
+    root, processor = Path(__file__).parent.parent, platform.processor()
+    with contextlib.suppress(OSError):
+        found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE)
+        processor = found[1] if found else processor
+    commit = None
+    if (root / ".git").exists():
+        with contextlib.suppress(OSError, subprocess.SubprocessError):
+            told = subprocess.run(
+                ["git", "-C", str(root), "describe", "--always", "--dirty", "--exclude", "*"], capture_output=True, text=True, timeout=30
+            )  # fmt: skip
+            commit = told.stdout.strip() or None
+    return {
+        **versions(), "commit": commit, "processor": f"{processor}, {os.cpu_count()} cores",
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }  # fmt: skip
 
 
 # -- writing -----------------------------------------------------------------------------------------------------------
@@ -446,6 +469,24 @@ def _unpack(value: Any, tensors: dict[str, Tensor]) -> Any:
 # -- one run a folder --------------------------------------------------------------------------------------------------
 
 
+IN_USE = "another run is using this folder"
+
+
+def in_use(folder: Path) -> str:
+    """Who holds the run's folder, 'process 12 on host'; '' when nobody does."""
+    import fcntl
+
+    try:
+        with (folder / ".lock").open("r+") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return file.read().strip() or "another process"
+    except OSError:
+        pass
+    return ""
+
+
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Hold the run's folder; a second run in it is refused. The lock goes with the process, however it ends."""
@@ -464,7 +505,7 @@ def locked(folder: Path) -> Iterator[None]:
         except OSError as error:
             file.seek(0)
             raise InputError(
-                f"another run is using this folder ({file.read().strip()})",
+                f"{IN_USE} ({file.read().strip()})",
                 where=str(folder),
                 help="choose another --out",
             ) from error

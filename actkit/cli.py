@@ -163,7 +163,8 @@ def run(
     With --seeds or --sweep, or where the recipe says `study.seeds = ...`, it is a study of many runs: finished ones are skipped, failed ones
     listed at the end while the rest goes on.
     """
-    if study := _study(file, settings, plugins, trust, seed, seeds, sweeps, out):
+    study = _study(file, settings, plugins, trust, seed, seeds, sweeps, out)
+    if study is not None:
         return _carry_out(study, settings, plugins, trust, jobs, executor, device, dry_run, as_json)
     if seed is not None:
         settings = (*settings, f"run.seed={seed}")
@@ -225,23 +226,47 @@ def _study(
 ) -> Any:
     """The cells of a study, or None where the command is a single run."""
     from actkit import config
-    from actkit.study import Study, cells, swept
+    from actkit.study import Study, all_swept, cells
 
     _plugins()
     declared = config.load_study(file, settings, plugins=plugins, trust=trust)
     if declared is None and seeds is None and not sweeps:
         return None
-    plan: Study = declared.build() if declared is not None else Study()
     if seed is not None and seeds is not None:
         raise InputError("--seed and --seeds say two things", help="give one of them")
-    try:
-        numbers = [int(part) for part in seeds.split(",")] if seeds else [seed] if seed is not None else plan.seeds
-    except ValueError:
-        raise InputError(f"--seeds {seeds}: whole numbers are wanted", help="such as --seeds 0,1,2") from None
-    sweep = {**plan.sweep, **dict(swept(text) for text in sweeps)}
+    plan: Study = declared.build() if declared is not None else Study()
+    numbers = plan.seeds if seed is None else [seed]
+    numbers = numbers if seeds is None else _seeds(seeds)
+    sweep = {**plan.sweep, **all_swept(sweeps)}
     return cells(
-        plan.recipes or [file], seeds=numbers, sweep=sweep, settings=settings, plugins=plugins, trust=trust, out=out
+        [_beside(file, recipe) for recipe in plan.recipes or []] or [file],
+        seeds=numbers,
+        sweep=sweep,
+        settings=settings,
+        plugins=plugins,
+        trust=trust,
+        out=out,
     )
+
+
+def _beside(file: str, recipe: str) -> str:
+    """Where a recipe that a study names lies: beside the study's file, as with `include`, or among the packaged."""
+    from actkit import config
+
+    if config.locate(recipe, beside=Path(file).parent) is None:
+        near = [*(str(p.name) for p in Path(file).parent.glob("*.gin")), *config.packaged()]
+        raise InputError(f"study.recipes: there is no recipe {recipe!r}", where=file, help=errors.nearest(recipe, near))
+    own = Path(file).parent / recipe
+    return str(own) if own.is_file() else recipe
+
+
+def _seeds(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise InputError(
+            f"--seeds {text or repr(text)}: whole numbers are wanted", help="such as --seeds 0,1,2"
+        ) from None
 
 
 def _carry_out(
@@ -251,9 +276,11 @@ def _carry_out(
     from actkit import tables
     from actkit.examine import pick_device
     from actkit.report import Display
-    from actkit.study import Local, carry_out, plan_of, ray_executor
+    from actkit.study import carry_out, plan_of
 
     display = Display(_consoles()[1], quiet=as_json)
+    for warning in dict.fromkeys(w for cell in study for w in cell.warnings):
+        click.echo(f"warning: {warning}", err=True)
     if dry_run:
         lines, seconds = plan_of(study, plugins=plugins, trust=trust, device=pick_device(device), jobs=jobs)
         if as_json:
@@ -263,27 +290,38 @@ def _carry_out(
             click.echo("\n".join(lines))
         return errors.OK
     extra = [*(part for p in plugins for part in ("--plugins", p)), *(["--trust"] if trust else []), "--device", device]
-    made = ray_executor() if executor == "ray" else Local(jobs)
-    ended, code = carry_out(study, made, say=display.say, extra=extra)
-    failed = [one for one in ended if one.code not in (errors.OK, errors.CHECK_FAILED)]
+    ended, code = carry_out(study, _executor(executor, jobs, device), say=display.say, extra=extra)
+    failed = [one for one in ended if one.failed]
     finished = [cell.folder for cell in study if cell.done]
     if as_json:
         rows = [{"title": c.title, "state": c.state, "folder": str(c.folder)} for c in study]
         click.echo(json.dumps({"cells": rows, "failed": {one.cell.title: one.said for one in failed}}))
     elif finished:
         try:
-            click.echo(tables.as_text(tables.table(*tables.find(finished))))
+            click.echo(tables.formatted(tables.table(*tables.find(finished)), "table"))
         except InputError as error:
             display.warn(f"these runs do not go into one table: {error.message}")
     for one in failed:
         display.say(f"failed     {one.cell.title}: {one.said} ({one.cell.folder}.log)", style="red")
     if finished and not as_json:
-        display.say(
-            "next       actkit report "
-            + " ".join(shlex.quote(str(folder)) for folder in finished[:8])
-            + (" ..." if len(finished) > 8 else "")
-        )
+        shown = [*(part for p in plugins for part in ("--plugins", p)), *map(str, finished[:8])]
+        display.say(f"next       actkit report {shlex.join(shown)}{' ...' if len(finished) > 8 else ''}")
     return code
+
+
+def _executor(name: str, jobs: int, device: str) -> Any:
+    from actkit.study import Local, ray_executor
+
+    if name == "ray":
+        return ray_executor()
+    gpus: list[str] = []
+    if jobs > 1 and device == "auto":
+        import torch
+
+        count = torch.cuda.device_count()
+        given = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+        gpus = (given if len(given) == count else list(map(str, range(count)))) if count > 1 else []
+    return Local(jobs, gpus=gpus)
 
 
 @main.command()
@@ -361,6 +399,8 @@ def probe(
     given = [*(part for c in ckpts for part in ("--ckpt", c)), *(part for p in probes for part in ("--probe", p))]
     given += [*(part for r in roles for part in ("--role", r)), *(("--evaluation", evaluation) if evaluation else ())]
     given += [*(part for s in settings for part in ("-s", s)), *(part for p in plugins for part in ("--plugins", p))]
+    if csv_file and (Path(csv_file).is_dir() or not Path(csv_file).absolute().parent.is_dir()):
+        raise InputError("no file can be written here", where=csv_file, help="choose another place for --csv")
     # With a recipe's evaluation its macros can be set too: -s EPS=8/255.
     macros = [setting for setting in settings if evaluation and "." not in setting.partition("=")[0]]
     with terminable():
@@ -535,12 +575,16 @@ def export(
     metavar="DIR",
     help="Draw the sweep, each training, and what each evaluation showed: SVG, PNG, and the numbers as JSON.",
 )
+@click.option("--plugins", multiple=True, metavar="DIR", help="Load the plugins in this folder (repeatable).")
 @json_option
-def report(runs: tuple[Path, ...], how: str, pictures: Path | None, as_json: bool) -> None:
+def report(runs: tuple[Path, ...], how: str, pictures: Path | None, plugins: tuple[str, ...], as_json: bool) -> None:
     """One table of several RUNS (or folders that hold them): grouped by what they differ in, mean and standard deviation over seeds."""
-    from actkit import tables
+    from actkit import registry, tables
 
+    tables.assert_format(how)
     _plugins()
+    for folder in plugins:
+        registry.load_folder(Path(folder))
     finished, unfinished = tables.find(runs)
     made = tables.table(finished, unfinished)
     click.echo(tables.formatted(made, "json" if as_json else how))
@@ -549,6 +593,95 @@ def report(runs: tuple[Path, ...], how: str, pictures: Path | None, as_json: boo
         for picture in drawn:
             picture.save(pictures)
         click.echo(f"pictures   {pictures}: {', '.join(p.name for p in drawn) or 'there is nothing to see'}", err=True)
+
+
+@main.command("reproduce")
+@click.argument("names", nargs=-1, required=True, metavar="ITEM...")
+@click.option(
+    "--scale", default="full", show_default=True, metavar="NAME", help="full: the paper's settings; small: digits, in minutes on two cores."
+)  # fmt: skip
+@click.option("--seeds", metavar="N,N,...", help="Other seeds than the item's own.")
+@click.option(
+    "-s", "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Override a binding of every training (repeatable)."
+)  # fmt: skip
+@click.option("--plugins", multiple=True, metavar="DIR", help="Load the plugins in this folder (repeatable).")
+@click.option("-j", "--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="How many runs at a time.")
+@click.option(
+    "--executor", type=click.Choice(["local", "ray"]), default="local", show_default=True, help="Where the runs go."
+)
+@click.option(
+    "--runs", metavar="DIR", default="runs", show_default=True, help="Where the trainings are, shared by all items."
+)
+@click.option("--out", metavar="DIR", type=click.Path(path_type=Path), help="Where the item goes. Default: reproduced/<scale>.")  # fmt: skip
+@device_option
+@click.option("--dry-run", is_flag=True, help="Print the study behind the item, and what is left of it; run nothing.")
+@click.option("--show", is_flag=True, help="Run nothing; print what there is.")
+@click.option("--format", "how", default="table", show_default=True, metavar="NAME", help="table, markdown, csv, latex or json.")  # fmt: skip
+@json_option
+def reproduce_(
+    names: tuple[str, ...], scale: str, seeds: str | None, settings: tuple[str, ...], plugins: tuple[str, ...], jobs: int, executor: str,
+    runs: str, out: Path | None, device: str, dry_run: bool, show: bool, how: str, as_json: bool,
+) -> int:  # fmt: skip
+    """Reproduce tables and figures of the paper: run the study behind each ITEM, print ours beside the paper's.
+
+    \b
+    actkit reproduce table2 --dry-run             the trainings and examinations, and what they cost
+    actkit reproduce table1 --scale small -j 2    the same study on digits
+    actkit reproduce all --show                   what there is of all items
+
+    ITEM is table1 to table5, figure2 to figure4, or all. Items share trainings; the same command again does what is left.
+    """
+    from actkit import registry, reproduce, tables
+    from actkit.examine import pick_device
+    from actkit.report import Display
+    from actkit.study import carry_out, plan_of
+
+    tables.assert_format(how)
+    wanted = reproduce.items(names, scale)
+    _plugins()
+    for folder in plugins:
+        registry.load_folder(Path(folder))
+    place = out or Path("reproduced") / scale
+    made = reproduce.study(
+        wanted, seeds=None if seeds is None else _seeds(seeds), settings=settings, plugins=plugins, out=place, runs=runs
+    )
+    display = Display(_consoles()[1], quiet=as_json)
+    if dry_run:
+        lines, seconds = plan_of(
+            made.trainings, plugins=plugins, device=pick_device(device), jobs=jobs, examined=made.probes()
+        )
+        examinations = [f"{e.title}  {'done' if e.done else 'to do'}  {e.folder}" for e in made.examinations()]
+        if as_json:
+            cells = [{"title": c.title, "state": c.state, "folder": str(c.folder)} for c in made.trainings]
+            click.echo(json.dumps({"cells": cells, "seconds": seconds}))
+        else:
+            click.echo("\n".join([*lines, *examinations]))
+        return errors.OK
+    given = [*names, "--scale", scale, *(("--seeds", seeds) if seeds else ()), *(part for s in settings for part in ("-s", s))]  # fmt: skip
+    command = shlex.join(["actkit", "reproduce", *given, *(part for p in plugins for part in ("--plugins", p))])
+    code, failed = errors.OK, []
+    if not show:
+        extra = [*(part for p in plugins for part in ("--plugins", p)), "--device", device]
+        runner = _executor(executor, jobs, device)
+        for what in (lambda: made.trainings, made.examinations):
+            ended, now = carry_out(what(), runner, say=display.say, extra=extra)
+            failed += [one for one in ended if one.failed]
+            code = errors.FAILED if errors.FAILED in (code, now) else now or code
+            if code in (errors.RESUMABLE, errors.INTERRUPTED):
+                display.say("stopped; the same command goes on from there")
+                return code
+    found = [reproduce.outcome(made, item, command) for item in wanted]
+    reproduce.write(place, found)
+    if as_json or how == "json":
+        click.echo(json.dumps([reproduce.to_json(one) for one in found]))
+    elif how == "csv":
+        click.echo(reproduce.as_csv(found))
+    else:
+        click.echo("\n\n".join(tables.printed(reproduce.grid(one), how) for one in found))
+    for one in failed:
+        display.say(f"failed     {one.cell.title}: {one.said} ({one.cell.folder}.log)", style="red")
+    display.say(f"files      {place}")
+    return code
 
 
 @main.command("list")

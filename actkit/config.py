@@ -666,17 +666,18 @@ def diff(a: Spec, b: Spec) -> list[tuple[str, Any, Any]]:
     ]
 
 
-def _same(a: Any, b: Any) -> bool:
-    if a == b:
-        return True
+def canonical(value: Any) -> Any:
+    """A setting's value so that '8/255' and 0.03137..., 1 and 1.0 are one."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        return value
     try:
-        return (
-            isinstance(a, (int, float, str))
-            and isinstance(b, (int, float, str))
-            and float(Fraction(a)) == float(Fraction(b))
-        )
-    except (ValueError, ZeroDivisionError):
-        return False
+        return float(Fraction(value))
+    except (ValueError, ZeroDivisionError, OverflowError):
+        return value
+
+
+def _same(a: Any, b: Any) -> bool:
+    return bool(a == b or canonical(a) == canonical(b))
 
 
 def override_spec(spec: Any, settings: Iterable[str]) -> Any:

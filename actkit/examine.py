@@ -90,11 +90,12 @@ class Judge:
         }
         if not new or kept is None:
             return
-        everything, own = _read_flags(kept), checkpoint.sha256(file)
-        everything[own] = {**everything.get(own, {}), **new}
+        own = checkpoint.sha256(file)
         try:
             kept.parent.mkdir(exist_ok=True)
-            write_json(kept, everything)
+            with _alone(kept):
+                everything = _read_flags(kept)
+                write_json(kept, {**everything, own: {**everything.get(own, {}), **new}})
         except OSError as error:
             self.display.warn(f"what was checked could not be kept: {error.strerror}: {kept}")
 
@@ -120,6 +121,16 @@ def run_of(file: Path) -> Path | None:
 def _flags_file(file: Path) -> Path | None:
     run = run_of(file)
     return run / "probes" / f"flags-{file.stem}.json" if run else None
+
+
+@contextlib.contextmanager
+def _alone(file: Path) -> Iterator[None]:
+    """One process at a time changes this file."""
+    import fcntl
+
+    with file.with_name(f".{file.name}.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _read_flags(kept: Path) -> dict[str, dict[str, list[dict[str, Any]]]]:
@@ -326,6 +337,9 @@ def probe_checkpoints(
         pictures: a folder for what the probes show, likewise.
     """
     deterministic(device)
+    for folder in (out, pictures):
+        if folder is not None:
+            make_folder(folder)
     subjects = _subjects(paths, roles)
     for subject in subjects:
         subject.evaluation = subject.evaluation if evaluation is None else evaluation
@@ -417,7 +431,9 @@ def wanted(name: str, stored: Sequence[Spec]) -> list[Spec]:
     attack = next((s.kwargs["attack"] for s in stored if isinstance(s.kwargs.get("attack"), Spec)), None)
     if attack is not None:
         offered = {"attack": attack}
-        if spec.entry.parameters.get("eps") and spec.entry.parameters["eps"].required:
+        # A probe that knows one norm alone is given no eps of another.
+        fits = "norm" in spec.entry.parameters or attack.kwargs.get("norm", "linf") == "linf"
+        if fits and spec.entry.parameters.get("eps") and spec.entry.parameters["eps"].required:
             offered |= {key: attack.kwargs[key] for key in ("eps", "norm") if key in attack.kwargs}
         spec = spec.replace(**{key: value for key, value in offered.items() if key in spec.entry.parameters})
     return [spec]
@@ -473,13 +489,22 @@ def _examined(
     roles = {subject.name: checkpoint.load_role(subject.file, device=device)[0] for subject in group}
     tested = fingerprints(data, evaluation, display)
     key = key_of([subject.file for subject in group], group[0].data, evaluation, tested, device)
+    files = {subject.name: subject.file for subject in group}
     with resumable(cache_folder("unfinished") / f"{key}.safetensors", key, display) as progress:
         results = examine(probes, roles, data, progress)
-    files = {subject.name: subject.file for subject in group}
-    found = Judge(files, evaluation, tested, display)(results)
+        found = Judge(files, evaluation, tested, display)(results)
+        return _written(group, data, tested, results, found, device, display, command, folder, pictures)
+
+
+def _written(
+    group: list[Subject], data: Data, tested: Mapping[str, str], results: Mapping[str, Result], found: dict[str, dict[str, Any]],
+    device: torch.device, display: Display, command: str, folder: Path | None, pictures: Path | None,
+) -> dict[str, Any]:  # fmt: skip
+    """The summary of an examination, written with its results and pictures where that is asked for."""
+    evaluation = group[0].evaluation
     about = {
         "models": {subject.name: subject.described() for subject in group}, "data": data.name, "data_fingerprint": tested,
-        "command": command, "device": str(device), "versions": checkpoint.versions(),
+        "command": command, "device": str(device), "versions": checkpoint.provenance(),
     }  # fmt: skip
     summary = {
         **about, "sizes": dict(data.sizes), "evaluation": [spec.to_json() for spec in evaluation], "results": found,
@@ -518,6 +543,16 @@ def pick_device(name: str) -> torch.device:
             f"--device {name} cannot be used: {str(error).splitlines()[0]}", help="auto, cpu or cuda:N"
         ) from error
     return device
+
+
+def make_folder(folder: Path) -> None:
+    """Raise `InputError` where no folder can be: before anything long begins."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"no folder can be made here: {error.strerror}", where=str(folder), help="choose another place"
+        ) from error
 
 
 def write_json(path: Path, data: Any) -> None:

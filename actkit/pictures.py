@@ -5,8 +5,10 @@ A `Picture` holds everything that is on it. It saves as `<name>.svg`, `<name>.pn
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
+import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +18,7 @@ Kind = Literal["lines", "bars", "images", "surface"]
 
 # Okabe and Ito 2008, yellow left out (too light on white); a model keeps its colour in all pictures.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
-_FIXED = {"natural": 6, "madry": 1, "trades": 2, "act": 0, "act.natural": 4, "robust": 0}
+_FIXED = {"natural": 6, "madry": 1, "trades": 2, "act": 0, "act.natural": 4, "act, natural model": 4, "robust": 0}
 _MARKS = ("o", "s", "^", "D", "v", "P", "X")
 
 
@@ -83,7 +85,8 @@ class Picture:
         written = []
         for suffix in ("svg", "png"):
             path = folder / f"{self.name}.{suffix}"
-            figure.savefig(path, dpi=150, metadata={"Date": None} if suffix == "svg" else None)
+            with _settled():
+                figure.savefig(path, dpi=150, metadata={"Date": None} if suffix == "svg" else None)
             written.append(path)
         path = folder / f"{self.name}.json"
         path.write_text(json.dumps(self.to_json(), indent=1) + "\n", encoding="utf-8")
@@ -94,9 +97,17 @@ class Picture:
         import io
 
         buffer = io.StringIO()
-        self.draw().savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+        with _settled(self.name):
+            self.draw().savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
         text = buffer.getvalue()
         return text[text.index("<svg") :]
+
+
+def _settled(salt: str = "actkit") -> Any:
+    """The same picture gives the same file; of several in one page, the ids differ."""
+    import matplotlib
+
+    return matplotlib.rc_context({"svg.hashsalt": salt})
 
 
 OWN = ""  # what a probe calls the series, or the row, of the model that it looks at
@@ -129,11 +140,51 @@ def together(pictures: Mapping[str, Picture]) -> list[Picture]:
     return [Picture(first.name, first.kind, first.title, data, first.caption, first.about)]
 
 
+def of_model(picture: Picture, model: str) -> Picture | None:
+    """A picture of several models, or of one, as the probe made it of this model alone; None where the model is not on it."""
+    if picture.kind == "surface":
+        return picture
+    if picture.kind == "images":
+        rows = [{**row, "name": OWN} for row in picture.data["rows"] if row["name"] == model]
+        return dataclasses.replace(picture, data={**picture.data, "rows": rows}) if rows else None
+    series = picture.data["series"].get(model)
+    return None if series is None else dataclasses.replace(picture, data={**picture.data, "series": {OWN: series}})
+
+
+def averaged(pictures: Sequence[Picture]) -> Picture:
+    """One model's picture over several seeds: the mean, with the deviation of the sample as a band or a bar; of images and slices, the first seed's.
+
+    Raises `ValueError` where the seeds' pictures do not have the same points.
+    """
+    first = pictures[0]
+    if len(pictures) == 1 or first.kind in ("images", "surface"):
+        return first
+    series = [picture.data["series"][OWN] for picture in pictures]
+    if any(
+        one.get("x") != series[0].get("x") or other.data.get("groups") != first.data.get("groups")
+        for one, other in zip(series, pictures, strict=True)
+    ):
+        raise ValueError(f"the pictures {first.name!r} of several seeds have different points")
+    points = list(zip(*(one["y"] for one in series), strict=True))
+    mean = [statistics.fmean(point) for point in points]
+    spread = [statistics.stdev(point) for point in points]
+    made = {**series[0], "y": mean}
+    if first.kind == "bars":
+        made["error"] = spread
+    else:
+        made["low"] = [m - s for m, s in zip(mean, spread, strict=True)]
+        made["high"] = [m + s for m, s in zip(mean, spread, strict=True)]
+    return dataclasses.replace(first, data={**first.data, "series": {OWN: made}})
+
+
 def colours(names: Sequence[str]) -> Iterator[tuple[str, str, str]]:
     """(name, colour, mark) of each series: the known ones always the same."""
-    free = [i for i in range(len(PALETTE)) if i not in {_FIXED[n] for n in names if n in _FIXED}]
+    known = {name: _FIXED[name.lower()] for name in names if name.lower() in _FIXED}
+    free = [i for i in range(len(PALETTE)) if i not in known.values()]
     for name in names:
-        i = _FIXED[name] if name in _FIXED else free.pop(0) if free else 6
+        if not free:  # more than there are colours: again from the first, drawn otherwise
+            free = list(range(len(PALETTE)))
+        i = known[name] if name in known else free.pop(0)
         yield name, PALETTE[i], _MARKS[i]
 
 
@@ -177,7 +228,7 @@ def _lines(axes: Any, data: Mapping[str, Any]) -> None:
         few = len(one["x"]) <= 30
         axes.plot(
             one["x"], one["y"], color=colour, marker=mark if few else None, markersize=4, linewidth=1.6, label=name,
-            linestyle="--" if one.get("dashed") else "-",
+            linestyle="--" if one.get("dashed") else ":" if list(shades).index(one.get("as", name)) >= len(PALETTE) else "-",
         )  # fmt: skip
         if "low" in one:
             axes.fill_between(one["x"], one["low"], one["high"], color=colour, alpha=0.15, linewidth=0)

@@ -83,6 +83,17 @@ def plan(recipe: config.Recipe, *, folder: Path, device: torch.device) -> Plan:
     )  # fmt: skip
 
 
+@contextmanager
+def threads(number: int) -> Iterator[None]:
+    """Compute with so many threads, as one of several processes would."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(min(number, before))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def _step(run: Run, data: Data, roles: dict[str, Role], size: int, device: torch.device) -> float:
     x, y = (t.to(device) for t in made_up(data, size))
     began = time.perf_counter()

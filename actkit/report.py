@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,42 +23,66 @@ def percent(value: float) -> str:
     return f"{100 * value:.2f}"
 
 
-def rows(summary: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Titles and rows of a summary: one row a model; each probe says which of its numbers are columns, and how they are shown.
+def titles(results: Iterable[tuple[str, Mapping[str, Any]]]) -> dict[tuple[str, str], str]:
+    """What the numbers that probes want shown are called in a table, by (label of the probe, number).
 
-    Where columns were measured with different eps, or on different numbers of images, each title says its own. What a red flag makes
-    doubtful is marked.
+    Where columns were measured with different eps, or on different numbers of images, each title says its own.
     """
-    wanted: dict[tuple[str, str], dict[str, Any]] = {}
+    wanted: dict[tuple[str, str], str] = {}
     eps: dict[tuple[str, str], str] = {}
     images: dict[tuple[str, str], str] = {}
-    for name, result in summary["results"].items():
+    for name, result in results:
         for column in result["columns"]:
             key = (name.rpartition(".")[2], column["number"])
-            wanted.setdefault(key, column)
+            wanted.setdefault(key, column["title"])
             if result["threat"]:
                 eps[key] = f"{result['threat']['norm']} {result['threat']['eps'] or 'swept'}"
             if result["images"]:
                 images[key] = f"{result['images']:,} images"
     apart = [said for said in (eps, images) if len(set(said.values())) > 1]
-    titles = []
-    for key, column in wanted.items():
+    made = {}
+    for key, title in wanted.items():
         notes = [said[key] for said in apart if not said.get(key, "swept").endswith("swept")]
-        titles.append(column["title"] + (f" ({', '.join(notes)})" if notes else ""))
-    titles = [
-        f"{key[0]}: {title}" if titles.count(title) > 1 else title for key, title in zip(wanted, titles, strict=True)
-    ]
+        made[key] = title + (f" ({', '.join(notes)})" if notes else "")
+    shown = list(made.values())
+    return {key: f"{key[0]}: {title}" if shown.count(title) > 1 else title for key, title in made.items()}
+
+
+def rows(summary: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Titles and rows of a summary: one row a model; each probe says which of its numbers are columns, and how they are shown.
+
+    What a red flag makes doubtful is marked.
+    """
+    results = summary["results"]
+    named = titles(results.items())
+    percents = _percents(results.items())
     body = []
-    models = dict.fromkeys(name.rpartition(".")[0] for name, r in summary["results"].items() if r["columns"])
+    models = dict.fromkeys(name.rpartition(".")[0] for name, r in results.items() if r["columns"])
     for model in models:
         cells = [model]
-        for (label, number), column in wanted.items():
-            result = summary["results"].get(f"{model}.{label}", {})
+        for label, number in named:
+            result = results.get(f"{model}.{label}", {})
             value = result.get("numbers", {}).get(number)
-            shown = "-" if value is None else percent(value) if column["percent"] else f"{value:.4g}"
+            shown = "-" if value is None else percent(value) if percents[label, number] else f"{value:.4g}"
             cells.append(shown if result.get("verified", True) else f"{shown} {UNVERIFIED}")
         body.append(cells)
-    return ["model", *titles], body
+    return ["model", *named.values()], body
+
+
+def _percents(results: Iterable[tuple[str, Mapping[str, Any]]]) -> dict[tuple[str, str], bool]:
+    return {
+        (name.rpartition(".")[2], column["number"]): column["percent"]
+        for name, result in results
+        for column in result["columns"]
+    }
+
+
+def unit(titled: Mapping[str, bool]) -> str:
+    """Of columns, by whether they are percentages: 'percent, except weight norm'."""
+    plain = [title for title, is_percent in titled.items() if not is_percent]
+    if len(plain) == len(titled):
+        return "no percentages"
+    return "percent" + (f", except {', '.join(plain)}" if plain else "")
 
 
 UNVERIFIED = "UNVERIFIED"
@@ -100,16 +124,18 @@ def flags(summary: Mapping[str, Any]) -> list[tuple[str, dict[str, str]]]:
 def caption(summary: Mapping[str, Any]) -> list[str]:
     """What the numbers mean: data, seeds and every probe's settings."""
     lines = []
+    named, percents = titles(summary["results"].items()), _percents(summary["results"].items())
+    how = unit({title: percents[key] for key, title in named.items()})
     if "models" in summary:
         trainings = {_trained(m) for m in summary["models"].values()}
         if len(trainings) == 1:
-            lines.append(f"percent; {summary['data']}, {trainings.pop()}")
+            lines.append(f"{how}; {summary['data']}, {trainings.pop()}")
         else:
-            lines.append(f"percent; {summary['data']}")
+            lines.append(f"{how}; {summary['data']}")
             lines += [f"{name}: {_trained(m)}, {m['file']}" for name, m in summary["models"].items()]
     else:
         best = f", the best of {summary['trained_epochs']} by {summary['best']}" if summary.get("best") else ""
-        lines.append(f"percent; {summary['data']}, {_trained(summary)}{best}")
+        lines.append(f"{how}; {summary['data']}, {_trained(summary)}{best}")
     for probe in map(Spec.from_json, summary["evaluation"]):
         label = f"{probe.label}: " if probe.label else ""
         split, limit = probe.get("split"), probe.get("limit")

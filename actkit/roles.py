@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import inspect
+import itertools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -56,7 +57,8 @@ class Role:
 
     @property
     def device(self) -> torch.device:
-        return next(self.model.parameters()).device
+        tensors = itertools.chain(self.model.parameters(), self.model.buffers())
+        return next((tensor.device for tensor in tensors), torch.device("cpu"))
 
     def __call__(self, x: Tensor) -> Tensor:
         """The training forward: logits of shape (B, classes) in fp32."""

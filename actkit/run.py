@@ -194,7 +194,7 @@ def execute(recipe: config.Recipe, *, out: str | None, device: torch.device, dis
         _claim(folder, recipe)
         done = folder / "summary.json"
         if done.is_file():
-            summary = marked(folder, json.loads(done.read_text(encoding="utf-8")))
+            summary = summary_of(folder)
             display.note(f"this run is done: {folder}")
             return Outcome(folder, _code(summary), summary)
         data: Data = run.data()
@@ -215,7 +215,7 @@ def execute(recipe: config.Recipe, *, out: str | None, device: torch.device, dis
             checkpoint.discard_after(found)
             checkpoint.restore(found, roles, position, run.objective)
         display.start(run, data, roles, folder, device, resumed=position if found else None)
-        write_json(folder / "environment.json", {"command": command, "device": str(device), **checkpoint.versions()})
+        write_json(folder / "environment.json", {"command": command, "device": str(device), **checkpoint.provenance()})
         trainer = _Trainer(run, recipe, data, roles, position, folder, display)
         with stopping(display.note) as stop:
             code = trainer.train(stop)
@@ -225,6 +225,31 @@ def execute(recipe: config.Recipe, *, out: str | None, device: torch.device, dis
             summary = trainer.examine(command)
         write_json(done, summary)
         return Outcome(folder, _code(summary), summary)
+
+
+_NEEDED = ("data", "data_fingerprint", "evaluation", "results", "stopped_early")  # of a summary
+_OF_RESULT = ("numbers", "columns", "threat", "images", "flags")
+
+
+def summary_of(folder: Path) -> dict[str, Any]:
+    """What a finished run found, marked where a later check has raised a red flag. Raises `InputError` for a file that cannot be used."""
+    try:
+        summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+        missing = [key for key in _NEEDED if key not in summary]
+        missing += [f"{n}: {key}" for n, r in summary.get("results", {}).items() for key in _OF_RESULT if key not in r]
+        if missing:
+            raise ValueError(f"it lacks {missing[0]!r}")
+        return marked(folder, summary)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"this run's summary.json cannot be read: {error}", where=str(folder),
+            help="remove that file; the same `actkit run` again examines the models anew",
+        ) from error  # fmt: skip
+
+
+def code_of(folder: Path) -> int:
+    """The exit code of a run that is done: that of its own command, or of a check since."""
+    return _code(summary_of(folder))
 
 
 def _code(summary: Mapping[str, Any]) -> int:
@@ -425,14 +450,14 @@ class _Trainer:
         found = Judge(files, evaluation, tested, self.display)(results)
         about = {
             "data": self.recipe.spec.kwargs["data"].to_json(), "data_fingerprint": tested, "step": chosen["step"],
-            "command": command, "versions": checkpoint.versions(),
+            "command": command, "versions": checkpoint.provenance(),
         }  # fmt: skip
         write_results(where, results, found, evaluation, about)
         return {
             "recipe": self.recipe.source, "command": command, "data": data.name, "data_fingerprint": tested, "sizes": dict(data.sizes),
             "seed": self.run.seed, "epochs": chosen["epoch"], "steps": chosen["step"], "trained_epochs": self.position.epoch,
             "best": self.run.best if chosen_by else None, "stopped_early": self._stopped(),
-            "evaluation": [spec.to_json() for spec in evaluation], "results": found, "versions": checkpoint.versions(),
+            "evaluation": [spec.to_json() for spec in evaluation], "results": found, "versions": checkpoint.provenance(),
         }  # fmt: skip
 
 

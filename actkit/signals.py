@@ -32,7 +32,7 @@ def stopping(note: Callable[[str], None]) -> Iterator[Stop]:
         stop.asked, stop.name = True, signal.Signals(number).name
         stop.exit_code = INTERRUPTED if number == signal.SIGINT else RESUMABLE
 
-    with _handlers(handle):
+    with handling(handle):
         yield stop
 
 
@@ -43,14 +43,18 @@ def terminable() -> Iterator[None]:
     def handle(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(RESUMABLE)
 
-    with _handlers(handle):
+    with handling(handle):
         yield
 
 
 @contextlib.contextmanager
-def _handlers(handle: Any) -> Iterator[None]:
+def handling(handle: Any) -> Iterator[None]:
+    """Handle what asks a process to end: Ctrl-C, SIGTERM, the warning of a batch system, a terminal that is closed (but not under nohup)."""
+    numbers = [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
     try:
-        before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
+        before = {number: signal.signal(number, handle) for number in numbers}
     except ValueError:  # not the main thread: a notebook's or a test's own business
         yield
         return

@@ -5,25 +5,29 @@ A cell's folder is the one that `actkit run` would give it, so studies share wha
 
 from __future__ import annotations
 
-import contextlib
+import dataclasses
 import itertools
 import os
+import queue
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 from actkit import config
+from actkit.checkpoint import IN_USE, in_use
 from actkit.datasets import cores
-from actkit.errors import CHECK_FAILED, FAILED, INTERRUPTED, OK, RESUMABLE, InputError
+from actkit.errors import BAD_INPUT, CHECK_FAILED, FAILED, INTERRUPTED, OK, RESUMABLE, InputError
 from actkit.registry import register
-from actkit.run import folder_of
+from actkit.run import checkpoint_step, code_of, folder_of
+from actkit.signals import handling
+from actkit.spec import Spec
 
 
 @register("", "study")
@@ -32,14 +36,56 @@ class Study:
     """Many runs, declared in a recipe.
 
     Args:
-        seeds: `run.seed` of each.
-        sweep: settings and their values, {'objective.act.alpha': [0.1, 0.5]}: every combination is run.
-        recipes: the recipes to run; by default the one that this stands in.
+        seeds: `run.seed` of each; by default each recipe's own.
+        sweep: settings and their values, {'objective.act.alpha': [0.1, 0.5]}: every combination is run. A component is given as text, '@backbone.resnet34()'.
+        recipes: the recipes to run, beside the one that this stands in or among the packaged; by default the one that this stands in.
     """
 
-    seeds: list[int] = field(default_factory=lambda: [0])
+    seeds: list[int] | None = None
     sweep: dict[str, Any] = field(default_factory=dict)
     recipes: list[str] | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("seeds", "recipes"):
+            if getattr(self, name) is not None and not getattr(self, name):
+                raise InputError(f"study.{name} names none", help="leave the line out, or give some")
+        for key, values in self.sweep.items():
+            if not isinstance(values, (list, tuple)) or not values:
+                raise InputError(
+                    f"study.sweep: {key!r} has no list of values, but {values!r}", help=f"{{'{key}': [..., ...]}}"
+                )
+            if any(callable(value) for value in values):
+                raise InputError(
+                    f"study.sweep: a value of {key!r} is a component itself",
+                    help="write it as text: '@backbone.resnet34()'",
+                )
+        _assert_no_seed(self.sweep)
+
+
+def _assert_no_seed(keys: Iterable[str]) -> None:
+    if "run.seed" in keys:
+        raise InputError(
+            "run.seed is swept", help="give --seeds, or study.seeds, instead: numbers are averaged over seeds"
+        )
+
+
+class Task(Protocol):
+    """A command line of actkit's with a folder for what it finds; its log is `<folder>.log`."""
+
+    @property
+    def title(self) -> str: ...
+
+    @property
+    def folder(self) -> Path: ...
+
+    @property
+    def done(self) -> bool: ...
+
+    @property
+    def code(self) -> int:
+        """The exit code of one that is done."""
+
+    def command(self, extra: Sequence[str]) -> list[str]: ...
 
 
 @dataclass(frozen=True)
@@ -51,10 +97,15 @@ class Cell:
     seed: int
     folder: Path
     title: str
+    warnings: tuple[str, ...] = ()  # of its recipe
 
     @property
     def done(self) -> bool:
         return (self.folder / "summary.json").is_file()
+
+    @property
+    def code(self) -> int:
+        return code_of(self.folder)
 
     @property
     def state(self) -> str:
@@ -94,10 +145,21 @@ def swept(text: str) -> tuple[str, list[str]]:
     return key.strip(), parts
 
 
+def all_swept(texts: Iterable[str]) -> dict[str, list[str]]:
+    """Each 'KEY=V1,V2' parsed. Raises `InputError` for a key that is there twice."""
+    found: dict[str, list[str]] = {}
+    for key, values in map(swept, texts):
+        if key in found:
+            raise InputError(f"--sweep {key} is given twice", help=f"--sweep {key}={','.join([*found[key], *values])}")
+        found[key] = values
+    _assert_no_seed(found)
+    return found
+
+
 def cells(
     recipes: Sequence[str],
     *,
-    seeds: Sequence[int],
+    seeds: Sequence[int] | None,
     sweep: Mapping[str, Sequence[Any]],
     settings: Sequence[str] = (),
     plugins: Sequence[str] = (),
@@ -113,34 +175,57 @@ def cells(
             for key, value in zip(sweep, values, strict=True)
         ]
         shown = [f"{key.rpartition('.')[2]}={value}" for key, value in zip(sweep, values, strict=True)]
-        for seed in seeds:
+        for seed in [None] if seeds is None else seeds:
+            title = " ".join([Path(recipe).stem, *shown])
             try:
-                read = config.load(recipe, [*settings, *own, f"run.seed={seed}"], plugins=plugins, trust=trust)
+                made.append(cell(recipe, (*settings, *own), seed, title, plugins=plugins, trust=trust, out=out))
             except InputError as error:
                 problems += getattr(error, "problems", [error])
                 break
-            folder = folder_of(read)
-            folder = Path(out) / folder.relative_to("runs") if out else folder
-            title = " ".join([Path(recipe).stem, *shown, f"seed {seed}"])
-            made.append(Cell(recipe, (*settings, *own), seed, folder, title))
     if problems:
         raise config.together(problems)
-    for i, cell in enumerate(made):
-        if twin := next((c for c in made[:i] if c.folder == cell.folder), None):
+    for i, one in enumerate(made):
+        if twin := next((c for c in made[:i] if c.folder == one.folder), None):
             raise InputError(
-                f"two cells of the study are one and the same run: {twin.title} and {cell.title}",
-                where=str(cell.folder),
+                f"two cells of the study are one and the same run: {twin.title} and {one.title}",
+                where=str(one.folder),
                 help="leave one out",
             )
     return made
 
 
+def cell(
+    recipe: str,
+    settings: Sequence[str],
+    seed: int | None,
+    title: str,
+    *,
+    plugins: Sequence[str] = (),
+    trust: bool = False,
+    out: str | None = None,
+) -> Cell:
+    """One run, its recipe read and checked, in the folder that its own command would take (in `out`, where that is given); the seed None is the recipe's own.
+
+    Raises `InputError`.
+    """
+    own = [] if seed is None else [f"run.seed={seed}"]
+    read = config.load(recipe, [*settings, *own], plugins=plugins, trust=trust)
+    seed = int(read.spec.kwargs.get("seed", 0))
+    folder = folder_of(read)
+    folder = Path(out) / folder.relative_to("runs") if out else folder
+    return Cell(recipe, tuple(settings), seed, folder, f"{title} seed {seed}", tuple(read.warnings))
+
+
 @dataclass(frozen=True)
 class Ended:
-    cell: Cell
+    cell: Task
     code: int
     seconds: float
     said: str = ""  # why it failed
+
+    @property
+    def failed(self) -> bool:
+        return self.code not in (OK, CHECK_FAILED, RESUMABLE, INTERRUPTED)
 
 
 class Executor(Protocol):
@@ -149,30 +234,51 @@ class Executor(Protocol):
     jobs: int
 
     def __call__(self, arguments: Sequence[str], log: Path) -> int:
-        """The exit code; what it says on stderr goes into the log."""
+        """The exit code; what it says on stderr goes into the log. Once stopped, it starts nothing more and answers RESUMABLE."""
 
     def stop(self, number: int) -> None:
-        """Pass a signal on to what is running."""
+        """Pass a signal on to what is running, and start nothing more."""
 
 
 class Local:
-    """Processes on this machine, so many at a time; each has its share of the cores, since OpenMP's threads wait by spinning."""
+    """Processes on this machine, so many at a time.
 
-    def __init__(self, jobs: int) -> None:
+    Each has its share of the cores, since OpenMP's threads wait by spinning, and one of the GPUs by turns where there are several.
+
+    Args:
+        gpus: names for CUDA_VISIBLE_DEVICES to hand out; none where the runs are told which device to take.
+    """
+
+    def __init__(self, jobs: int, *, gpus: Sequence[str] = ()) -> None:
         self.jobs = jobs
         self._running: set[subprocess.Popen[bytes]] = set()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a second signal may come while the first is handled
+        self._stopped = False
+        self._free = queue.SimpleQueue[str]()
+        for i in range(jobs if gpus else 0):
+            self._free.put(gpus[i % len(gpus)])
+        self._gpus = bool(gpus)
 
     def __call__(self, arguments: Sequence[str], log: Path) -> int:
-        told = dict(os.environ)
-        if self.jobs > 1 or "OMP_NUM_THREADS" not in told:
-            told["OMP_NUM_THREADS"] = str(max(1, cores() // self.jobs))
+        told = {"OMP_NUM_THREADS": str(share_of_cores(self.jobs)), **os.environ}
+        gpu = self._free.get() if self._gpus else None
+        if gpu is not None:
+            told["CUDA_VISIBLE_DEVICES"] = gpu
+        try:
+            return self._run(arguments, log, told)
+        finally:
+            if gpu is not None:
+                self._free.put(gpu)
+
+    def _run(self, arguments: Sequence[str], log: Path, told: Mapping[str, str]) -> int:
         with log.open("ab") as file:
-            # A session of its own: Ctrl-C reaches the study alone, which passes it on once.
-            process = subprocess.Popen(
-                [sys.executable, "-m", "actkit", *arguments], stdout=subprocess.DEVNULL, stderr=file, env=told, start_new_session=True
-            )  # fmt: skip
             with self._lock:
+                if self._stopped:
+                    return RESUMABLE
+                # A session of its own: Ctrl-C reaches the study alone, which passes it on.
+                process = subprocess.Popen(
+                    [sys.executable, "-m", "actkit", *arguments], stdout=subprocess.DEVNULL, stderr=file, env=told, start_new_session=True
+                )  # fmt: skip
                 self._running.add(process)
             try:
                 return process.wait()
@@ -182,77 +288,120 @@ class Local:
 
     def stop(self, number: int) -> None:
         with self._lock:
+            self._stopped = True
             for process in self._running:
                 process.send_signal(number)
 
 
+def share_of_cores(jobs: int) -> int:
+    return max(1, cores() // jobs)
+
+
 def carry_out(
-    study: Sequence[Cell], executor: Executor, *, say: Callable[[str], None], extra: Sequence[str] = ()
+    study: Sequence[Task], executor: Executor, *, say: Callable[[str], None], extra: Sequence[str] = ()
 ) -> tuple[list[Ended], int]:
     """Run what is not done, and say how it goes: what ended, and the exit code of the whole.
 
-    A failed cell does not stop the others. A signal is passed on to the runs, which save and stop; then the study ends with its code.
+    A failed task does not stop the others; one that another process is at is waited for. A signal is passed on to the runs, which save and stop;
+    then the study ends with its code.
     """
-    left = [cell for cell in study if not cell.done]
+    left = [task for task in study if not task.done]
     if len(left) < len(study):
         say(f"{len(study) - len(left)} of {len(study)} cells are done already")
     ended: list[Ended] = []
-    stopped = threading.Event()
     asked: list[int] = []
 
-    def run(cell: Cell) -> Ended | None:
-        if stopped.is_set():
-            return None
-        began, log = time.monotonic(), cell.folder.with_name(cell.folder.name + ".log")
-        log.parent.mkdir(parents=True, exist_ok=True)
-        log.write_bytes(b"")
-        code = executor(cell.command(extra), log)
-        return Ended(cell, code, time.monotonic() - began, _reason(log))
+    def run(task: Task) -> Ended | None:
+        began, log = time.monotonic(), task.folder.with_name(task.folder.name + ".log")
+        try:
+            log.parent.mkdir(parents=True, exist_ok=True)
+            while not asked:
+                if user := in_use(task.folder):
+                    say(f"{task.title}: waiting for {user}, which is at it")
+                while in_use(task.folder) and not asked:
+                    time.sleep(0.5)
+                if asked:
+                    break
+                if task.done:
+                    return Ended(task, CHECK_FAILED if _flagged(task) else OK, time.monotonic() - began)
+                log.write_bytes(b"")
+                code = executor(task.command(extra), log)
+                said = _reason(log)
+                if code == BAD_INPUT and said.startswith(IN_USE):  # another was faster
+                    continue
+                return Ended(task, code, time.monotonic() - began, said)
+        except OSError as error:
+            return Ended(task, FAILED, time.monotonic() - began, f"{error.strerror or error}: {error.filename or log}")
+        return None
 
     def handle(number: int, frame: Any) -> None:
         asked.append(number)
-        stopped.set()
-        executor.stop(signal.SIGTERM if number == signal.SIGTERM or len(asked) > 1 else signal.SIGINT)
+        executor.stop(number if number in (signal.SIGINT, signal.SIGTERM) else signal.SIGTERM)
 
-    with _handled(handle), ThreadPoolExecutor(executor.jobs) as pool:
-        waiting: set[Future[Ended | None]] = {pool.submit(run, cell) for cell in left}
+    with handling(handle), ThreadPoolExecutor(executor.jobs) as pool:
+        waiting: set[Future[Ended | None]] = {pool.submit(run, task) for task in left}
         while waiting:
             now, waiting = wait(waiting, timeout=0.5, return_when=FIRST_COMPLETED)
             for future in now:
                 if (one := future.result()) is not None:
+                    # One that a signal reached before it could handle it died of it: it is stopped, not failed.
+                    if asked and (one.code < 0 or one.code == INTERRUPTED):
+                        one = dataclasses.replace(one, code=RESUMABLE)
                     ended.append(one)
                     say(f"[{len(study) - len(left) + len(ended)}/{len(study)}] {one.cell.title}: {_outcome(one)}")
     if asked:
         return ended, INTERRUPTED if asked[0] == signal.SIGINT else RESUMABLE
-    if any(one.code not in (OK, CHECK_FAILED) for one in ended):
+    if any(one.failed for one in ended):
         return ended, FAILED
-    return ended, CHECK_FAILED if any(one.code == CHECK_FAILED for one in ended) else OK
+    if any(one.code in (RESUMABLE, INTERRUPTED) for one in ended):
+        return ended, RESUMABLE
+    return ended, CHECK_FAILED if any(_flagged(task) for task in study if task.done) else OK
+
+
+def _flagged(task: Task) -> bool:
+    try:
+        return task.code == CHECK_FAILED
+    except InputError:  # whoever makes a table of it is told
+        return False
 
 
 def plan_of(
-    study: Sequence[Cell], *, plugins: Sequence[str] = (), trust: bool = False, device: Any, jobs: int
+    study: Sequence[Cell],
+    *,
+    plugins: Sequence[str] = (),
+    trust: bool = False,
+    device: Any,
+    jobs: int,
+    examined: Mapping[Path, Sequence[Spec]] | None = None,
 ) -> tuple[list[str], float]:
-    """The cells with their state, and the estimated time of what is left, in seconds: one step of each recipe is timed on made-up images."""
-    from actkit.plan import about, plan
+    """The cells with their state, and the estimated time of what is left, in seconds: one step of each is timed on made-up images, seeds apart.
 
-    costs: dict[str, float] = {}
+    `examined`: by folder, probes that are still to run on the models besides what their own recipes do.
+    """
+    from actkit.plan import about, plan, threads
+
+    costs: dict[str, tuple[float, int, float]] = {}  # a step, how many, the evaluation
     seconds = 0.0
     lines = []
     width = max(len(cell.title) for cell in study)
     for cell in study:
         lines.append(f"{cell.title:<{width}}  {cell.state:<9}  {cell.folder}")
-        if cell.done:
+        probes = (examined or {}).get(cell.folder, ())
+        if cell.done and not probes:
             continue
-        if cell.recipe not in costs:
-            made = plan(
-                config.load(cell.recipe, cell.settings, plugins=plugins, trust=trust), folder=cell.folder, device=device
-            )
-            costs[cell.recipe] = made.seconds * made.batches + made.evaluation_seconds
-        seconds += costs[cell.recipe]
+        key = f"{cell.recipe} {cell.settings} {cell.done} {probes!r}"
+        if key not in costs:
+            recipe = config.load(cell.recipe, cell.settings, plugins=plugins, trust=trust)
+            own = [] if cell.done else recipe.spec.kwargs["evaluation"]
+            recipe = dataclasses.replace(recipe, spec=recipe.spec.replace(evaluation=[*own, *probes]))
+            with threads(share_of_cores(jobs)):
+                made = plan(recipe, folder=cell.folder, device=device)
+            costs[key] = made.seconds, made.batches, made.evaluation_seconds
+        step, batches, evaluation = costs[key]
+        left = 0 if cell.done else batches - (checkpoint_step(cell.folder) or 0)
+        seconds += step * left + evaluation
     left = sum(not cell.done for cell in study)
-    lines.append(
-        f"{len(study)} cells, {left} to do: about {about(seconds / jobs)} on {device}, {jobs} at a time; a sweep's values are taken to cost alike"
-    )
+    lines.append(f"{len(study)} cells, {left} to do: about {about(seconds / jobs)} on {device}, {jobs} at a time")
     return lines, seconds / jobs
 
 
@@ -277,31 +426,46 @@ class Cluster:
         has = ray.cluster_resources()
         gpus = int(has.get("GPU", 0))
         self.jobs = gpus or max(1, int(has.get("CPU", 1)))
-        self._running: set[Any] = set()
-
-        def work(arguments: list[str], folder: str) -> tuple[int, str]:
-            told = {**os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
-            done = subprocess.run(
-                [sys.executable, "-m", "actkit", *arguments], cwd=folder, env=told, capture_output=True, text=True
-            )
-            return done.returncode, done.stderr
-
-        self._work = ray.remote(num_cpus=1, num_gpus=1 if gpus else 0, max_retries=0)(work)
+        self._running: list[Any] = []
+        self._lock = threading.RLock()
+        self._stopped = False
+        self._work = ray.remote(num_cpus=1, num_gpus=1 if gpus else 0, max_retries=0)(_work)
 
     def __call__(self, arguments: Sequence[str], log: Path) -> int:
-        task = self._work.remote(list(arguments), str(Path.cwd()))
-        self._running.add(task)
+        with self._lock:
+            if self._stopped:
+                return RESUMABLE
+            task = self._work.remote(list(arguments), str(Path.cwd()), str(log.absolute()))
+            self._running.append(task)
         try:
-            code, said = self._ray.get(task)
+            return int(self._ray.get(task))
         except self._ray.exceptions.RayError as error:  # cancelled, or the machine is gone
-            code, said = RESUMABLE, f"error: {type(error).__name__}"
-        self._running.discard(task)
-        log.write_text(said, encoding="utf-8")
-        return int(code)
+            with log.open("a", encoding="utf-8") as file:
+                file.write(f"error: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}\n")
+            return RESUMABLE if self._stopped else FAILED
+        finally:
+            with self._lock:
+                self._running.remove(task)
 
     def stop(self, number: int) -> None:
-        for task in list(self._running):
-            self._ray.cancel(task)
+        with self._lock:
+            self._stopped = True
+            for task in self._running:
+                self._ray.cancel(task)
+
+
+def _work(arguments: list[str], folder: str, log: str) -> int:
+    """What a machine of the cluster does. Cancelled, which reaches it as KeyboardInterrupt, it lets the run finish its batch and save."""
+    told = {"OMP_NUM_THREADS": "1", **os.environ}
+    with open(log, "ab") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "actkit", *arguments], cwd=folder, env=told, stdout=subprocess.DEVNULL, stderr=file, start_new_session=True
+        )  # fmt: skip
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            process.terminate()
+            return process.wait()
 
 
 def _outcome(one: Ended) -> str:
@@ -320,16 +484,3 @@ def _reason(log: Path) -> str:
     lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
     told = [line for line in lines if line.startswith("error:")]
     return (told or lines or [""])[-1].removeprefix("error:").strip()
-
-
-@contextlib.contextmanager
-def _handled(handle: Callable[[int, Any], None]) -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, old in before.items():
-            signal.signal(number, old)

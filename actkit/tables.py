@@ -9,7 +9,7 @@ import io
 import json
 import math
 import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,8 @@ from typing import Any
 from actkit import config
 from actkit.errors import InputError, nearest
 from actkit.pictures import Picture
-from actkit.report import UNVERIFIED, robust_number
-from actkit.run import marked
+from actkit.report import UNVERIFIED, robust_number, titles, unit
+from actkit.run import summary_of
 from actkit.spec import Spec, amount
 
 
@@ -42,6 +42,7 @@ class Number:
     values: tuple[float, ...]
     percent: bool
     verified: bool = True
+    seeds: tuple[int, ...] = ()
 
     @property
     def mean(self) -> float:
@@ -50,14 +51,27 @@ class Number:
     @property
     def std(self) -> float:
         """Of the sample, over n - 1; not a number for a single seed."""
-        return statistics.stdev(self.values) if len(self.values) > 1 else math.nan
+        return (
+            statistics.stdev(self.values) if len(self.values) > 1 and all(map(math.isfinite, self.values)) else math.nan
+        )
 
-    def shown(self, plus_minus: str = " ± ") -> str:
+    def shown(self, among: int | None = None) -> str:
+        """`among`: how many seeds the row has; a number of fewer says so."""
         scale, digits = (100, 2) if self.percent else (1, 4)
         text = f"{scale * self.mean:.{digits}f}"
         if len(self.values) > 1:
-            text += f"{plus_minus}{scale * self.std:.{digits}f}"
+            text += f" ± {scale * self.std:.{digits}f}"
+        if among is not None and len(self.values) != among:
+            text += f" (n = {len(self.values)})"
         return text if self.verified else f"{text} {UNVERIFIED}"
+
+    def to_json(self) -> dict[str, Any]:
+        """Fractions where `percent`; what is not finite is null."""
+        values = [v if math.isfinite(v) else None for v in self.values]
+        return {
+            "values": values, "mean": self.mean if math.isfinite(self.mean) else None, "std": None if math.isnan(self.std) else self.std,
+            "n": len(values), "seeds": list(self.seeds), "percent": self.percent, "verified": self.verified,
+        }  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -102,9 +116,9 @@ def find(paths: Iterable[Path]) -> tuple[list[Finished], list[Path]]:
                 continue
             try:
                 spec = Spec.from_json(json.loads((folder / "config.json").read_text(encoding="utf-8")))
-                summary = marked(folder, json.loads((folder / "summary.json").read_text(encoding="utf-8")))
             except (OSError, ValueError, KeyError, TypeError) as error:
-                raise InputError(f"this run cannot be read: {error}", where=str(folder)) from error
+                raise InputError(f"this run's config.json cannot be read: {error}", where=str(folder)) from error
+            summary = summary_of(folder)
             if not any(folder.resolve() == one.folder.resolve() for one in finished):
                 finished.append(Finished(folder, spec, summary))
     return finished, unfinished
@@ -132,19 +146,16 @@ def _assert_alike(runs: Sequence[Finished]) -> None:
             )
 
 
-_ASIDE = (
-    "run.seed",
-    "run.evaluation",
-    "run.monitor",
-    "run.keep",
-    "run.save_every",
-)  # settings that no result depends on, or that are equal
+_ASIDE = ("run.seed", "run.evaluation", "run.keep", "run.save_every")  # what no result depends on, or what is equal
 
 
 def differences(runs: Sequence[Finished]) -> list[str]:
     """What tells each run from the others, its seed aside: the names of its components where they differ, and the settings that differ within those."""
+    # What a run looks at while it trains changes nothing, unless it chooses or ends by it.
+    chooses = any(run.spec.kwargs.get(key) is not None for run in runs for key in ("best", "stop_on_drop"))
+    aside = _ASIDE if chooses else (*_ASIDE, "run.monitor")
     settings = [
-        {path: value for path, value in config.flat(run.spec).items() if not path.startswith(_ASIDE)} for run in runs
+        {path: value for path, value in config.flat(run.spec).items() if not path.startswith(aside)} for run in runs
     ]
     roles = dict.fromkeys(path for s in settings for path in s if path.endswith(".backbone"))
     named = ["run.objective", "run.data", *roles]
@@ -159,17 +170,34 @@ def differences(runs: Sequence[Finished]) -> list[str]:
     out = [" ".join(title) for title in titles]
     for group in dict.fromkeys(kin):
         members = [i for i, k in enumerate(kin) if k == group]
-        paths = dict.fromkeys(p for i in members for p in settings[i])
-        varying = [p for p in paths if len({repr(settings[i].get(p)) for i in members}) > 1]
-        seen: set[tuple[Any, ...]] = set()
-        for path in varying:
-            each = tuple(repr(settings[i].get(path)) for i in members)
-            if each in seen:  # the same setting in every role is said once
-                continue
-            seen.add(each)
+        varying = _varying([settings[i] for i in members])
+        for path, name in varying.items():
             for i in members:
-                out[i] += f" {path.rpartition('.')[2]}={settings[i].get(path)}"
+                out[i] += f" {name}={settings[i].get(path)}"
     return [title.strip() or runs[0].folder.parent.name for title in out]
+
+
+def _varying(settings: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """The settings that differ, by path, and the shortest name that tells each from the others; what differs alike in every role is named once."""
+    paths: list[str] = []
+    seen: set[str] = set()
+    for path in dict.fromkeys(p for s in settings for p in s):
+        values = tuple(repr(config.canonical(s.get(path))) for s in settings)
+        in_a_role = (path.split(".")[3:], values) if path.startswith("run.roles.") else None
+        if len(set(values)) < 2 or (in_a_role and repr(in_a_role) in seen):
+            continue
+        if in_a_role:
+            seen.add(repr(in_a_role))
+        paths.append(path)
+    names = {}
+    for path in paths:
+        parts = path.split(".")
+        for length in range(1, len(parts) + 1):
+            name = ".".join(parts[-length:])
+            if sum(other == path or other.endswith(f".{name}") for other in paths) == 1:
+                break
+        names[path] = name
+    return names
 
 
 def table(runs: Sequence[Finished], unfinished: Sequence[Path] = ()) -> Table:
@@ -178,84 +206,98 @@ def table(runs: Sequence[Finished], unfinished: Sequence[Path] = ()) -> Table:
         listed = ", ".join(map(str, unfinished[:3]))
         raise InputError(f"no run here is finished ({listed})", help="the same `actkit run` again goes on with it")
     _assert_alike(runs)
-    groups: dict[tuple[str, str], list[tuple[Finished, dict[str, Number]]]] = {}
-    columns: dict[str, None] = {}
-    for run, title in zip(runs, differences(runs), strict=True):
-        by_model: dict[str, dict[str, Number]] = {}
+    named = titles(pair for run in runs for pair in run.summary["results"].items())
+    found: dict[tuple[str, str], dict[str, list[tuple[int, float, bool, bool]]]] = {}
+    members: dict[tuple[str, str], list[Finished]] = {}
+    percents: dict[str, bool] = {}
+    for run, group in zip(runs, differences(runs), strict=True):
         for name, result in run.summary["results"].items():
-            model = name.rpartition(".")[0]
+            model, _, label = name.rpartition(".")
+            if not result["columns"]:
+                continue
+            cells = found.setdefault((group, model), {})
+            if run not in members.setdefault((group, model), []):
+                members[group, model].append(run)
             for column in result["columns"]:
-                value = result["numbers"].get(column["number"])
-                shown = column["title"]
+                value, title = result["numbers"].get(column["number"]), named[label, column["number"]]
                 if value is not None:
-                    by_model.setdefault(model, {})[shown] = Number(
-                        (value,), column["percent"], result.get("verified", True)
+                    percents[title] = column["percent"]
+                    cells.setdefault(title, []).append(
+                        (run.seed, value, column["percent"], result.get("verified", True))
                     )
-                    columns.setdefault(shown)
-        for model, numbers in by_model.items():
-            groups.setdefault((title, model), []).append((run, numbers))
+    columns = [title for title in named.values() if title in percents]
     rows = []
-    for (title, model), members in groups.items():
-        seeds = [run.seed for run, _ in members]
+    for (group, model), cells in found.items():
+        own = members[group, model]
+        seeds = [run.seed for run in own]
         if twice := {s for s in seeds if seeds.count(s) > 1}:
-            where = ", ".join(str(run.folder) for run, _ in members if run.seed in twice)
+            where = ", ".join(str(run.folder) for run in own if run.seed in twice)
             raise InputError(
                 f"two runs have the same settings and the seed {min(twice)}", where=where, help="leave one out"
             )
-        numbers = {}
-        for column in columns:
-            found = [n[column] for _, n in members if column in n]
-            if found:
-                numbers[column] = Number(
-                    tuple(n.values[0] for n in found), found[0].percent, all(n.verified for n in found)
-                )
-        rows.append(Row(title, model, tuple(seeds), numbers, tuple(run.folder for run, _ in members)))
+        numbers = {
+            title: Number(
+                tuple(value for _, value, _, _ in cells[title]), percents[title], all(ok for *_, ok in cells[title]),
+                tuple(seed for seed, *_ in cells[title]),
+            )
+            for title in columns if title in cells
+        }  # fmt: skip
+        rows.append(Row(group, model, tuple(seeds), numbers, tuple(run.folder for run in own)))
     first = runs[0].summary
-    caption = [f"{first['data']}; mean and standard deviation over n seeds; percent unless the title says otherwise"]
+    caption = [f"{first['data']}; mean ± standard deviation of the sample over n seeds; {unit(percents)}"]
     caption += [f"{spec.title}: {spec!r}" for spec in map(Spec.from_json, first["evaluation"])]
     caption += [f"not finished: {folder}" for folder in unfinished]
     return Table(tuple(columns), tuple(rows), tuple(caption), tuple(unfinished))
 
 
-def cells(made: Table, plus_minus: str = " ± ") -> tuple[list[str], list[list[str]]]:
-    """Titles and rows as text; a number that no run has is a dash."""
+@dataclass(frozen=True)
+class Grid:
+    """A table as it is printed: the first `left` columns are text, the others numbers."""
+
+    titles: list[str]
+    body: list[list[str]]
+    caption: list[str]
+    left: int
+
+
+def grid(made: Table) -> Grid:
+    """A number that no run has is a dash."""
     grouped = len({row.group for row in made.rows}) > 1
     titles = [*(["group"] if grouped else []), "model", "n", *made.columns]
     body = [
         [
             *([row.group] if grouped else []), row.model, str(len(row.seeds)),
-            *(row.numbers[c].shown(plus_minus) if c in row.numbers else "-" for c in made.columns),
+            *(row.numbers[c].shown(len(row.seeds)) if c in row.numbers else "-" for c in made.columns),
         ]
         for row in made.rows
     ]  # fmt: skip
-    return titles, body
+    return Grid(titles, body, list(made.caption), left=1 + grouped)
 
 
-def as_text(made: Table) -> str:
-    titles, body = cells(made)
-    widths = [max(len(line[i]) for line in [titles, *body]) for i in range(len(titles))]
-    texts = sum(title in ("group", "model") for title in titles)
-    lines = [
+def as_text(made: Grid) -> str:
+    lines = [made.titles, *made.body]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(made.titles))]
+    text = [
         "  ".join(
-            cell.ljust(w) if i < texts else cell.rjust(w) for i, (cell, w) in enumerate(zip(line, widths, strict=True))
+            cell.ljust(w) if i < made.left else cell.rjust(w)
+            for i, (cell, w) in enumerate(zip(line, widths, strict=True))
         ).rstrip()
-        for line in [titles, *body]
+        for line in lines
     ]
-    return "\n".join([*lines, *made.caption])
+    return "\n".join([*text, *made.caption])
 
 
-def as_markdown(made: Table) -> str:
-    titles, body = cells(made)
-    lines = ["| " + " | ".join(line) + " |" for line in [titles, *body]]
-    rule = "|" + "|".join("---" if title in ("group", "model") else "---:" for title in titles) + "|"
+def as_markdown(made: Grid) -> str:
+    lines = ["| " + " | ".join(c.replace("|", r"\|") for c in line) + " |" for line in [made.titles, *made.body]]
+    rule = "|" + "|".join("---" if i < made.left else "---:" for i in range(len(made.titles))) + "|"
     return "\n".join([lines[0], rule, *lines[1:], "", *(f"- {line}" for line in made.caption)])
 
 
 def as_csv(made: Table) -> str:
-    """Every number of every row on a line of its own, unrounded."""
+    """Every number of every row on a line of its own, unrounded: a fraction where `percent` is true."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["group", "model", "number", "mean", "std", "n", "seeds", "verified"])
+    writer.writerow(["group", "model", "number", "mean", "std", "percent", "n", "seeds", "verified"])
     for row in made.rows:
         for name, number in row.numbers.items():
             std = "" if math.isnan(number.std) else number.std
@@ -266,8 +308,9 @@ def as_csv(made: Table) -> str:
                     name,
                     number.mean,
                     std,
+                    number.percent,
                     len(number.values),
-                    " ".join(map(str, row.seeds)),
+                    " ".join(map(str, number.seeds)),
                     number.verified,
                 ]
             )
@@ -275,93 +318,109 @@ def as_csv(made: Table) -> str:
 
 
 _LATEX = {
-    "&": r"\&",
-    "%": r"\%",
-    "$": r"\$",
-    "#": r"\#",
-    "_": r"\_",
-    "{": r"\{",
-    "}": r"\}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "\\": r"\textbackslash{}",
-}
+    "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}", "\\": r"\textbackslash{}", "±": r"$\pm$", "<": "$<$", ">": "$>$", "|": "$|$",
+}  # fmt: skip
 
 
-def as_latex(made: Table) -> str:
+def as_latex(made: Grid) -> str:
     """A tabular for booktabs."""
-    titles, body = cells(made, plus_minus=" \0 ")
 
     def line(texts: Sequence[str]) -> str:
-        return " & ".join("".join(_LATEX.get(c, c) for c in t).replace("\0", r"$\pm$") for t in texts) + r" \\"
+        return " & ".join("".join(_LATEX.get(c, c) for c in t) for t in texts) + r" \\"
 
-    left = sum(title in ("group", "model") for title in titles)
-    head = [rf"\begin{{tabular}}{{{'l' * left}{'r' * (len(titles) - left)}}}", r"\toprule", line(titles), r"\midrule"]
+    columns = "l" * made.left + "r" * (len(made.titles) - made.left)
+    head = [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", line(made.titles), r"\midrule"]
     notes = ["% " + text for text in made.caption]
-    return "\n".join([*notes, *head, *map(line, body), r"\bottomrule", r"\end{tabular}"])
+    return "\n".join([*notes, *head, *map(line, made.body), r"\bottomrule", r"\end{tabular}"])
 
 
 def to_json(made: Table) -> dict[str, Any]:
-    def number(n: Number) -> dict[str, Any]:
-        return {
-            "values": list(n.values),
-            "mean": n.mean,
-            "std": None if math.isnan(n.std) else n.std,
-            "n": len(n.values),
-            "verified": n.verified,
-        }
-
     return {
         "columns": list(made.columns), "caption": list(made.caption), "unfinished": [str(p) for p in made.unfinished],
         "rows": [
-            {"group": r.group, "model": r.model, "seeds": list(r.seeds), "numbers": {k: number(n) for k, n in r.numbers.items()}, "runs": [str(f) for f in r.folders]}
+            {"group": r.group, "model": r.model, "seeds": list(r.seeds), "numbers": {k: n.to_json() for k, n in r.numbers.items()}, "runs": [str(f) for f in r.folders]}
             for r in made.rows
         ],
     }  # fmt: skip
 
 
-FORMATS: Mapping[str, Callable[[Table], str]] = {
-    "table": as_text, "markdown": as_markdown, "csv": as_csv, "latex": as_latex, "json": lambda made: json.dumps(to_json(made)),
-}  # fmt: skip
+FORMATS = ("table", "markdown", "csv", "latex", "json")
+_PRINTED: Mapping[str, Callable[[Grid], str]] = {"table": as_text, "markdown": as_markdown, "latex": as_latex}
+
+
+def assert_format(how: str) -> None:
+    """Raises `InputError` for a format that is not there."""
+    if how not in FORMATS:
+        raise InputError(f"there is no format {how!r}", help=nearest(how, FORMATS))
+
+
+def printed(made: Grid, how: str) -> str:
+    """As text, Markdown or LaTeX."""
+    return _PRINTED[how](made)
 
 
 def formatted(made: Table, how: str) -> str:
     """Raises `InputError` for a format that is not there."""
-    if how not in FORMATS:
-        raise InputError(f"there is no format {how!r}", help=nearest(how, FORMATS))
-    return FORMATS[how](made)
+    assert_format(how)
+    if how == "csv":
+        return as_csv(made)
+    return json.dumps(to_json(made)) if how == "json" else printed(grid(made), how)
 
 
 # -- pictures --------------------------------------------------------------------------------------------------------------
 
 
 def curves(folder: Path) -> Picture | None:
-    """A run's training: what the monitor saw of each model after each epoch, the best and the last marked. None where nothing was monitored."""
+    """A run's training: what each probe of the monitor saw of each model after each epoch. None where nothing was monitored.
+
+    Of what was seen under attack the highest and the last are marked, or, where the run chose a checkpoint by it, the best.
+    """
     series: dict[str, dict[str, Any]] = {}
+    for name, entry, value, attacked in _monitored(folder):
+        model, _, label = name.rpartition(".")
+        one = series.setdefault(f"{model}, {label}", {"x": [], "y": [], "dashed": not attacked, "as": model})
+        one["x"].append(entry["epoch"])
+        one["y"].append(value)
+    if not series:
+        return None
+    chosen, chosen_by = _chosen(folder)
+    for name, one in series.items():
+        if one["dashed"] and name.rpartition(", ")[2] != chosen_by:
+            continue
+        top = max(range(len(one["y"])), key=one["y"].__getitem__)
+        marks = {top: "highest"}
+        if name.rpartition(", ")[2] == chosen_by and chosen in one["x"]:
+            marks = {one["x"].index(chosen): "best"}
+        last = len(one["y"]) - 1
+        marks[last] = f"{marks[last]}, last" if last in marks else "last"
+        one["marks"] = [{"x": one["x"][i], "y": one["y"][i], "text": text} for i, text in marks.items()]
+    data = {"series": series, "x_label": "epoch", "y_label": "accuracy", "percent": True}
+    return Picture(
+        f"training-{folder.parent.name}-{folder.name}", "lines", "Accuracy while training, as monitored", data
+    )
+
+
+def _monitored(folder: Path) -> Iterator[tuple[str, dict[str, Any], float, bool]]:
+    """(model.label, the epoch's entry, accuracy, whether under attack) of each look; probes that give no accuracy are left out."""
     with contextlib.suppress(OSError):
         for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
             with contextlib.suppress(ValueError):  # a torn last line
                 entry = json.loads(line)
                 for name, found in entry.get("monitor", {}).items():
-                    model = name.rpartition(".")[0]
-                    value = robust_number(found)
-                    what = "clean" if value is None else "under attack"
-                    one = series.setdefault(
-                        f"{model}, {what}", {"x": [], "y": [], "dashed": what == "clean", "as": model}
-                    )
-                    one["x"].append(entry["epoch"])
-                    one["y"].append(found.get("clean") if value is None else value)
-    if not series:
-        return None
-    for name, one in series.items():
-        if name.endswith("under attack"):
-            best = max(range(len(one["y"])), key=one["y"].__getitem__)
-            marks = {best: "best", len(one["y"]) - 1: "last"}
-            one["marks"] = [{"x": one["x"][i], "y": one["y"][i], "text": text} for i, text in marks.items()]
-    data = {"series": series, "x_label": "epoch", "y_label": "accuracy", "percent": True}
-    return Picture(
-        f"training-{folder.parent.name}-{folder.name}", "lines", "Accuracy while training, as monitored", data
-    )
+                    robust = robust_number(found)
+                    value = found.get("clean") if robust is None else robust
+                    if value is not None:
+                        yield name, entry, value, robust is not None
+
+
+def _chosen(folder: Path) -> tuple[int | None, str | None]:
+    """The epoch that the run chose, and the probe that it chose by."""
+    try:
+        summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+        return (summary["epochs"], summary["best"]) if summary.get("best") else (None, None)
+    except (OSError, ValueError, KeyError):
+        return None, None
 
 
 def sweep_of(made: Table) -> list[Picture]:

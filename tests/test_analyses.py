@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from actkit.datasets import Data, Split, digits
-from actkit.errors import InputError
+from actkit.errors import ActkitError, InputError
 from actkit.noise import Noise
 from actkit.probes import compression, entropy, norms
 from actkit.roles import Role
@@ -51,6 +51,24 @@ def test_entropy_is_the_mean_over_the_training_images_in_nats():
     assert entropy(tiny([[0.0], [0.0]]), data).numbers["mean"] == pytest.approx(math.log(2))
 
 
+def test_entropy_of_a_model_that_gives_nan_is_refused_also_beside_a_certain_image():
+    class Half(nn.Module):
+        def forward(self, x):
+            return torch.tensor([[0.0, -math.inf], [math.nan, 0.0]])
+
+    with pytest.raises(ActkitError, match="NaN"):
+        entropy(Role("robust", Half()), points([[0.0], [1.0]]))
+
+
+def test_norms_see_a_parametrised_layer_and_a_layer_called_total():
+    model = nn.Sequential()
+    model.add_module("total", torch.nn.utils.parametrizations.weight_norm(nn.Linear(2, 1, bias=False)))
+    weight = model.total.weight.detach()
+    numbers = norms(Role("robust", model), digits()).numbers
+    assert numbers["layer total"] == pytest.approx(float(weight.norm())) == numbers["total"]
+    assert set(numbers) == {"total", "mean", "layer total"}
+
+
 class Coins(nn.Module):
     """A representation that is the coin of each image made linear, or a constant one."""
 
@@ -90,6 +108,34 @@ def test_compression_is_the_same_again_and_leaves_torchs_generator_and_the_model
     torch.set_rng_state(state)
     compression(model, digits(), epochs=1, limit=50)
     assert torch.get_rng_state().equal(state)
+
+
+def test_a_fit_that_diverges_is_no_compression():
+    model = Role("robust", nn.Sequential(nn.Flatten(), nn.Linear(64, 10)))
+    with pytest.raises(ActkitError, match="diverged"):
+        compression(model, digits(), epochs=3, limit=50, lr=1e30)
+
+
+def test_standardised_representations_are_fitted_alike_whatever_their_scale():
+    def found(scale, **how):
+        model = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.Linear(16, 10))
+        torch.manual_seed(0)
+        for p in model.parameters():
+            nn.init.normal_(p, std=0.1)
+        model[1].weight.data *= scale
+        model[1].bias.data *= scale
+        return compression(Role("robust", model), digits(), epochs=5, limit=100, **how).numbers
+
+    assert found(64.0) != found(1.0)
+    assert found(64.0, standardise=True) == pytest.approx(found(1.0, standardise=True))
+
+
+def test_no_hidden_layer_is_a_linear_fit():
+    model = Role("robust", nn.Sequential(nn.Flatten(), nn.Linear(64, 10)))
+    linear, deep = (
+        compression(model, digits(), epochs=60, limit=200, hidden=h).numbers["accuracy"] for h in ([], None)
+    )
+    assert linear < deep
 
 
 def test_compression_keeps_the_images_of_the_first_classes():

@@ -18,7 +18,7 @@ LAYERS = [
     ["models"],
     ["roles"],
     ["loop", "checkpoint", "signals"],
-    ["config", "report", "foreign", "examine", "run", "plan", "export", "tables", "study"],
+    ["config", "report", "foreign", "examine", "run", "plan", "export", "tables", "study", "paper", "reproduce"],
     ["cli"],
     ["__main__"],
 ]

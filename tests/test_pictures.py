@@ -10,10 +10,10 @@ import torch
 from PIL import Image
 from torch import nn
 
-from actkit.datasets import digits
-from actkit.errors import InputError
+from actkit.datasets import Data, Split, digits
+from actkit.errors import ActkitError, InputError
 from actkit.examine import pictures_of
-from actkit.pictures import OWN, PALETTE, Picture, colours, together
+from actkit.pictures import OWN, PALETTE, Picture, averaged, colours, of_model, together
 from actkit.probes import Result, gallery, surface
 from actkit.roles import Role
 from actkit.spec import Spec
@@ -113,12 +113,74 @@ def test_a_slice_of_a_linear_models_loss_rises_along_its_gradient():
     assert found.numbers["highest"] == pytest.approx(float(z.max()))
 
 
+class Jagged(nn.Module):
+    """Two classes, the loss of which is a saw along every pixel; each image at another phase."""
+
+    def __init__(self, teeth: float) -> None:
+        super().__init__()
+        self.teeth = teeth
+
+    def forward(self, x):
+        phase = x.flatten(1).sum(1) * self.teeth
+        return torch.stack([torch.zeros(len(x)), 5 * torch.asin(torch.sin(phase))], 1)
+
+
+def test_roughness_tells_a_saw_from_a_line_whatever_the_grid_and_the_number_of_images():
+    def rough(model, **how):
+        images = torch.rand(16, 1, 2, 2, generator=torch.Generator().manual_seed(1)) * 0.5 + 0.25
+        split = Split(images, torch.zeros(16, dtype=torch.long))
+        data = Data("dots", (1, 2, 2), ("a", "b"), {"test": 16}, lambda name: split)
+        return surface(Role("robust", model), data, eps=0.1, **how).numbers["roughness"]
+
+    smooth = {points: rough(Jagged(0.01), points=points) for points in (9, 25, 101)}
+    assert max(smooth.values()) < 1
+    assert rough(Jagged(60.0)) > 20 * max(smooth.values())
+    assert rough(Jagged(60.0), limit=16) > 0.5 * rough(
+        Jagged(60.0), limit=1
+    )  # not smoothed away by the mean over images
+
+
+def test_a_slice_of_a_model_that_gives_nan_is_refused():
+    class Broken(nn.Module):
+        def forward(self, x):
+            return x.flatten(1)[:, :10] * float("nan")
+
+    with pytest.raises(ActkitError, match="not finite"):
+        surface(Role("robust", Broken()), digits(), eps=0.05, points=3, limit=4)
+
+
+def series(*names: str) -> Picture:
+    return Picture("p", "lines", "P", {"series": {n: {"x": [1, 2], "y": [0.1, 0.3]} for n in names}})
+
+
+def test_a_models_own_part_of_a_picture_and_the_mean_over_seeds():
+    one, other = of_model(series("robust", "natural"), "natural"), series(OWN)
+    other.data["series"][OWN]["y"] = [0.3, 0.3]
+    mean = averaged([one, other]).data["series"][OWN]
+    assert (mean["x"], mean["y"]) == ([1, 2], pytest.approx([0.2, 0.3]))
+    assert mean["high"] == pytest.approx([0.2 + 0.1 * 2**0.5, 0.3])
+    assert of_model(series("robust"), "natural") is None
+    bars = [Picture("b", "bars", "B", {"groups": ["a"], "series": {OWN: {"y": [y]}}}) for y in (1.0, 3.0)]
+    assert averaged(bars).data["series"][OWN] == {"y": [2.0], "error": [pytest.approx(2**0.5)]}
+    other.data["series"][OWN]["x"] = [1, 3]
+    with pytest.raises(ValueError, match="different points"):
+        averaged([one, other])
+
+
+def test_more_series_than_colours_are_told_apart():
+    names = [f"s{i}" for i in range(10)]
+    drawn = series(*names).draw().axes[0].lines
+    assert len({(line.get_color(), line.get_linestyle()) for line in drawn}) == 10
+
+
 @pytest.mark.parametrize(
     ("probe", "settings", "message"),
     [
         ("gallery", {"count": 0}, "1 to 64 images"),
         ("gallery", {"magnify": 0.0}, "magnify"),
-        ("surface", {"eps": 0.1, "points": 2}, "3 to 201 points"),
+        ("gallery", {"eps": 0.0}, "above 0"),
+        ("surface", {"eps": 0.1, "points": 1}, "3 to 201"),
+        ("surface", {"eps": 0.1, "points": 4}, "odd"),
     ],
 )
 def test_settings_that_show_nothing_are_told(probe, settings, message):
@@ -149,7 +211,7 @@ def test_what_probes_show_is_written_with_what_made_it(tmp_path, actkit, monkeyp
     assert (tmp_path / "run/probes/pgd20-by-class.picture.json").is_file()
     said = actkit("probe", "--ckpt", "run", "--probe", "norms", "--csv", "none/n.csv")
     assert said.code == 2
-    assert "the file cannot be written" in said.err
+    assert "no file can be written here" in said.err
 
 
 def test_results_without_pictures_show_none():

@@ -6,7 +6,6 @@ import itertools
 from collections.abc import Iterator
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from actkit.datasets import Data
@@ -27,9 +26,14 @@ def norms(model: Model, data: Data) -> Result:
     the norm of all of them together, `mean` their mean. It looks at no data.
     """
     found = {
-        name or type(module).__name__: float(module.weight.detach().double().norm())
+        f"layer {name}" if name in ("total", "mean") else name or type(module).__name__: float(
+            weight.detach().double().norm()
+        )
         for name, module in model.model.named_modules()
-        if isinstance(getattr(module, "weight", None), nn.Parameter) and module.weight.dim() > 1
+        # A parametrised layer (weight norm) computes its weight, so that it is no parameter itself; what is fitted inside it is no layer.
+        if isinstance(weight := getattr(module, "weight", None), Tensor)
+        and weight.dim() > 1
+        and "parametrizations" not in name.split(".")
     }
     if not found:
         raise ActkitError("the model has no layer with a weight matrix")
@@ -66,8 +70,7 @@ def entropy(
 
         def measure(x: Tensor, y: Tensor, ids: Tensor) -> Tensor:
             with torch.no_grad():
-                log_p = F.log_softmax(g(x).double(), dim=1)
-            return -(log_p.exp() * log_p).nan_to_num(nan=0.0 if log_p.isneginf().any() else float("nan")).sum(1)
+                return torch.special.entr(g(x).double().softmax(1)).sum(1)
 
         found = examples.each("entropy", progress or Progress(), measure)
     if found.isnan().any():
@@ -109,6 +112,7 @@ def compression(
     epochs: int = 100,
     lr: float = 1e-3,
     classes: int | None = 2,
+    standardise: bool = False,
     split: str = "train",
     limit: int | None = None,
     batch_size: int = 128,
@@ -120,7 +124,8 @@ def compression(
     An MLP of 400 and 200 neurons (`hidden`) is fitted to labels that a coin gave each image once, from what enters the model's last layer, by Adam at
     a constant rate. `accuracy` is that of the last epoch on the very images fitted; `epoch N` those on the way. The paper says neither which images nor
     how long nor by which optimizer; the released code keeps a subset of CIFAR-10's first two classes for it, so `classes` = 2 here; None
-    keeps all. Labels, first weights and order depend on `seed` alone, the same for every model.
+    keeps all. A representation of larger numbers is fitted faster; `standardise` divides each feature by its deviation, so that scale does not
+    count (the paper does not say that it did). Labels, first weights and order depend on `seed` alone, the same for every model.
     """
     for _, problem in compression_problems(
         hidden=hidden, epochs=epochs, lr=lr, classes=classes, limit=limit, batch_size=batch_size
@@ -145,9 +150,13 @@ def compression(
         seen = examples.each("features", progress, see, announced=True).T.to(model.device)
     if not seen.isfinite().all():
         raise ActkitError("the representation is not finite; no result is reported")
+    if standardise:
+        seen = (seen - seen.mean(0)) / seen.std(0, correction=0).clamp_min(1e-12)
     names = examples.split.names(torch.arange(len(examples)))
     coins = Noise(names, seed).integers(2).to(model.device)
-    curve = progress.part("fit", lambda: _fit(seen, coins, hidden or [400, 200], epochs, lr, batch_size, seed))
+    curve = progress.part(
+        "fit", lambda: _fit(seen, coins, [400, 200] if hidden is None else hidden, epochs, lr, batch_size, seed)
+    )
     by_epoch, correct = curve[:epochs], curve[epochs:].bool()
     numbers = {"accuracy": share(correct), "images": float(len(examples)), "features": float(seen.shape[1])}
     numbers |= {f"epoch {i + 1}": float(value) for i, value in enumerate(by_epoch)}
@@ -163,7 +172,7 @@ def compression(
 
 def _fit(x: Tensor, y: Tensor, hidden: list[int], epochs: int, lr: float, batch_size: int, seed: int) -> Tensor:
     """The accuracy after every epoch, and then who is right after the last, in one row."""
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[x.device] if x.device.type == "cuda" else []):
         torch.manual_seed(seed)
         sizes = [x.shape[1], *hidden, 2]
         layers = [layer for a, b in itertools.pairwise(sizes) for layer in (nn.Linear(a, b), nn.ReLU())][:-1]
@@ -177,6 +186,12 @@ def _fit(x: Tensor, y: Tensor, hidden: list[int], epochs: int, lr: float, batch_
                 loss.backward()
                 optimizer.step()
             with torch.no_grad():
-                correct = mlp(x).argmax(1) == y
+                logits = mlp(x)
+                correct = logits.argmax(1) == y
+            if not logits.isfinite().all():
+                raise ActkitError(
+                    "the fit of random labels diverged; no result is reported",
+                    help="lower the probe's lr, or set standardise = True",
+                )
             by_epoch.append(correct.double().mean())
     return torch.cat([torch.stack(by_epoch), correct.double()])

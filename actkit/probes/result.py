@@ -66,7 +66,7 @@ class Result:
         if columns is None:
             columns = tuple(Column(name, name, percent=False) for name in self.numbers)
         return {
-            "numbers": {name: None if value != value else value for name, value in self.numbers.items()},  # NaN is no JSON
+            "numbers": {name: value if math.isfinite(value) else None for name, value in self.numbers.items()},  # NaN is no JSON
             "images": next((t.shape[-1] for t in self.examples.values() if t.dim()), None),
             "columns": [vars(column) for column in columns],
             "threat": self.threat and _threat(self.threat),

@@ -10,7 +10,7 @@ from torch import Tensor
 from actkit.attacks import budget_problems, smallest_perturbation, untargeted
 from actkit.attacks.goals import away_from
 from actkit.datasets import Data
-from actkit.errors import InputError
+from actkit.errors import ActkitError, InputError
 from actkit.losses import cross_entropy
 from actkit.noise import Noise
 from actkit.pictures import OWN, Picture
@@ -23,6 +23,8 @@ def gallery_problems(
     *, count: int, eps: float, steps: int, tries: int, magnify: float
 ) -> Iterator[tuple[str, InputError]]:
     """What is wrong with a gallery's settings."""
+    if eps == 0:
+        yield "eps", InputError("the search starts from an eps above 0, got 0")
     if not 1 <= count <= 64:
         yield "count", InputError(f"a gallery shows 1 to 64 images, got {count}")
     if not magnify > 0:
@@ -81,7 +83,7 @@ def gallery(
     return Result(
         {"mean_shown": float(shown.mean()) if len(shown) else float("nan")},
         {"distance": distance.cpu()},
-        (Column("mean_shown", f"smallest linf, {len(x)} images", percent=False),),
+        (Column("mean_shown", "smallest linf shown", percent=False),),
         attacked=True,
         pictures=(picture,),
     )
@@ -95,8 +97,8 @@ def _pixels(image: Tensor) -> list[list[list[float]]]:
 
 def surface_problems(*, eps: float, points: int, limit: int | None) -> Iterator[tuple[str, InputError]]:
     """What is wrong with a slice's settings."""
-    if not 3 <= points <= 201:
-        yield "points", InputError(f"a slice has 3 to 201 points a side, got {points}")
+    if not 3 <= points <= 201 or points % 2 == 0:
+        yield "points", InputError(f"a slice has an odd number of points a side, 3 to 201, got {points}")
     yield from budget_problems(eps=eps)
     yield from settings_problems(limit=limit)
 
@@ -117,7 +119,7 @@ def surface(
     """A slice of the loss around images: along the sign of its gradient and along a random sign, each up to eps; the mean over `limit` images.
 
     A jagged slice, or one that is flat along the gradient and steep elsewhere, is a sign of masked gradients. `roughness` is the mean absolute second
-    difference along the gradient, over the slice's range.
+    derivative along the gradient with eps as the unit of length, over the image's own range of losses; the mean over images.
     """
     examples = Examples(data, split, limit=limit, batch_size=batch_size, device=model.device)
     progress = progress or Progress()
@@ -134,10 +136,14 @@ def surface(
                 grid = [[cross_entropy(g((x + a * along + b * across).clamp(0, 1)), y) for a in steps] for b in steps]
             return torch.stack([torch.stack(row) for row in grid])  # (points, points, images)
 
-        z = examples.each("slice", progress, slices).double().mean(-1)
-    middle = z[points // 2]
-    spread = float(z.max() - z.min())
-    rough = float((middle[2:] - 2 * middle[1:-1] + middle[:-2]).abs().mean()) / spread if spread else 0.0
+        each = examples.each("slice", progress, slices).double()
+    if not each.isfinite().all():
+        raise ActkitError("the loss is not finite; no result is reported")
+    z = each.mean(-1)
+    middle = each[points // 2]
+    bends = (middle[2:] - 2 * middle[1:-1] + middle[:-2]).abs().mean(0) * ((points - 1) / 2) ** 2
+    spread = each.amax((0, 1)) - each.amin((0, 1))
+    rough = float((bends / spread.clamp_min(1e-12)).mean())
     axis = [round(float(s), 6) for s in steps]
     picture = Picture(
         "surface", "surface", "A slice of the loss around images",

@@ -1,0 +1,505 @@
+"""The paper's tables and figures: the study behind each, and what came of it beside what the paper prints.
+
+Trainings are cells as `actkit run` makes them, so that all items share them; examinations are `actkit probe` on those, each in a folder of its own.
+Both are commands that an executor carries out, so that what is there is skipped and what failed is told while the rest goes on.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import functools
+import hashlib
+import io
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from actkit import checkpoint, config, paper
+from actkit.errors import CHECK_FAILED, OK, InputError
+from actkit.paper import Claim, Column, Examination, Item, Published, Row, Training
+from actkit.pictures import Picture, averaged, of_model, together
+from actkit.report import unverified
+from actkit.run import model_files, summary_of
+from actkit.spec import Spec
+from actkit.study import Cell, cell
+from actkit.tables import Grid, Number, printed
+
+
+@dataclass(frozen=True)
+class Examined:
+    """Trained models under an item's probes: a task as a study's cells are."""
+
+    title: str
+    folder: Path
+    cells: tuple[Cell, ...]
+    examination: Examination
+
+    @property
+    def done(self) -> bool:
+        """Whether it looked at the very models that are there now."""
+        summary = _summary(self.folder / "summary.json")
+        if summary is None:
+            return False
+        try:
+            now = {_sum(f) for c in self.cells for f in model_files(c.folder).values()}
+        except InputError:  # of models that are gone, what was found still stands
+            return True
+        return {model["sha256"] for model in summary["models"].values()} <= now
+
+    @property
+    def code(self) -> int:
+        """3 where a check found what makes its numbers unbelievable."""
+        summary = _summary(self.folder / "summary.json")
+        return CHECK_FAILED if summary is not None and unverified(summary) else OK
+
+    @property
+    def possible(self) -> bool:
+        """Whether its models are trained, and there are enough of them."""
+        return len(self.cells) > self.examination.together and all(c.done for c in self.cells)
+
+    def command(self, extra: Sequence[str]) -> list[str]:
+        models = [part for c in self.cells for part in ("--ckpt", str(c.folder))]
+        how = [part for s in self.examination.settings for part in ("-s", s)]
+        roles = [part for r in self.examination.roles for part in ("--role", r)]
+        return [
+            "probe", *models, *roles, "--evaluation", self.examination.file, *how, "--out", str(self.folder), *extra
+        ]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Study:
+    """What stands behind some items: every training, once, and where each item finds its own."""
+
+    items: tuple[Item, ...]
+    seeds: tuple[int, ...] | None  # in place of the items' own
+    cells: Mapping[tuple[Training, int], Cell]
+    out: Path
+
+    def seeds_of(self, item: Item) -> tuple[int, ...]:
+        return item.seeds if self.seeds is None else self.seeds
+
+    def cell(self, row: Row, seed: int) -> Cell:
+        return self.cells[row.training, seed]
+
+    @property
+    def trainings(self) -> list[Cell]:
+        return list({c.folder: c for c in self.cells.values()}.values())
+
+    def examined(self, item: Item, row: Row, seed: int) -> Examined | None:
+        """The examination that a row's number comes from; None where it is the one that the training ends with."""
+        how = item.examination
+        if how is None:
+            return None
+        own = self.cell(row, seed)
+        beside: tuple[Cell, ...] = (own,)
+        if how.together:  # with those of its group that are there
+            group = dict.fromkeys(self.cell(other, seed) for other in item.rows if other.group == row.group)
+            beside = tuple(c for c in group if c.done)
+        name = f"{Path(how.file).stem}-{own.folder.parent.name}-{own.folder.name}"
+        if how.together:
+            name = f"{Path(how.file).stem}-{_slug(row.group)}-seed{seed}"
+        key = json.dumps(
+            [[s.to_json() for s in _evaluation(how)], how.roles, [str(c.folder) for c in beside]], sort_keys=True
+        )
+        digest = hashlib.sha256(key.encode()).hexdigest()[:8]
+        title = (
+            f"{Path(how.file).stem} of {row.group.partition(';')[0] + f' seed {seed}' if how.together else own.title}"
+        )
+        return Examined(title, self.out / "examined" / f"{name}-{digest}", beside, how)
+
+    def examinations(self) -> list[Examined]:
+        """All that can be done with what is trained."""
+        found: dict[Path, Examined] = {}
+        for item in self.items:
+            for row in item.rows:
+                for seed in self.seeds_of(item):
+                    made = self.examined(item, row, seed)
+                    if made and made.possible:
+                        found.setdefault(made.folder, made)
+        return list(found.values())
+
+    def probes(self) -> dict[Path, list[Spec]]:
+        """What is still to be examined, by the folder of the training, where each model is examined alone."""
+        found: dict[Path, dict[str, Spec]] = {}
+        for item in self.items:
+            for row in item.rows:
+                for seed in self.seeds_of(item):
+                    made = self.examined(item, row, seed)
+                    if made and not made.examination.together and not made.done:
+                        specs = {json.dumps(s.to_json()): s for s in _evaluation(made.examination)}
+                        found.setdefault(self.cell(row, seed).folder, {}).update(specs)
+        return {folder: list(specs.values()) for folder, specs in found.items()}
+
+
+def study(
+    items: Sequence[Item],
+    *,
+    seeds: Sequence[int] | None = None,
+    settings: Sequence[str] = (),
+    plugins: Sequence[str] = (),
+    trust: bool = False,
+    out: Path,
+    runs: str | None = None,
+) -> Study:
+    """The study behind these items, every recipe read and checked. Raises `InputError` for settings that fit no recipe."""
+    cells: dict[tuple[Training, int], Cell] = {}
+    problems: list[InputError] = []
+    for item in items:
+        for row in item.rows:
+            training = row.training
+            for seed in item.seeds if seeds is None else seeds:
+                if (training, seed) in cells:
+                    continue
+                title = f"{Path(training.recipe).stem}{_of_scale(training)}"
+                try:
+                    cells[training, seed] = cell(
+                        training.recipe, (*training.settings, *settings), seed, title, plugins=plugins, trust=trust, out=runs,
+                    )  # fmt: skip
+                except InputError as error:
+                    problems += getattr(error, "problems", [error])
+    if problems:
+        raise config.together(list({str(p): p for p in problems}.values()))
+    return Study(tuple(items), None if seeds is None else tuple(seeds), cells, out)
+
+
+def _of_scale(training: Training) -> str:
+    told = [s.partition("=") for s in training.settings if s.startswith(("objective.", "role.backbone"))]
+    return "".join(f" {key.rpartition('.')[2]}={value.removeprefix('@backbone.')}" for key, _, value in told)
+
+
+def _sum(file: Path) -> str:
+    about = file.stat()
+    return _sum_of(file, about.st_mtime_ns, about.st_size)
+
+
+@functools.cache
+def _sum_of(file: Path, changed: int, size: int) -> str:
+    return checkpoint.sha256(file)
+
+
+@functools.cache
+def _evaluation(how: Examination) -> list[Spec]:
+    return config.load_evaluation(how.file, how.settings)
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+
+
+def _summary(file: Path) -> dict[str, Any] | None:
+    try:
+        found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        return found if found.get("results") else None
+    except (OSError, ValueError):
+        return None
+
+
+# -- what came of it -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Line:
+    """A row: ours over the seeds that are there, and the paper's."""
+
+    row: Row
+    ours: Mapping[str, Number]
+    seeds: tuple[int, ...]
+    paper: Mapping[str, Published]
+
+    def difference(self, column: Column) -> float | None:
+        """Ours less the paper's, in the unit that both are printed in."""
+        ours, printed = self.ours.get(column.title), self.paper.get(column.title)
+        if ours is None or printed is None:
+            return None
+        return (100 if column.percent else 1) * ours.mean - printed.value
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether our numbers bear out what the paper says of its own; None where they are missing."""
+
+    claim: Claim
+    holds: bool | None
+    because: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    item: Item
+    lines: tuple[Line, ...]
+    missing: tuple[str, ...]
+    verdicts: tuple[Verdict, ...]
+    pictures: tuple[Picture, ...]
+    about: dict[str, Any]
+
+
+def outcome(made: Study, item: Item, command: str) -> Outcome:
+    """What there is of an item: nothing is run. Cells that are not there are missing, and said to be."""
+    lines, missing, data = [], [], {}
+    for row in item.rows:
+        found: dict[str, list[tuple[float, bool]]] = {}
+        seeds = []
+        for seed in made.seeds_of(item):
+            got = _result(made, item, row, seed)
+            if isinstance(got, str):
+                missing.append(got)
+                continue
+            summary, model = got
+            seeds.append(seed)
+            data[row.group.partition(";")[0]] = {"data": summary["data"], "fingerprint": summary["data_fingerprint"]}
+            for column in item.columns:
+                if (number := _number(summary["results"], model, column, row.reading)) is not None:
+                    found.setdefault(column.title, []).append(number)
+        numbers = {
+            column.title: Number(
+                tuple(v for v, _ in found[column.title]), column.percent, all(ok for _, ok in found[column.title])
+            )
+            for column in item.columns
+            if column.title in found
+        }
+        printed = {
+            column.title: p for column, p in zip(item.columns, row.paper, strict=False) if p is not None
+        }  # fmt: skip
+        lines.append(Line(row, numbers, tuple(seeds), printed))
+    about = {
+        "command": command, "scale": item.scale.name, "said": item.scale.said, "data": data, **checkpoint.provenance(),
+        "trainings": {c.title: str(c.folder) for c in dict.fromkeys(made.cell(r, s) for r in item.rows for s in made.seeds_of(item))},
+    }  # fmt: skip
+    pictures = [
+        dataclasses.replace(p, name=f"{item.name}-{p.name}", caption=_caption(item, p), about=about)
+        for p in [*_sweep(item, lines), *_seen(made, item)]
+    ]
+    verdicts = tuple(_verdict(claim, item, lines) for claim in item.claims)
+    return Outcome(item, tuple(lines), tuple(dict.fromkeys(missing)), verdicts, tuple(pictures), about)
+
+
+def _result(made: Study, item: Item, row: Row, seed: int) -> tuple[dict[str, Any], str] | str:
+    """A summary and what it calls the row's model, or what is missing."""
+    own = made.cell(row, seed)
+    if not own.done:
+        return f"{own.title}: not trained"
+    examined = made.examined(item, row, seed)
+    if examined is None:
+        found = summary_of(own.folder)
+        models = list(dict.fromkeys(name.rpartition(".")[0] for name in found["results"]))
+        return found, row.role or models[0]
+    summary = _summary(examined.folder / "summary.json")
+    if summary is None or not examined.done:
+        return f"{examined.title}: not examined"
+    for name, model in summary["models"].items():
+        if own.folder.resolve() in Path(model["file"]).resolve().parents and row.role in ("", model["role"]):
+            return summary, str(name)
+    return f"{examined.title}: no model with the role {row.role}"
+
+
+def _number(
+    results: Mapping[str, Any], model: str, column: Column, reading: str
+) -> tuple[float, bool] | None:  # fmt: skip
+    result = results.get(f"{model}.{column.probe}{reading}", results.get(f"{model}.{column.probe}"))
+    value = None if result is None else result["numbers"].get(column.number)
+    return None if value is None else (float(value), bool(result.get("verified", True)))
+
+
+def _verdict(claim: Claim, item: Item, lines: Sequence[Line]) -> Verdict:
+    groups = list(dict.fromkeys(line.row.group for line in lines)) if isinstance(claim.left, str) else [""]
+    percent = next(c.percent for c in item.columns if c.title == claim.column)
+
+    def mean(side: str | tuple[str, str], group: str) -> Number | None:
+        key = side if isinstance(side, tuple) else (group, side)
+        return next((line.ours.get(claim.column) for line in lines if (line.row.group, line.row.method) == key), None)
+
+    because, held = [], []
+    for group in groups:
+        left, right = mean(claim.left, group), [mean(side, group) for side in claim.right]
+        if left is None or None in right:
+            continue
+        others = [number for number in right if number is not None]
+        above = all(left.mean > other.mean for other in others)
+        below = all(left.mean < other.mean for other in others)
+        held.append(above if claim.sense == "higher" else below)
+        unit = " %" if percent else ""
+        numbers = f"{left.shown()}{unit} against {', '.join(other.shown() for other in others)}{unit}"
+        because.append(f"{group + ': ' if group else ''}{numbers}{'' if held[-1] else ', which does not'}")
+    return Verdict(claim, all(held) if held else None, tuple(because))
+
+
+def _caption(item: Item, picture: Picture) -> str:
+    return " ".join(filter(None, [picture.caption, f"Ours, {item.scale.said}."]))
+
+
+def _sweep(item: Item, lines: Sequence[Line]) -> Iterator[Picture]:
+    """Where the groups are the values of one setting, as in Table 1: every number as it changes, the paper's dashed where they are of the same thing."""
+    axis = [re.fullmatch(r"(\w+) = ([\d.]+)", line.row.group) for line in lines]
+    if not all(axis):
+        return
+    series: dict[str, dict[str, Any]] = {}
+    for line, at in zip(lines, axis, strict=True):
+        assert at is not None
+        for column in item.columns:
+            ours, printed = line.ours.get(column.title), line.paper.get(column.title)
+            known = [("", ours.mean, ours.std if len(ours.values) > 1 else 0.0)] if ours else []
+            if printed and item.scale.comparable:
+                known.append((" (paper)", printed.value / 100, (printed.std or 0.0) / 100))
+            for whose, mean, spread in known:
+                one = series.setdefault(
+                    f"{line.row.method}, {column.title}{whose}",
+                    {"x": [], "y": [], "low": [], "high": [], "dashed": bool(whose), "as": f"{line.row.method}, {column.title}"},
+                )  # fmt: skip
+                for key, value in (
+                    ("x", float(at[2])), ("y", mean), ("low", mean - spread), ("high", mean + spread)
+                ):  # fmt: skip
+                    one[key].append(value)
+    if series:
+        name = axis[0][1] if axis[0] else ""
+        data = {"series": series, "x_label": name, "y_label": "accuracy", "percent": True}
+        yield Picture(f"by-{name}", "lines", f"Both models of ACT as {name} changes", data)
+
+
+def _seen(made: Study, item: Item) -> Iterator[Picture]:
+    """What the item's probes show, a model a series, the mean over seeds."""
+    for block in dict.fromkeys(row.group.partition(";")[0] for row in item.rows):
+        rows = {(r.training, r.role): r for r in item.rows if r.group.partition(";")[0] == block}
+        for name in item.pictures:
+            by_method: dict[str, Picture] = {}
+            for row in rows.values():
+                seeds = [p for seed in made.seeds_of(item) if (p := _picture(made, item, row, seed, name))]
+                if seeds:
+                    by_method[row.method] = averaged(seeds)
+            if by_method:
+                only = len({row.group.partition(";")[0] for row in item.rows}) == 1
+                for shown in together(by_method):
+                    yield dataclasses.replace(shown, name=name if only else f"{name}-{_slug(block)}")
+
+
+def _picture(made: Study, item: Item, row: Row, seed: int, name: str) -> Picture | None:
+    examined, got = made.examined(item, row, seed), _result(made, item, row, seed)
+    if examined is None or isinstance(got, str):
+        return None
+    try:
+        kept = Picture.from_json(
+            json.loads((examined.folder / f"{name}.picture.json").read_text(encoding="utf-8"))
+        )  # fmt: skip
+    except (OSError, ValueError, KeyError):
+        return None
+    return of_model(kept, got[1])
+
+
+# -- shown ---------------------------------------------------------------------------------------------------------------
+
+
+def grid(made: Outcome) -> Grid:
+    """Ours, below it the paper's, below that the difference, where the two are of the same thing."""
+    item = made.item
+    grouped = len({line.row.group for line in made.lines}) > 1
+    titles = [*(["group"] if grouped else []), "model", "", *(c.title for c in item.columns)]
+    body, before = [], ""
+    for line in made.lines:
+        group = line.row.group if line.row.group != before else ""
+        before = line.row.group
+        ours = [line.ours[c.title].shown() if c.title in line.ours else "missing" for c in item.columns]
+        whose = f"ours, n = {len(line.seeds)}" if item.scale.comparable else f"digits, n = {len(line.seeds)}"
+        body.append([*([group] if grouped else []), line.row.method, whose, *ours])
+        if not line.paper:
+            continue
+        printed = [line.paper[c.title].shown() if c.title in line.paper else "-" for c in item.columns]
+        body.append([*([""] if grouped else []), "", "paper", *printed])
+        if item.scale.comparable:
+            apart = [line.difference(c) for c in item.columns]
+            shown = ["-" if d is None else f"{d:+.{2 if c.percent else 4}f}" for c, d in zip(item.columns, apart, strict=True)]  # fmt: skip
+            body.append([*([""] if grouped else []), "", "difference", *shown])
+    return Grid(titles, body, caption(made), left=2 + grouped)
+
+
+def caption(made: Outcome) -> list[str]:
+    """What the table is, how each column was measured, what the paper claims and whether it holds here, and what is missing."""
+    item = made.item
+    lines = [f"{item.title}. {item.scale.said[0].upper()}{item.scale.said[1:]}."]
+    if not item.scale.comparable:
+        lines.append(
+            "The paper's numbers stand beside ours to show what the item is; no difference is given, since digits are not CIFAR-10."
+        )
+    lines.append("Mean ± standard deviation of the sample over n seeds; percent unless a column says otherwise.")
+    lines += [f"{c.title}: {c.protocol}{'' if c.percent else ', not in percent'}" for c in item.columns]
+    lines += [f"{block}: {told['data']} {told['fingerprint']}" for block, told in made.about["data"].items()]
+    lines += item.notes
+    for verdict in made.verdicts:
+        answer = "not known" if verdict.holds is None else "holds here" if verdict.holds else "does not hold here"
+        where = f" ({'; '.join(verdict.because)})" if verdict.because else ""
+        lines.append(f"The paper: {verdict.claim.said} [{verdict.claim.column}]: {answer}{where}")
+    lines += [f"missing: {said}" for said in made.missing]
+    lines.append(
+        f"Made by `{made.about['command']}`, actkit {made.about['actkit']} at {made.about['commit'] or 'an installed release'}, torch {made.about['torch']}, "
+        f"{made.about['gpu'] or made.about['processor']}."
+    )
+    return lines
+
+
+def to_json(made: Outcome) -> dict[str, Any]:
+    def cell(line: Line, column: Column) -> dict[str, Any]:
+        ours, printed = line.ours.get(column.title), line.paper.get(column.title)
+        return {
+            "ours": None if ours is None else ours.to_json(),
+            "paper": None if printed is None else {k: v for k, v in dataclasses.asdict(printed).items() if v not in (None, "")},
+            "difference": line.difference(column) if made.item.scale.comparable else None,
+            "protocol": column.protocol, "percent": column.percent,
+        }  # fmt: skip
+
+    return {
+        "item": made.item.name, "title": made.item.title, "scale": made.item.scale.name, "said": made.item.scale.said,
+        "rows": [
+            {
+                "group": line.row.group, "model": line.row.method, "seeds": list(line.seeds), "recipe": line.row.training.recipe,
+                "settings": list(line.row.training.settings), "cells": {c.title: cell(line, c) for c in made.item.columns},
+            }
+            for line in made.lines
+        ],
+        "examination": None if made.item.examination is None else dataclasses.asdict(made.item.examination),
+        "claims": [{"said": v.claim.said, "column": v.claim.column, "holds": v.holds, "because": list(v.because)} for v in made.verdicts],
+        "notes": list(made.item.notes), "missing": list(made.missing), "about": made.about,
+    }  # fmt: skip
+
+
+def as_csv(made: Sequence[Outcome]) -> str:
+    """Every cell on a line of its own, unrounded; ours as a fraction where the column is in percent, the paper's as it prints it."""
+    out = io.StringIO()
+    table = csv.writer(out, lineterminator="\n")
+    titles = "item scale group model column mean std n seeds verified paper paper_std difference protocol"
+    table.writerow(titles.split())
+    for one in made:
+        for line in one.lines:
+            for column in one.item.columns:
+                ours, printed = line.ours.get(column.title), line.paper.get(column.title)
+                found = ours.to_json() if ours else {"mean": None, "std": None, "n": 0, "verified": None}
+                table.writerow([
+                    one.item.name, one.item.scale.name, line.row.group, line.row.method, column.title, found["mean"], found["std"], found["n"],
+                    " ".join(map(str, line.seeds)), found["verified"], printed and printed.value, printed and printed.std,
+                    line.difference(column) if one.item.scale.comparable else None, column.protocol,
+                ])  # fmt: skip
+    return out.getvalue().rstrip("\n")
+
+
+def write(folder: Path, made: Sequence[Outcome]) -> None:
+    """Each item as Markdown, CSV, LaTeX and JSON, and its pictures."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for one in made:
+        for picture in one.pictures:
+            picture.save(folder)
+        text = printed(grid(one), "markdown")
+        table, _, notes = text.partition("\n\n")
+        drawn = [f"![{p.title}]({p.name}.svg)" for p in one.pictures]
+        parts = [f"# {one.item.title}", table, *drawn, notes]
+        files = {
+            "md": "\n\n".join(parts), "csv": as_csv([one]), "tex": printed(grid(one), "latex"), "json": json.dumps(to_json(one), indent=1)
+        }  # fmt: skip
+        for suffix, content in files.items():
+            (folder / f"{one.item.name}.{suffix}").write_text(content + "\n", encoding="utf-8")
+
+
+def items(names: Iterable[str], scale: str) -> list[Item]:
+    """By name; 'all' is every one. Raises `InputError` for a name that is none."""
+    wanted = [n for name in names for n in (paper.NAMES if name == "all" else [name])]
+    return [paper.item(name, scale) for name in dict.fromkeys(wanted)]
