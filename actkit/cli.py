@@ -205,6 +205,7 @@ def run(
         click.echo(json.dumps({"folder": str(outcome.folder), **outcome.summary}))
         return outcome.exit_code
     print_table(stdout, outcome.summary)
+    _page_of(outcome.folder, display)
     if unverified(outcome.summary):
         display.warn("a check found what makes the numbers marked UNVERIFIED unbelievable")
     if outcome.summary["stopped_early"]:
@@ -212,6 +213,16 @@ def run(
     display.say(f"files      {outcome.folder}")
     display.say(f"next       actkit probe --ckpt {outcome.folder}      repeats this table from the saved models alone")
     return outcome.exit_code
+
+
+def _page_of(folder: Path, display: Any) -> None:
+    """The run's `report.html`; what goes wrong with it is no fault of the run."""
+    from actkit import page, tables
+
+    try:
+        page.write(page.of_runs(*tables.find([folder])), folder / "report.html")
+    except InputError as error:
+        display.warn(f"no report.html: {error.message}")
 
 
 def _study(
@@ -575,9 +586,14 @@ def export(
     metavar="DIR",
     help="Draw the sweep, each training, and what each evaluation showed: SVG, PNG, and the numbers as JSON.",
 )
+@click.option(
+    "--html", type=click.Path(path_type=Path), metavar="FILE", help="Write everything into one page that needs no network and no script."
+)  # fmt: skip
 @click.option("--plugins", multiple=True, metavar="DIR", help="Load the plugins in this folder (repeatable).")
 @json_option
-def report(runs: tuple[Path, ...], how: str, pictures: Path | None, plugins: tuple[str, ...], as_json: bool) -> None:
+def report(
+    runs: tuple[Path, ...], how: str, pictures: Path | None, html: Path | None, plugins: tuple[str, ...], as_json: bool
+) -> None:
     """One table of several RUNS (or folders that hold them): grouped by what they differ in, mean and standard deviation over seeds."""
     from actkit import registry, tables
 
@@ -593,6 +609,11 @@ def report(runs: tuple[Path, ...], how: str, pictures: Path | None, plugins: tup
         for picture in drawn:
             picture.save(pictures)
         click.echo(f"pictures   {pictures}: {', '.join(p.name for p in drawn) or 'there is nothing to see'}", err=True)
+    if html is not None:
+        from actkit import page
+
+        page.write(page.of_runs(finished, unfinished), html)
+        click.echo(f"page       {html}", err=True)
 
 
 @main.command("reproduce")
@@ -631,7 +652,7 @@ def reproduce_(
 
     ITEM is table1 to table5, figure2 to figure4, or all. Items share trainings; the same command again does what is left.
     """
-    from actkit import registry, reproduce, tables
+    from actkit import page, registry, reproduce, tables
     from actkit.examine import pick_device
     from actkit.report import Display
     from actkit.study import carry_out, plan_of
@@ -672,6 +693,7 @@ def reproduce_(
                 return code
     found = [reproduce.outcome(made, item, command) for item in wanted]
     reproduce.write(place, found)
+    page.write(page.of_items(found), place / "report.html")
     if as_json or how == "json":
         click.echo(json.dumps([reproduce.to_json(one) for one in found]))
     elif how == "csv":

@@ -454,7 +454,15 @@ def load(
     if resolver.problems or spec is None:
         raise together(resolver.problems)
     text, origins = _dump(resolver, imports)
-    return Recipe(spec, str(locate(file)), text, warnings, origins)
+    return Recipe(spec, _called(locate(file)), text, warnings, origins)
+
+
+def _called(path: Path | None) -> str:
+    """A recipe's path for a result file: a packaged one by the name that it has on every machine."""
+    for root in roots():
+        if path is not None and path.is_absolute() and path.is_relative_to(root):
+            return str(path.relative_to(root))
+    return str(path)
 
 
 def _read(

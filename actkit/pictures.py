@@ -8,11 +8,14 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import re
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
+
+_BLACK = re.compile(r"#000000\b")  # in an SVG
 
 Kind = Literal["lines", "bars", "images", "surface"]
 
@@ -54,8 +57,8 @@ class Picture:
             data["name"], data["kind"], data["title"], data["data"], data.get("caption", ""), data.get("about", {})
         )
 
-    def draw(self) -> Any:
-        """As a matplotlib Figure."""
+    def draw(self, *, titled: bool = True, scale: float = 1.0) -> Any:
+        """As a matplotlib Figure; `scale` of the figure, not of the text on it."""
         from matplotlib.figure import Figure
 
         sizes = {
@@ -70,12 +73,14 @@ class Picture:
             )
             _images(figure, rows)
         else:
-            figure = Figure(figsize=sizes[self.kind], layout="constrained")
+            width, height = sizes[self.kind]
+            figure = Figure(figsize=(scale * width, scale * height), layout="constrained")
             axes = figure.subplots()
             {"lines": _lines, "bars": _bars, "surface": _surface}[self.kind](axes, self.data)
             axes.set_xlabel(self.data.get("x_label", ""))
             axes.set_ylabel(self.data.get("y_label", ""))
-        figure.suptitle(self.title, fontsize=11)
+        if titled:
+            figure.suptitle(self.title, fontsize=11)
         return figure
 
     def save(self, folder: Path) -> list[Path]:
@@ -93,21 +98,22 @@ class Picture:
         return [*written, path]
 
     def svg(self) -> str:
-        """The drawing as an SVG element, to stand in a page."""
+        """The drawing as an SVG element without its title, to stand in a page: black is the page's own colour, text is text."""
         import io
 
         buffer = io.StringIO()
-        with _settled(self.name):
-            self.draw().savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+        with _settled(f"{self.name} {json.dumps(self.data)}"):  # so that the ids of several in one page differ
+            self.draw(titled=False, scale=0.85).savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
         text = buffer.getvalue()
-        return text[text.index("<svg") :]
+        text = text[text.index("<svg") :]
+        return _BLACK.sub("currentColor", text)
 
 
-def _settled(salt: str = "actkit") -> Any:
-    """The same picture gives the same file; of several in one page, the ids differ."""
+def _settled(salt: str = "") -> Any:
+    """The same picture gives the same file. In a page (with a salt) text stays text."""
     import matplotlib
 
-    return matplotlib.rc_context({"svg.hashsalt": salt})
+    return matplotlib.rc_context({"svg.hashsalt": salt or "actkit", "svg.fonttype": "none" if salt else "path"})
 
 
 OWN = ""  # what a probe calls the series, or the row, of the model that it looks at
@@ -197,7 +203,7 @@ def _levels(axes: Any, data: Mapping[str, Any]) -> None:
             xycoords=("axes fraction", "data"),
             ha="right",
             va="bottom",
-            color="0.4",
+            color="0.5",
             fontsize=8,
         )
 

@@ -241,7 +241,7 @@ def outcome(made: Study, item: Item, command: str) -> Outcome:
     """What there is of an item: nothing is run. Cells that are not there are missing, and said to be."""
     lines, missing, data = [], [], {}
     for row in item.rows:
-        found: dict[str, list[tuple[float, bool]]] = {}
+        found: dict[str, list[tuple[int, float, bool]]] = {}
         seeds = []
         for seed in made.seeds_of(item):
             got = _result(made, item, row, seed)
@@ -253,10 +253,13 @@ def outcome(made: Study, item: Item, command: str) -> Outcome:
             data[row.group.partition(";")[0]] = {"data": summary["data"], "fingerprint": summary["data_fingerprint"]}
             for column in item.columns:
                 if (number := _number(summary["results"], model, column, row.reading)) is not None:
-                    found.setdefault(column.title, []).append(number)
+                    found.setdefault(column.title, []).append((seed, *number))
         numbers = {
             column.title: Number(
-                tuple(v for v, _ in found[column.title]), column.percent, all(ok for _, ok in found[column.title])
+                tuple(value for _, value, _ in found[column.title]),
+                column.percent,
+                all(ok for *_, ok in found[column.title]),
+                tuple(seed for seed, *_ in found[column.title]),
             )
             for column in item.columns
             if column.title in found
@@ -400,7 +403,8 @@ def grid(made: Outcome) -> Grid:
     for line in made.lines:
         group = line.row.group if line.row.group != before else ""
         before = line.row.group
-        ours = [line.ours[c.title].shown() if c.title in line.ours else "missing" for c in item.columns]
+        none = "-" if line.seeds else "missing"  # a number that is none, such as a mean over no image, or none at all
+        ours = [line.ours[c.title].shown(len(line.seeds)) if c.title in line.ours else none for c in item.columns]
         whose = f"ours, n = {len(line.seeds)}" if item.scale.comparable else f"digits, n = {len(line.seeds)}"
         body.append([*([group] if grouped else []), line.row.method, whose, *ours])
         if not line.paper:
@@ -426,16 +430,19 @@ def caption(made: Outcome) -> list[str]:
     lines += [f"{c.title}: {c.protocol}{'' if c.percent else ', not in percent'}" for c in item.columns]
     lines += [f"{block}: {told['data']} {told['fingerprint']}" for block, told in made.about["data"].items()]
     lines += item.notes
-    for verdict in made.verdicts:
-        answer = "not known" if verdict.holds is None else "holds here" if verdict.holds else "does not hold here"
-        where = f" ({'; '.join(verdict.because)})" if verdict.because else ""
-        lines.append(f"The paper: {verdict.claim.said} [{verdict.claim.column}]: {answer}{where}")
+    lines += map(verdict_line, made.verdicts)
     lines += [f"missing: {said}" for said in made.missing]
     lines.append(
         f"Made by `{made.about['command']}`, actkit {made.about['actkit']} at {made.about['commit'] or 'an installed release'}, torch {made.about['torch']}, "
         f"{made.about['gpu'] or made.about['processor']}."
     )
     return lines
+
+
+def verdict_line(verdict: Verdict) -> str:
+    answer = "not known" if verdict.holds is None else "holds here" if verdict.holds else "does not hold here"
+    where = f" ({'; '.join(verdict.because)})" if verdict.because else ""
+    return f"The paper: {verdict.claim.said} [{verdict.claim.column}]: {answer}{where}"
 
 
 def to_json(made: Outcome) -> dict[str, Any]:
@@ -473,10 +480,12 @@ def as_csv(made: Sequence[Outcome]) -> str:
         for line in one.lines:
             for column in one.item.columns:
                 ours, printed = line.ours.get(column.title), line.paper.get(column.title)
-                found = ours.to_json() if ours else {"mean": None, "std": None, "n": 0, "verified": None}
+                found: dict[str, Any] = (
+                    ours.to_json() if ours else {"mean": None, "std": None, "n": 0, "verified": None}
+                )
                 table.writerow([
                     one.item.name, one.item.scale.name, line.row.group, line.row.method, column.title, found["mean"], found["std"], found["n"],
-                    " ".join(map(str, line.seeds)), found["verified"], printed and printed.value, printed and printed.std,
+                    " ".join(map(str, found.get("seeds", ()))), found["verified"], printed and printed.value, printed and printed.std,
                     line.difference(column) if one.item.scale.comparable else None, column.protocol,
                 ])  # fmt: skip
     return out.getvalue().rstrip("\n")

@@ -134,9 +134,7 @@ def _assert_alike(runs: Sequence[Finished]) -> None:
                 f"{first.summary['data']} {first.summary['data_fingerprint']} and {other.summary['data']} {other.summary['data_fingerprint']}",
                 where=f"{first.folder}, {other.folder}", help="make a table of each",
             )  # fmt: skip
-        mine, theirs = (
-            Spec("", "run", {"evaluation": Spec.from_json(r.summary["evaluation"])}) for r in (first, other)
-        )
+        mine, theirs = (Spec("", "run", {"evaluation": _shown(r)}) for r in (first, other))
         if changes := config.diff(mine, theirs):
             path, a, b = changes[0]
             raise InputError(
@@ -144,6 +142,12 @@ def _assert_alike(runs: Sequence[Finished]) -> None:
                 where=f"{first.folder}, {other.folder}",
                 help="examine them alike: actkit probe --ckpt A --ckpt B --evaluation FILE, or make a table of each",
             )
+
+
+def _shown(run: Finished) -> list[Spec]:
+    """The probes that a table shows numbers of."""
+    labels = {name.rpartition(".")[2] for name, result in run.summary["results"].items() if result["columns"]}
+    return [spec for spec in map(Spec.from_json, run.summary["evaluation"]) if spec.title in labels]
 
 
 _ASIDE = ("run.seed", "run.evaluation", "run.keep", "run.save_every")  # what no result depends on, or what is equal
@@ -457,16 +461,25 @@ def pictures(made: Table, runs: Sequence[Finished]) -> list[Picture]:
     """Everything that there is to see of these runs: the sweep, each training, what each evaluation showed."""
     found = sweep_of(made)
     for run in runs:
-        drawn = curves(run.folder)
-        found += [drawn] if drawn else []
-        for file in sorted((run.folder / "probes").glob("*.picture.json")):
-            try:
-                picture = Picture.from_json(json.loads(file.read_text(encoding="utf-8")))
-            except (OSError, ValueError, KeyError, TypeError) as error:
-                raise InputError(
-                    f"this picture cannot be read: {error}", where=str(file), help="examine the run again"
-                ) from error
-            found.append(
-                dataclasses.replace(picture, name=f"{picture.name}-{run.folder.parent.name}-{run.folder.name}")
+        for picture in pictures_of_run(run.folder):
+            name = (
+                picture.name
+                if picture.name.startswith("training-")
+                else f"{picture.name}-{run.folder.parent.name}-{run.folder.name}"
             )
+            found.append(dataclasses.replace(picture, name=name))
+    return found
+
+
+def pictures_of_run(folder: Path) -> list[Picture]:
+    """The training, and what the evaluation showed. Raises `InputError` for a picture that cannot be read."""
+    drawn = curves(folder)
+    found = [drawn] if drawn else []
+    for file in sorted((folder / "probes").glob("*.picture.json")):
+        try:
+            found.append(Picture.from_json(json.loads(file.read_text(encoding="utf-8"))))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(
+                f"this picture cannot be read: {error}", where=str(file), help="examine the run again"
+            ) from error
     return found

@@ -1,0 +1,262 @@
+"""The paper's items: what it printed, the study behind each, ours beside it, and what is said of what is missing."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+import actkit.run
+from actkit import config, paper, reproduce
+from actkit.paper import NAMES, SCALES, item
+from actkit.pictures import Picture
+
+ITEMS = [(name, scale) for scale in SCALES for name in NAMES]
+
+
+@pytest.fixture(autouse=True)
+def no_weights(monkeypatch):
+    """The runs that these tests write have no checkpoints, so no later audit can have marked them."""
+    monkeypatch.setattr(actkit.run, "marked", lambda folder, summary: summary)
+
+
+@pytest.mark.parametrize(("name", "scale"), ITEMS)
+def test_every_items_recipes_and_probes_are_there(name, scale, tmp_path):
+    """Each training's recipe loads with its settings, and each column is a number that a probe of the examination gives."""
+    made = item(name, scale)
+    study = reproduce.study([made], out=tmp_path, runs=str(tmp_path / "runs"))
+    assert {seed for _, seed in study.cells} == set(made.seeds)
+    training = made.rows[0].training
+    labels = {s.title for s in (
+        config.load(training.recipe, training.settings).spec.kwargs["evaluation"]
+        if made.examination is None
+        else config.load_evaluation(made.examination.file, made.examination.settings)
+    )}  # fmt: skip
+    for row in made.rows:
+        for column in made.columns:
+            assert {column.probe, column.probe + row.reading} & labels, (row.method, column.title)
+        roles = config.load(row.training.recipe, row.training.settings).spec.kwargs["roles"]
+        assert row.role in ("", *roles)
+        assert len(row.paper) <= len(made.columns)
+    methods = {row.method for row in made.rows}
+    for claim in made.claims:
+        assert claim.column in {c.title for c in made.columns}
+        for side in (claim.left, *claim.right):
+            assert side in methods or side in {(row.group, row.method) for row in made.rows}
+
+
+def test_the_published_numbers_are_the_papers():
+    """Read off the paper by hand: a corner of each table."""
+
+    def printed(name, group, method, column):
+        made = item(name)
+        row = next(r for r in made.rows if r.group.startswith(group) and r.method == method)
+        return dict(zip((c.title for c in made.columns), row.paper, strict=False))[column]
+
+    assert printed("table1", "alpha = 0.9", "G, robust model", "PGD-20") == paper.Published(55.12, 1.07)
+    assert printed("table1", "alpha = 0.7", "F, natural model", "PGD-20") is None
+    assert printed("table2", "WRN-28-10, CIFAR-100", "ACT", "PGD-1000") == paper.Published(27.26, 0.01)
+    assert printed("table2", "ResNet-18, CIFAR-10", "Madry", "smallest").shown() == "0.03782 ± 0.00024"
+    assert printed("table3", "ResNet-18, CIFAR-100", "ACT", "from ACT") == paper.Published(68.61)
+    assert printed("table4", "ResNet-50, ImageNet", "Fast-FGSM", "PGD-10").note.startswith("the source")
+    assert printed("table5", "ResNet-18, CIFAR-10", "TRADES", "100/255").shown() == "0.00"
+    assert printed("table5", "ResNet-18, CIFAR-10", "TRADES", "50/255").shown() == "0.29"
+
+
+def test_items_share_their_trainings(tmp_path):
+    items = [item(name) for name in ("table1", "table2", "table3", "table5", "figure2", "figure3", "figure4")]
+    study = reproduce.study(items, seeds=[0], out=tmp_path, runs="runs")
+    # ResNet-18 on both sets: four methods each; alpha: five more; WRN-28-10 on both: three methods each.
+    assert len(study.trainings) == 8 + 5 + 6
+    small = reproduce.study([item(name, "small") for name in NAMES], seeds=[0], out=tmp_path, runs="runs")
+    assert len(small.trainings) == 4 + 5 + 3 + 2
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["table6"], "the paper has no 'table6'"),
+        (["figure1"], "docs/moons.py"),
+        (["table1", "--scale", "smal"], "did you mean 'small'?"),
+        (["table1", "--seeds", "x"], "whole numbers are wanted"),
+        (["table1", "-s", "run.epocs=3"], "did you mean 'epochs'"),
+        (["table1", "--format", "excel"], "there is no format 'excel'"),
+    ],
+)
+def test_a_mistake_gets_one_line(actkit, args, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    said = actkit("reproduce", *args, "--dry-run", "--device", "cpu")
+    assert said.code == 2
+    assert message in said.err
+    assert said.err.count("error:") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["Table2", "table_2", "table 2", "TABLE-2"])
+def test_an_item_is_known_however_it_is_written(name):
+    assert item(name).name == "table2"
+
+
+# -- what came of it ---------------------------------------------------------------------------------------------------
+
+
+def finish(cell, results) -> None:
+    """A finished run as it lies in its folder: results {model.probe: {number: value}}."""
+    cell.folder.mkdir(parents=True)
+    found = {
+        name: {"numbers": numbers, "columns": [], "threat": None, "images": 10, "flags": [], "verified": True}
+        for name, numbers in results.items()
+    }
+    summary = {"data": "digits", "data_fingerprint": {"test": "abc"}, "evaluation": [], "results": found, "stopped_early": False}  # fmt: skip
+    (cell.folder / "summary.json").write_text(json.dumps(summary))
+
+
+def study_of(name, scale, tmp_path, **how):
+    return reproduce.study([item(name, scale)], out=tmp_path / "out", runs=str(tmp_path / "runs"), **how)
+
+
+def test_ours_stand_beside_the_papers_with_the_difference(tmp_path):
+    """Table 1 at full scale, of which two seeds of one alpha are there."""
+    study = study_of("table1", "full", tmp_path)
+    made = study.items[0]
+    row = next(r for r in made.rows if (r.group, r.method) == ("alpha = 0.9", "G, robust model"))
+    for seed, robust in ((0, 0.55), (1, 0.56)):
+        finish(
+            study.cell(row, seed),
+            {
+                "robust.accuracy": {"clean": 0.84}, "robust.pgd20": {"worst_run": robust},
+                "natural.accuracy": {"clean": 0.9}, "natural.pgd20": {"worst_run": 0.1},
+            },
+        )  # fmt: skip
+    found = reproduce.outcome(study, made, "actkit reproduce table1")
+    line = next(x for x in found.lines if x.row == row)
+    assert line.ours["PGD-20"].values == (0.55, 0.56)
+    assert line.difference(made.columns[1]) == pytest.approx(55.5 - 55.12)
+    text = reproduce.printed(reproduce.grid(found), "table").splitlines()
+    at = next(i for i, x in enumerate(text) if "G, robust model" in x and "55.50 ± 0.71" in x)
+    assert "ours, n = 2" in text[at]
+    assert text[at + 1].split()[0] == "paper" and "55.12 ± 1.07" in text[at + 1]
+    assert text[at + 2].split() == ["difference", "-0.87", "+0.38"]
+    assert sum("missing" in x for x in text) >= 10
+    assert f"missing: {study.cell(row, 2).title}: not trained" in text
+    assert "holds here" not in "\n".join(text)  # alpha 0.1 is not there
+    cell = next(
+        r for r in reproduce.to_json(found)["rows"] if (r["group"], r["model"]) == ("alpha = 0.9", "G, robust model")
+    )["cells"]["PGD-20"]
+    assert (cell["ours"]["seeds"], cell["paper"], cell["difference"]) == ([0, 1], {"value": 55.12, "std": 1.07}, pytest.approx(0.38))  # fmt: skip
+    assert "worst of 5 whole-set runs" in cell["protocol"]
+    lines = list(csv.DictReader(reproduce.as_csv([found]).splitlines()))
+    one = next(x for x in lines if (x["group"], x["model"], x["column"]) == ("alpha = 0.9", "G, robust model", "PGD-20"))  # fmt: skip
+    assert (float(one["mean"]), one["n"], float(one["difference"])) == (pytest.approx(0.555), "2", pytest.approx(0.38))
+
+
+def test_at_small_scale_no_difference_is_given(tmp_path):
+    study = study_of("table1", "small", tmp_path, seeds=[0])
+    for row in study.items[0].rows:
+        if not study.cell(row, 0).done:
+            alpha = float(row.group.partition("= ")[2])
+            finish(
+                study.cell(row, 0),
+                {f"{m}.{p}": {n: alpha / 2} for m in ("robust", "natural") for p, n in (("accuracy", "clean"), ("pgd20", "worst_run"))},
+            )  # fmt: skip
+    found = reproduce.outcome(study, study.items[0], "actkit reproduce table1 --scale small")
+    text = reproduce.printed(reproduce.grid(found), "table")
+    assert "difference" not in text.replace("no difference is given", "")
+    assert "digits, n = 1" in text and "ours, n" not in text
+    assert all(v.holds for v in found.verdicts)
+    assert "says nothing about the paper's numbers" in text
+    assert all(r["cells"]["clean"]["difference"] is None for r in reproduce.to_json(found)["rows"])
+    (picture,) = found.pictures
+    assert picture.name == "table1-by-alpha"
+    assert picture.data["series"]["G, robust model, PGD-20"]["x"] == [0.1, 0.3, 0.5, 0.7, 0.9, 1.0]
+    assert picture.data["series"]["G, robust model, PGD-20"]["y"] == pytest.approx([0.05, 0.15, 0.25, 0.35, 0.45, 0.5])
+
+
+def test_a_claim_that_does_not_hold_is_said_not_to(tmp_path):
+    study = study_of("table1", "small", tmp_path, seeds=[0])
+    for row in study.items[0].rows:
+        if not study.cell(row, 0).done:
+            down = 1 - float(row.group.partition("= ")[2])
+            numbers = {f"{m}.pgd20": {"worst_run": down} for m in ("robust", "natural")}
+            finish(study.cell(row, 0), numbers | {"robust.accuracy": {"clean": 1.0}})
+    verdict = reproduce.outcome(study, study.items[0], "").verdicts[0]
+    assert verdict.holds is False
+    assert "does not hold here (10.00 % against 90.00 %, which does not)" in reproduce.verdict_line(verdict)
+
+
+def test_an_examination_of_other_weights_is_done_again(tmp_path, monkeypatch):
+    study = study_of("figure2", "small", tmp_path)
+    made = study.items[0]
+    row = made.rows[0]
+    assert study.examinations() == []
+    weights = tmp_path / "weights"
+    weights.write_text("one")
+    monkeypatch.setattr(reproduce, "model_files", lambda folder: {"robust": weights})
+    finish(study.cell(row, 0), {})
+    (examined,) = study.examinations()
+    assert examined.command([])[:3] == ["probe", "--ckpt", str(study.cell(row, 0).folder)]
+    assert not examined.done
+    examined.folder.mkdir(parents=True)
+    model = {"file": str(study.cell(row, 0).folder / "checkpoints/step-1/robust.safetensors"), "role": "robust"}
+    result = {"numbers": {"mean_shown": 0.25}, "verified": True, "columns": [], "flags": []}
+    summary = {
+        "models": {"robust": {**model, "sha256": reproduce.checkpoint.sha256(weights)}}, "results": {"robust.gallery": result},
+        "data": "digits", "data_fingerprint": {},
+    }  # fmt: skip
+    (examined.folder / "summary.json").write_text(json.dumps(summary))
+    assert examined.done
+    found = reproduce.outcome(study, made, "")
+    assert found.lines[0].ours["smallest"].values == (0.25,)
+    weights.write_text("another")
+    assert not examined.done
+    assert found.lines[0].ours != reproduce.outcome(study, made, "").lines[0].ours
+
+
+def test_a_black_box_matrix_needs_two_models(tmp_path):
+    study = study_of("table3", "small", tmp_path, seeds=[0])
+    rows = study.items[0].rows
+    finish(study.cell(rows[0], 0), {})
+    assert study.examinations() == []
+    finish(study.cell(rows[1], 0), {})
+    (examined,) = study.examinations()
+    assert examined.command([]).count("--ckpt") == 2
+
+
+def test_an_item_is_reproduced_and_then_shown_again(actkit, tmp_path, monkeypatch):
+    """Figure 2 on digits with tiny networks: trained, examined, drawn; the second time nothing is done, and a missing cell stays visible."""
+    monkeypatch.undo()  # these runs have weights
+    monkeypatch.chdir(tmp_path)
+    quick = [part for s in (
+        "run.epochs=3", "run.batch_size=128", "backbone.resnet.width=4", "train/attack.pgd.steps=1", "eval/attack.pgd.steps=1",
+        "probe.robust_accuracy.starts=1", "probe.audit.limit=4",
+    ) for part in ("-s", s)]  # fmt: skip
+    command = ["reproduce", "figure2", "--scale", "small", *quick, "-j", "2", "--device", "cpu"]
+    said = actkit(*command)
+    assert said.code in (0, 3), said.err  # a check may well find something in a training as short as this
+    out = tmp_path / "reproduced/small"
+    assert {p.name for p in out.iterdir() if p.is_file()} == {
+        "figure2.md", "figure2.csv", "figure2.tex", "figure2.json", "figure2-gallery.svg", "figure2-gallery.png", "figure2-gallery.json", "report.html",
+    }  # fmt: skip
+    kept = json.loads((out / "figure2.json").read_text())
+    assert kept["missing"] == []
+    for row in kept["rows"]:
+        folder = Path(kept["about"]["trainings"][f"{row['model'].lower()}_digits seed 0"])
+        (summary,) = (out / "examined").glob(f"*{folder.parent.name}-{folder.name}-*/summary.json")
+        own = json.loads(summary.read_text())
+        assert row["cells"]["smallest"]["ours"]["values"] == [
+            own["results"]["robust.gallery"]["numbers"]["mean_shown"]
+        ], own
+    gallery = Picture.from_json(json.loads((out / "figure2-gallery.json").read_text()))
+    assert [row["name"] for row in gallery.data["rows"]] == ["Madry", "TRADES", "ACT"]
+    before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("summary.json")}
+    again = actkit(*command)
+    assert (again.code, again.out) == (said.code, said.out)
+    assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("summary.json")} == before
+    next((tmp_path / "runs/trades_digits").glob("*/summary.json")).unlink()
+    shown = actkit(*command, "--show")
+    assert shown.code == 0
+    assert "missing: trades_digits seed 0: not trained" in shown.out
+    line = next(line for line in shown.out.splitlines() if line.startswith("TRADES"))
+    assert line.split() == ["TRADES", "digits,", "n", "=", "0", "missing"]
