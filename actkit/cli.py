@@ -141,6 +141,9 @@ def _load(file: str, settings: tuple[str, ...], plugins: tuple[str, ...], trust:
 )
 @click.option("--out", metavar="DIR", help="The run's folder. Default: runs/<recipe>/seed<N>-<settings>.")
 @device_option
+@click.option(
+    "--tensorboard", is_flag=True, help="Also write TensorBoard's events, into the run's folder (extra `tensorboard`)."
+)
 @click.option("--dry-run", is_flag=True, help="Print the plan with its counted cost; read no data, train nothing.")
 @json_option
 def run(
@@ -155,6 +158,7 @@ def run(
     executor: str,
     out: str | None,
     device: str,
+    tensorboard: bool,
     dry_run: bool,
     as_json: bool,
 ) -> int:
@@ -165,7 +169,7 @@ def run(
     """
     study = _study(file, settings, plugins, trust, seed, seeds, sweeps, out)
     if study is not None:
-        return _carry_out(study, settings, plugins, trust, jobs, executor, device, dry_run, as_json)
+        return _carry_out(study, plugins, trust, jobs, executor, device, tensorboard, dry_run, as_json)
     if seed is not None:
         settings = (*settings, f"run.seed={seed}")
     recipe = _load(file, settings, plugins, trust)
@@ -198,7 +202,7 @@ def run(
     command = shlex.join(["actkit", "run", file, *given])
     display = Display(stderr, quiet=as_json)
     display.say(f"recipe     {recipe.source}")
-    outcome = execute(recipe, out=out, device=where, display=display, command=command)
+    outcome = execute(recipe, out=out, device=where, display=display, command=command, tensorboard=tensorboard)
     if not outcome.summary:
         return outcome.exit_code
     if as_json:
@@ -281,8 +285,7 @@ def _seeds(text: str) -> list[int]:
 
 
 def _carry_out(
-    study: Any, settings: tuple[str, ...], plugins: tuple[str, ...], trust: bool, jobs: int, executor: str, device: str, dry_run: bool,
-    as_json: bool,
+    study: Any, plugins: tuple[str, ...], trust: bool, jobs: int, executor: str, device: str, tensorboard: bool, dry_run: bool, as_json: bool,
 ) -> int:  # fmt: skip
     from actkit import tables
     from actkit.examine import pick_device
@@ -301,6 +304,7 @@ def _carry_out(
             click.echo("\n".join(lines))
         return errors.OK
     extra = [*(part for p in plugins for part in ("--plugins", p)), *(["--trust"] if trust else []), "--device", device]
+    extra += ["--tensorboard"] if tensorboard else []
     ended, code = carry_out(study, _executor(executor, jobs, device), say=display.say, extra=extra)
     failed = [one for one in ended if one.failed]
     finished = [cell.folder for cell in study if cell.done]
@@ -411,7 +415,7 @@ def probe(
     given += [*(part for r in roles for part in ("--role", r)), *(("--evaluation", evaluation) if evaluation else ())]
     given += [*(part for s in settings for part in ("-s", s)), *(part for p in plugins for part in ("--plugins", p))]
     if csv_file and (Path(csv_file).is_dir() or not Path(csv_file).absolute().parent.is_dir()):
-        raise InputError("no file can be written here", where=csv_file, help="choose another place for --csv")
+        raise InputError("the file cannot be written", where=csv_file, help="choose another place for --csv")
     # With a recipe's evaluation its macros can be set too: -s EPS=8/255.
     macros = [setting for setting in settings if evaluation and "." not in setting.partition("=")[0]]
     with terminable():

@@ -551,7 +551,7 @@ def make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(
-            f"no folder can be made here: {error.strerror}", where=str(folder), help="choose another place"
+            f"the folder cannot be made: {error.strerror}", where=str(folder), help="choose another place"
         ) from error
 
 

@@ -28,11 +28,12 @@ class Said:
 
 @dataclass(frozen=True)
 class Shown:
-    """A table of a page; `in_threes`: rows without a first cell belong to the one above."""
+    """A table of a page: under each group, where its first column names one, the rows that follow; `aside` are rows of other people's numbers."""
 
     title: str
     grid: Grid
-    in_threes: bool = False
+    grouped: bool = False
+    aside: frozenset[str] = frozenset()  # what such a row says in its last column of text
 
 
 @dataclass(frozen=True)
@@ -111,8 +112,15 @@ def numbers_of(picture: Picture) -> Shown | None:
 def of_runs(runs: Sequence[Finished], unfinished: Sequence[Path] = ()) -> Page:
     """A page of a run, or of several that stand in one table. Raises `InputError` where they cannot."""
     made = tables.table(runs, unfinished)
-    told = [said for run in runs for said in _checks(run, len(runs) > 1)]
     alone = len(runs) == 1
+    told = [said for run in runs for said in _checks(run, not alone)]
+    if not alone and (
+        green := [said for said in told if said.level == "green"]
+    ):  # together: what is well needs little room
+        told = [said for said in told if said.level != "green"]
+        told.append(
+            Said("green", f"The checks of {len(green)} models found nothing else that points to gradient masking.")
+        )
     if alone:
         titles, body = rows(runs[0].summary)
         numbers = Shown("numbers", Grid(titles, body, caption(runs[0].summary), left=1))
@@ -202,24 +210,23 @@ def of_items(made: Sequence[reproduce.Outcome]) -> Page:
     marked = [f"{line.row.group}, {line.row.method}" for one in made for line in one.lines if not all(n.verified for n in line.ours.values())]  # fmt: skip
     if marked:
         said = "a check found what makes numbers of these models unbelievable; they are marked"
-        told.append(Said("red", f"{UNVERIFIED}: {said}: {'; '.join(dict.fromkeys(marked))}"))
+        told.append(
+            Said("red", f"{UNVERIFIED}: {said}, and the runs' own pages say why: {'; '.join(dict.fromkeys(marked))}")
+        )
     if missing:
         told.append(Said("yellow", f"{len(dict.fromkeys(missing))} results are missing; each table says which."))
     sections = []
     for one in made:
-        verdicts = [
-            Said("yellow" if v.holds is None else "green" if v.holds else "red", reproduce.verdict_line(v)) for v in one.verdicts
-        ]  # fmt: skip
-        notes = [line for line in reproduce.caption(one) if not line.startswith("The paper: ")]
-        grid = dataclasses.replace(reproduce.grid(one), caption=notes)
-        sections.append(
-            Section(one.item.title, verdicts=verdicts, tables=[Shown(one.item.title, grid, in_threes=True)], pictures=one.pictures)
-        )  # fmt: skip
+        verdicts = [Said("green" if v.holds else "yellow", str(v)) for v in one.verdicts]
+        grid = dataclasses.replace(reproduce.grid(one), caption=[*reproduce.protocol(one), *reproduce.missing(one)])
+        shown = Shown(one.item.title, grid, grid.titles[0] == "group", frozenset({"paper", "difference"}))
+        sections.append(Section(one.item.title, verdicts=verdicts, tables=[shown], pictures=one.pictures))
     about = made[0].about
     folders = {title: folder for one in made for title, folder in one.about["trainings"].items()}
+    measured = dict.fromkeys(said for one in made for said in one.about["examined_by"])
     facts = {
-        "actkit": f"{about['actkit']}" + (f" at {about['commit']}" if about["commit"] else ""), "torch": about["torch"],
-        "machine": str(about["gpu"] or about["processor"]), "trainings": f"{len(folders)} runs, shared by all items",
+        "tables made by": f"{about['actkit']}" + (f" at {about['commit']}" if about["commit"] else ""), "measured by": "; ".join(measured),
+        "trainings": f"{len(folders)} runs, shared by all items",
     }  # fmt: skip
     folded = [("the runs", "\n".join(f"{title}  {folder}" for title, folder in folders.items()))]
     sections.append(Section("How to reproduce it", facts=facts, commands=[about["command"]], folded=folded))

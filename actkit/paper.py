@@ -109,7 +109,8 @@ class Block:
 @dataclass(frozen=True)
 class Scale:
     name: str
-    said: str  # a label that everything made at this scale bears
+    label: str  # what everything made at this scale bears
+    said: str  # what it is, in full
     seeds: tuple[int, ...]
     blocks: Mapping[str, Block]  # by the paper's name of the block
     examined: tuple[str, ...] = ()  # settings of every examination
@@ -125,7 +126,7 @@ _C10, _C100, _WRN10, _WRN100, _IMAGENET = (
     "ResNet-18, CIFAR-10", "ResNet-18, CIFAR-100", "WRN-28-10, CIFAR-10", "WRN-28-10, CIFAR-100", "ResNet-50, ImageNet",
 )  # fmt: skip
 _FULL = Scale(
-    "full", "full scale: the paper's settings", (0, 1, 2),
+    "full", "full scale", "full scale: the paper's settings", (0, 1, 2),
     {
         _C10: Block(_C10, "cifar10"), _C100: Block(_C100, "cifar100"), _WRN10: Block(_WRN10, "cifar10_wrn_28_10"),
         _WRN100: Block(_WRN100, "cifar100_wrn_28_10"), _IMAGENET: Block(_IMAGENET, "imagenet"),
@@ -137,6 +138,7 @@ _SHORT = ("run.epochs=20", "schedule.MultiStepLR.milestones=[10, 15]", *_LESS)
 _DIGITS = Block("small ResNet, digits", "digits", _SHORT)
 _SMALL = Scale(
     "small",
+    "small scale, on digits",
     "small scale: 8x8 digits, small networks, 20 epochs (Free 15, Fast 30), eps 0.15; the costly attacks look at 100 images. It shows that the study "
     "runs and how the methods compare on digits; it says nothing about the paper's numbers",
     (0, 1, 2),

@@ -219,7 +219,9 @@ def _finish(axes: Any, data: Mapping[str, Any]) -> None:
         axes.set_xscale("log")
     axes.grid(alpha=0.25, linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
-    if len(data["series"]) > 1:
+    if len(data["series"]) > 3 and "groups" in data:  # above the bars, which leave no room
+        axes.legend(frameon=False, fontsize=8, loc="lower left", bbox_to_anchor=(0, 1), ncols=3)
+    elif len(data["series"]) > 1:
         axes.legend(frameon=False, fontsize=8)
 
 

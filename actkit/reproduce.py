@@ -220,11 +220,15 @@ class Line:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether our numbers bear out what the paper says of its own; None where they are missing."""
+    """Whether our numbers bear out what the paper says of its own; None where one is missing or unverified."""
 
     claim: Claim
     holds: bool | None
     because: tuple[str, ...]
+
+    def __str__(self) -> str:
+        answer = "not known" if self.holds is None else "holds here" if self.holds else "does not hold here"
+        return f"The paper: {self.claim.said} [{self.claim.column}]: {answer}{'; ' * bool(self.because)}{'; '.join(self.because)}"
 
 
 @dataclass(frozen=True)
@@ -239,17 +243,19 @@ class Outcome:
 
 def outcome(made: Study, item: Item, command: str) -> Outcome:
     """What there is of an item: nothing is run. Cells that are not there are missing, and said to be."""
-    lines, missing, data = [], [], {}
+    lines, absent, data = [], [], {}
+    origins: set[str] = set()
     for row in item.rows:
         found: dict[str, list[tuple[int, float, bool]]] = {}
         seeds = []
         for seed in made.seeds_of(item):
             got = _result(made, item, row, seed)
             if isinstance(got, str):
-                missing.append(got)
+                absent.append(got)
                 continue
             summary, model = got
             seeds.append(seed)
+            origins.add(_origin(summary))
             data[row.group.partition(";")[0]] = {"data": summary["data"], "fingerprint": summary["data_fingerprint"]}
             for column in item.columns:
                 if (number := _number(summary["results"], model, column, row.reading)) is not None:
@@ -269,15 +275,21 @@ def outcome(made: Study, item: Item, command: str) -> Outcome:
         }  # fmt: skip
         lines.append(Line(row, numbers, tuple(seeds), printed))
     about = {
-        "command": command, "scale": item.scale.name, "said": item.scale.said, "data": data, **checkpoint.provenance(),
+        "command": command, "scale": item.scale.name, "data": data, **checkpoint.provenance(),
         "trainings": {c.title: str(c.folder) for c in dict.fromkeys(made.cell(r, s) for r in item.rows for s in made.seeds_of(item))},
+        "examined_by": sorted(origins),
     }  # fmt: skip
     pictures = [
         dataclasses.replace(p, name=f"{item.name}-{p.name}", caption=_caption(item, p), about=about)
         for p in [*_sweep(item, lines), *_seen(made, item)]
     ]
     verdicts = tuple(_verdict(claim, item, lines) for claim in item.claims)
-    return Outcome(item, tuple(lines), tuple(dict.fromkeys(missing)), verdicts, tuple(pictures), about)
+    return Outcome(item, tuple(lines), tuple(dict.fromkeys(absent)), verdicts, tuple(pictures), about)
+
+
+def _origin(summary: Mapping[str, Any]) -> str:
+    by = summary.get("versions", {})
+    return f"actkit {by.get('actkit')} at {by.get('commit')}, torch {by.get('torch')}, {by.get('gpu') or by.get('processor')}"
 
 
 def _result(made: Study, item: Item, row: Row, seed: int) -> tuple[dict[str, Any], str] | str:
@@ -309,29 +321,31 @@ def _number(
 
 def _verdict(claim: Claim, item: Item, lines: Sequence[Line]) -> Verdict:
     groups = list(dict.fromkeys(line.row.group for line in lines)) if isinstance(claim.left, str) else [""]
-    percent = next(c.percent for c in item.columns if c.title == claim.column)
+    unit = " %" if next(c.percent for c in item.columns if c.title == claim.column) else ""
 
-    def mean(side: str | tuple[str, str], group: str) -> Number | None:
+    def ours(side: str | tuple[str, str], group: str) -> Number | None:
         key = side if isinstance(side, tuple) else (group, side)
         return next((line.ours.get(claim.column) for line in lines if (line.row.group, line.row.method) == key), None)
 
-    because, held = [], []
+    held: list[bool | None] = []
+    because = []
     for group in groups:
-        left, right = mean(claim.left, group), [mean(side, group) for side in claim.right]
-        if left is None or None in right:
+        sides = [ours(side, group) for side in (claim.left, *claim.right)]
+        if None in sides:
+            held.append(None)
             continue
-        others = [number for number in right if number is not None]
-        above = all(left.mean > other.mean for other in others)
-        below = all(left.mean < other.mean for other in others)
-        held.append(above if claim.sense == "higher" else below)
-        unit = " %" if percent else ""
-        numbers = f"{left.shown()}{unit} against {', '.join(other.shown() for other in others)}{unit}"
-        because.append(f"{group + ': ' if group else ''}{numbers}{'' if held[-1] else ', which does not'}")
-    return Verdict(claim, all(held) if held else None, tuple(because))
+        left, *right = [number for number in sides if number is not None]
+        over = [(left.mean > other.mean) == (claim.sense == "higher") and left.mean != other.mean for other in right]
+        known = all(number.verified for number in (left, *right))
+        held.append(all(over) if known else None)
+        answer = "holds" if held[-1] else "a number is unverified" if held[-1] is None else "does not hold"
+        which = f"{group}: {answer}: " if len(groups) > 1 else ""
+        because.append(f"{which}{left.shown()}{unit} against {', '.join(other.shown() + unit for other in right)}")
+    return Verdict(claim, False if False in held else None if None in held else True, tuple(because))
 
 
 def _caption(item: Item, picture: Picture) -> str:
-    return " ".join(filter(None, [picture.caption, f"Ours, {item.scale.said}."]))
+    return " ".join(filter(None, [picture.caption, f"Ours, {item.scale.label}."]))
 
 
 def _sweep(item: Item, lines: Sequence[Line]) -> Iterator[Picture]:
@@ -422,27 +436,45 @@ def caption(made: Outcome) -> list[str]:
     """What the table is, how each column was measured, what the paper claims and whether it holds here, and what is missing."""
     item = made.item
     lines = [f"{item.title}. {item.scale.said[0].upper()}{item.scale.said[1:]}."]
-    if not item.scale.comparable:
+    if not item.scale.comparable and any(line.paper for line in made.lines):
         lines.append(
             "The paper's numbers stand beside ours to show what the item is; no difference is given, since digits are not CIFAR-10."
         )
-    lines.append("Mean ± standard deviation of the sample over n seeds; percent unless a column says otherwise.")
-    lines += [f"{c.title}: {c.protocol}{'' if c.percent else ', not in percent'}" for c in item.columns]
-    lines += [f"{block}: {told['data']} {told['fingerprint']}" for block, told in made.about["data"].items()]
-    lines += item.notes
-    lines += map(verdict_line, made.verdicts)
-    lines += [f"missing: {said}" for said in made.missing]
-    lines.append(
-        f"Made by `{made.about['command']}`, actkit {made.about['actkit']} at {made.about['commit'] or 'an installed release'}, torch {made.about['torch']}, "
-        f"{made.about['gpu'] or made.about['processor']}."
+    return [*lines, *protocol(made), *map(str, made.verdicts), *missing(made), made_by(made)]
+
+
+def protocol(made: Outcome) -> list[str]:
+    """How each column was measured, on which data, and what else is to be known."""
+    lines = ["Mean ± standard deviation of the sample over n seeds; percent unless a column says otherwise."]
+    lines += [f"{c.title}: {c.protocol}{'' if c.percent else ', not in percent'}" for c in made.item.columns]
+    data: dict[str, list[str]] = {}
+    for block, told in made.about["data"].items():
+        prints = ", ".join(f"{split} {fingerprint}" for split, fingerprint in told["fingerprint"].items())
+        data.setdefault(f"{told['data']}, fingerprint of {prints}", []).append(block)
+    lines += [f"data: {said}" + (f" ({', '.join(blocks)})" if len(data) > 1 else "") for said, blocks in data.items()]
+    return [*lines, *made.item.notes]
+
+
+def missing(made: Outcome) -> list[str]:
+    """What is missing, the seeds of one training together."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for said in made.missing:
+        parts = re.fullmatch(r"(.*) seed (\d+): (.*)", said)
+        what, seed, why = parts.groups() if parts else (said, "", "")
+        found.setdefault((what, why), []).append(seed)
+    return [
+        f"missing: {what}{', seed ' + ', '.join(seeds) if seeds != [''] else ''}{': ' + why if why else ''}" for (what, why), seeds in found.items()
+    ]  # fmt: skip
+
+
+def made_by(made: Outcome) -> str:
+    about = made.about
+    return (
+        f"Made by `{about['command']}`, actkit {about['actkit']} at {about['commit'] or 'an installed release'}, torch {about['torch']}, "
+        f"{about['gpu'] or about['processor']}"
+        + "".join(f"; measured by {said}" for said in about["examined_by"])
+        + "."
     )
-    return lines
-
-
-def verdict_line(verdict: Verdict) -> str:
-    answer = "not known" if verdict.holds is None else "holds here" if verdict.holds else "does not hold here"
-    where = f" ({'; '.join(verdict.because)})" if verdict.because else ""
-    return f"The paper: {verdict.claim.said} [{verdict.claim.column}]: {answer}{where}"
 
 
 def to_json(made: Outcome) -> dict[str, Any]:

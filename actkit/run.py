@@ -1,15 +1,17 @@
 """A run: train what a recipe says, look at it after each epoch, save, examine it at the end. The same command again goes on.
 
-The folder holds `config.gin` and `config.json` (the recipe), `environment.json`, `metrics.jsonl`, `checkpoints/`, `probes/` and, at the end, `summary.json`.
+The folder holds `config.gin` and `config.json` (the recipe), `environment.json`, `metrics.jsonl` and `metrics.csv`, `checkpoints/`, `probes/` and, at the end,
+`summary.json` and `report.html`.
 """
 
 from __future__ import annotations
 
 import contextlib
+import csv
 import hashlib
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -185,7 +187,15 @@ class Outcome:
     summary: dict[str, Any]
 
 
-def execute(recipe: config.Recipe, *, out: str | None, device: torch.device, display: Display, command: str) -> Outcome:
+def execute(
+    recipe: config.Recipe,
+    *,
+    out: str | None,
+    device: torch.device,
+    display: Display,
+    command: str,
+    tensorboard: bool = False,
+) -> Outcome:
     """Run a recipe in its folder, or go on with it, or say that it is done."""
     run: Run = recipe.spec.build()
     folder = folder_of(recipe, out)
@@ -216,8 +226,9 @@ def execute(recipe: config.Recipe, *, out: str | None, device: torch.device, dis
             checkpoint.restore(found, roles, position, run.objective)
         display.start(run, data, roles, folder, device, resumed=position if found else None)
         write_json(folder / "environment.json", {"command": command, "device": str(device), **checkpoint.provenance()})
-        trainer = _Trainer(run, recipe, data, roles, position, folder, display)
-        with stopping(display.note) as stop:
+        metrics = _Metrics(folder, position, events=tensorboard)
+        trainer = _Trainer(run, recipe, data, roles, position, folder, display, metrics)
+        with contextlib.closing(metrics), stopping(display.note) as stop:
             code = trainer.train(stop)
         if code is not None:
             return Outcome(folder, code, {})
@@ -294,10 +305,11 @@ class _Trainer:
         position: Position,
         folder: Path,
         display: Display,
+        metrics: _Metrics,
     ) -> None:
         self.run, self.recipe, self.data, self.roles = run, recipe, data, roles
         self.position, self.folder, self.display = position, folder, display
-        self.metrics = _Metrics(folder / "metrics.jsonl", position.epoch)
+        self.metrics = metrics
 
     @property
     def headline(self) -> str:
@@ -486,19 +498,55 @@ def checkpoint_step(folder: Path) -> int | None:
 
 
 class _Metrics:
-    """`metrics.jsonl`: one line an epoch. Epochs beyond the checkpoint that a run resumes from, and a torn last line, are dropped."""
+    """`metrics.jsonl`, one line an epoch, and the same as `metrics.csv`; on request also TensorBoard's events.
 
-    def __init__(self, path: Path, finished_epochs: int) -> None:
-        self.path = path
+    Epochs beyond the checkpoint that a run resumes from, and a torn last line, are dropped.
+    """
+
+    def __init__(self, folder: Path, position: Position, *, events: bool = False) -> None:
+        self.path = folder / "metrics.jsonl"
         self.entries: list[dict[str, Any]] = []
-        if path.is_file():
-            for line in path.read_text(encoding="utf-8").splitlines():
+        if self.path.is_file():
+            for line in self.path.read_text(encoding="utf-8").splitlines():
                 with contextlib.suppress(ValueError):
                     self.entries.append(json.loads(line))
-            self.entries = [e for e in self.entries if e["epoch"] <= finished_epochs]
-            path.write_text("".join(json.dumps(e) + "\n" for e in self.entries), encoding="utf-8")
+            self.entries = [e for e in self.entries if e["epoch"] <= position.epoch]
+            self.path.write_text("".join(json.dumps(e) + "\n" for e in self.entries), encoding="utf-8")
+        self._events = _event_writer(folder / "tensorboard", position.step + 1) if events else None
 
     def append(self, entry: dict[str, Any]) -> None:
         self.entries.append(entry)
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(entry) + "\n")
+        rows = [dict(_flat(e)) for e in self.entries]
+        with self.path.with_suffix(".csv").open("w", newline="", encoding="utf-8") as file:
+            table = csv.DictWriter(file, list(dict.fromkeys(key for row in rows for key in row)))
+            table.writeheader()
+            table.writerows(rows)
+        if self._events is not None:
+            for name, value in rows[-1].items():
+                if name not in ("epoch", "step"):
+                    self._events.add_scalar(name.replace(".", "/", 1), value, entry["step"])
+            self._events.flush()
+
+    def close(self) -> None:
+        if self._events is not None:
+            self._events.close()
+
+
+def _flat(entry: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
+    """{'loss': {'robust': 1.0}} as ('loss.robust', 1.0)."""
+    for key, value in entry.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{before}{key}.")
+        else:
+            yield f"{before}{key}", value
+
+
+def _event_writer(folder: Path, first_step: int) -> Any:
+    """What a resumed run had written from this step on is disowned. Raises `InputError` where TensorBoard is missing."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise InputError("--tensorboard needs TensorBoard", help="pip install 'actkit[tensorboard]'") from error
+    return SummaryWriter(str(folder), purge_step=first_step)

@@ -211,7 +211,7 @@ def test_what_probes_show_is_written_with_what_made_it(tmp_path, actkit, monkeyp
     assert (tmp_path / "run/probes/pgd20-by-class.picture.json").is_file()
     said = actkit("probe", "--ckpt", "run", "--probe", "norms", "--csv", "none/n.csv")
     assert said.code == 2
-    assert "no file can be written here" in said.err
+    assert "the file cannot be written" in said.err
 
 
 def test_results_without_pictures_show_none():

@@ -140,7 +140,8 @@ def test_ours_stand_beside_the_papers_with_the_difference(tmp_path):
     assert text[at + 1].split()[0] == "paper" and "55.12 ± 1.07" in text[at + 1]
     assert text[at + 2].split() == ["difference", "-0.87", "+0.38"]
     assert sum("missing" in x for x in text) >= 10
-    assert f"missing: {study.cell(row, 2).title}: not trained" in text
+    assert "missing: act_cifar10, seed 2: not trained" in text
+    assert "missing: act_cifar10_alpha_0.1, seed 0, 1, 2: not trained" in text
     assert "holds here" not in "\n".join(text)  # alpha 0.1 is not there
     cell = next(
         r for r in reproduce.to_json(found)["rows"] if (r["group"], r["model"]) == ("alpha = 0.9", "G, robust model")
@@ -183,7 +184,22 @@ def test_a_claim_that_does_not_hold_is_said_not_to(tmp_path):
             finish(study.cell(row, 0), numbers | {"robust.accuracy": {"clean": 1.0}})
     verdict = reproduce.outcome(study, study.items[0], "").verdicts[0]
     assert verdict.holds is False
-    assert "does not hold here (10.00 % against 90.00 %, which does not)" in reproduce.verdict_line(verdict)
+    assert str(verdict).endswith("[PGD-20]: does not hold here; 10.00 % against 90.00 %")
+
+
+def test_a_claim_on_an_unverified_number_is_not_known(tmp_path):
+    study = study_of("table1", "small", tmp_path, seeds=[0])
+    for row in study.items[0].rows:
+        if not study.cell(row, 0).done:
+            finish(study.cell(row, 0), {f"{m}.pgd20": {"worst_run": 0.1} for m in ("robust", "natural")})
+    file = study.cell(next(r for r in study.items[0].rows if r.group == "alpha = 0.9"), 0).folder / "summary.json"
+    summary = json.loads(file.read_text())
+    summary["results"]["robust.pgd20"] |= {"verified": False, "numbers": {"worst_run": 0.9}}
+    file.write_text(json.dumps(summary))
+    found = reproduce.outcome(study, study.items[0], "")
+    assert found.verdicts[0].holds is None
+    assert "90.00 UNVERIFIED % against 10.00 %" in str(found.verdicts[0])
+    assert found.verdicts[1].holds is False  # equal is not higher
 
 
 def test_an_examination_of_other_weights_is_done_again(tmp_path, monkeypatch):
@@ -257,6 +273,6 @@ def test_an_item_is_reproduced_and_then_shown_again(actkit, tmp_path, monkeypatc
     next((tmp_path / "runs/trades_digits").glob("*/summary.json")).unlink()
     shown = actkit(*command, "--show")
     assert shown.code == 0
-    assert "missing: trades_digits seed 0: not trained" in shown.out
+    assert "missing: trades_digits, seed 0: not trained" in shown.out
     line = next(line for line in shown.out.splitlines() if line.startswith("TRADES"))
     assert line.split() == ["TRADES", "digits,", "n", "=", "0", "missing"]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import csv
+import importlib.util
 import json
 import os
 import shutil
@@ -57,8 +59,8 @@ def recipe(write, *overrides, text=QUICK):
     return config.load(str(write("quick.gin", text)), overrides)
 
 
-def go(made, out: Path, display=None):
-    return execute(made, out=str(out), device=CPU, display=display or Mute(), command="actkit run quick.gin")
+def go(made, out: Path, display=None, **how):
+    return execute(made, out=str(out), device=CPU, display=display or Mute(), command="actkit run quick.gin", **how)
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -124,6 +126,39 @@ def test_looking_at_the_models_between_epochs_changes_nothing(write, tmp_path):
     assert "worst_run" in (tmp_path / "watched/metrics.jsonl").read_text()
 
 
+def test_metrics_stand_in_a_csv_also_after_a_resume(write, tmp_path):
+    made = recipe(write, "run.monitor=[@pgd/probe.robust_accuracy()]", "run.epochs=3", "run.monitor_every=2")
+    assert go(made, tmp_path / "run", Mute(4)).exit_code == 75
+    assert go(made, tmp_path / "run").exit_code == 0
+    entries = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    rows = list(csv.DictReader((tmp_path / "run/metrics.csv").read_text().splitlines()))
+    assert [row["epoch"] for row in rows] == ["1", "2", "3"]
+    assert [float(row["loss.robust"]) for row in rows] == [e["loss"]["robust"] for e in entries]
+    seen = [e.get("monitor", {}).get("robust.pgd", {}).get("worst_run", "") for e in entries]
+    assert [row["monitor.robust.pgd.worst_run"] and float(row["monitor.robust.pgd.worst_run"]) for row in rows] == seen
+    assert seen[0] == "" and seen[1] != ""
+
+
+@pytest.mark.skipif(importlib.util.find_spec("tensorboard") is None, reason="needs the extra `tensorboard`")
+def test_tensorboards_events_are_the_metrics_each_epoch_once_also_after_a_kill(write, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    made = recipe(write, "run.monitor=[@pgd/probe.robust_accuracy()]", "run.epochs=3", "run.save_every=2")
+    assert go(made, tmp_path / "run", Mute(4), tensorboard=True).exit_code == 75
+    assert go(made, tmp_path / "run", tensorboard=True).exit_code == 0
+    events = EventAccumulator(str(tmp_path / "run/tensorboard")).Reload()
+    entries = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    found = [(e.step, e.value) for e in events.Scalars("loss/robust")]
+    assert found == [(e["step"], pytest.approx(e["loss"]["robust"])) for e in entries]
+    assert [e.step for e in events.Scalars("monitor/robust.pgd.worst_run")] == [e["step"] for e in entries]
+
+
+def test_tensorboard_that_is_not_there_is_told(write, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(InputError, match=r"actkit\[tensorboard\]"):
+        go(recipe(write), tmp_path / "run", tensorboard=True)
+
+
 def test_a_done_run_says_so_and_does_nothing(write, tmp_path):
     made = recipe(write)
     first = go(made, tmp_path / "run")
@@ -144,6 +179,7 @@ def test_the_folder_holds_its_recipe_and_results(write, tmp_path):
         "config.json",
         "environment.json",
         "metrics.jsonl",
+        "metrics.csv",
         "summary.json",
         "probes/robust.pgd20.json",
         "probes/robust.pgd20.safetensors",
