@@ -97,7 +97,7 @@ def save(
         _sweep(folder)
         _room(folder, roles)
         temporary.mkdir()
-        for name, role in roles.items():
+        for name, role in with_averages(roles).items():
             save_tensors(
                 role.model.state_dict(), temporary / f"{name}.safetensors", {"actkit": json.dumps(headers[name])}
             )
@@ -110,6 +110,7 @@ def save(
                     name: {
                         "optimizer": role.optimizer.state_dict() if role.optimizer else None,
                         "schedule": role.schedule.state_dict() if role.schedule else None,
+                        "averaged": role.average.count if role.average else 0,
                     }
                     for name, role in roles.items()
                 },
@@ -140,8 +141,16 @@ def save(
     return final
 
 
+def with_averages(roles: Mapping[str, Role]) -> dict[str, Role]:
+    """The roles, and after them the averaged models that they keep."""
+    averaged = [role.averaged for role in roles.values()]
+    return {**roles, **{role.name: role for role in averaged if role is not None}}
+
+
 def _room(folder: Path, roles: Mapping[str, Role]) -> None:
-    need = 2 * sum(t.numel() * t.element_size() for r in roles.values() for t in r.model.state_dict().values())
+    need = 2 * sum(
+        t.numel() * t.element_size() for r in with_averages(roles).values() for t in r.model.state_dict().values()
+    )
     free = shutil.disk_usage(folder).free
     if free < need:
         raise ActkitError(
@@ -280,6 +289,10 @@ def restore(checkpoint: Path, roles: Mapping[str, Role], position: Position, obj
             role.optimizer.load_state_dict(saved["optimizer"])
         if role.schedule is not None:
             role.schedule.load_state_dict(saved["schedule"])
+        if role.average is not None and saved["averaged"]:
+            role.average.count = saved["averaged"]
+            assert role.averaged is not None
+            load_weights(role.averaged, checkpoint / f"{role.averaged.name}.safetensors")
     objective.load_state_dict(state["objective"])
     for key, value in state["position"].items():
         setattr(position, key, value)

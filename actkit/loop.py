@@ -134,9 +134,9 @@ def fit(
             lr = {name: role.lr for name, role in roles.items() if role.lr is not None}
             sums, counts = at.sums, at.counts
             for role in roles.values():
-                role.end("batch")
+                role.end("batch", epochs=at.epoch)
                 if ended:
-                    role.end("epoch")
+                    role.end("epoch", epochs=at.epoch + 1)
             if ended:
                 at.epoch, at.batch, at.sums, at.counts = at.epoch + 1, 0, {}, {}
             yield Record(at, batches, len(places), time.perf_counter() - began, ended, sums, counts, lr)

@@ -8,9 +8,12 @@ from torch import Tensor
 from actkit.errors import InputError
 
 
-def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
-    """CE(softmax(logits), y), shape (B,); y int64 labels of shape (B,)."""
-    return F.cross_entropy(logits.float(), y, reduction="none")
+def cross_entropy(logits: Tensor, y: Tensor, *, smoothing: float = 0.0) -> Tensor:
+    """CE(softmax(logits), y), shape (B,); y int64 labels of shape (B,).
+
+    With label smoothing s the target has 1 - s more at y than the s / classes that every class has (Szegedy et al. 2016).
+    """
+    return F.cross_entropy(logits.float(), y, reduction="none", label_smoothing=smoothing)
 
 
 def kl(p: Tensor, q: Tensor, *, temperature: float = 1.0) -> Tensor:
@@ -24,13 +27,16 @@ def kl(p: Tensor, q: Tensor, *, temperature: float = 1.0) -> Tensor:
     return F.kl_div(log_q, log_p, reduction="none", log_target=True).sum(1) * temperature**2
 
 
-def mimicry(logits: Tensor, y: Tensor, guide: Tensor, *, alpha: float, temperature: float = 1.0) -> Tensor:
+def mimicry(
+    logits: Tensor, y: Tensor, guide: Tensor, *, alpha: float, temperature: float = 1.0, smoothing: float = 0.0
+) -> Tensor:
     """(1 - alpha) CE(logits, y) + alpha D_KL(guide || logits): eqs. 1 and 2 of ACT (Arani et al. 2020), shape (B,).
 
     With G's logits on x' and F's on x it is L_G (eq. 1); the other way round it is L_F (eq. 2). The guide is a target: no
     gradient crosses from one model to the other.
     """
-    return (1 - alpha) * cross_entropy(logits, y) + alpha * kl(guide.detach(), logits, temperature=temperature)
+    task = cross_entropy(logits, y, smoothing=smoothing)
+    return (1 - alpha) * task + alpha * kl(guide.detach(), logits, temperature=temperature)
 
 
 def margin(logits: Tensor, y: Tensor) -> Tensor:

@@ -21,15 +21,28 @@ from actkit.registry import Attack, Model, register
 Updates = Iterator[dict[Model, Tensor]]
 
 
-@register("objective")
-def natural(x: Tensor, y: Tensor, natural: Model) -> Updates:
+def smoothing_problems(*, label_smoothing: float) -> Iterator[tuple[str, InputError]]:
+    """What is wrong with a smoothing of labels. It is of the training loss alone; attacks go by the labels themselves."""
+    if not 0 <= label_smoothing < 1:
+        yield "label_smoothing", InputError(f"label_smoothing must lie in [0,1), got {label_smoothing}")
+
+
+@register("objective", check=smoothing_problems)
+def natural(x: Tensor, y: Tensor, natural: Model, *, label_smoothing: float = 0.0) -> Updates:
     """Standard training: cross-entropy on clean examples, one training-mode forward."""
-    yield {natural: cross_entropy(natural(x), y)}
+    yield {natural: cross_entropy(natural(x), y, smoothing=label_smoothing)}
 
 
-@register("objective")
+@register("objective", check=smoothing_problems)
 def madry(
-    x: Tensor, y: Tensor, robust: Model, *, attack: Attack, attack_mode: Literal["eval", "train"] = "eval", noise: Noise
+    x: Tensor,
+    y: Tensor,
+    robust: Model,
+    *,
+    attack: Attack,
+    attack_mode: Literal["eval", "train"] = "eval",
+    label_smoothing: float = 0.0,
+    noise: Noise,
 ) -> Updates:
     """Adversarial training: cross-entropy on adversarial examples only (Madry et al. 2018, eq. 2.1).
 
@@ -38,11 +51,20 @@ def madry(
     """
     with robust.frozen(attack_mode) as g:
         x_adv = attack(away_from(g, lambda logits, rows: cross_entropy(logits, y[rows])), x, noise=noise)
-    yield {robust: cross_entropy(robust(x_adv), y)}
+    yield {robust: cross_entropy(robust(x_adv), y, smoothing=label_smoothing)}
 
 
-@register("objective")
-def trades(x: Tensor, y: Tensor, robust: Model, *, attack: Attack, beta: float = 5.0, noise: Noise) -> Updates:
+@register("objective", check=smoothing_problems)
+def trades(
+    x: Tensor,
+    y: Tensor,
+    robust: Model,
+    *,
+    attack: Attack,
+    beta: float = 5.0,
+    label_smoothing: float = 0.0,
+    noise: Noise,
+) -> Updates:
     """TRADES (Zhang et al. 2019, eq. 5): CE(f(x), y) + beta D_KL(f(x) || f(x')); x' maximises the KL. `beta` is 1/lambda.
 
     BatchNorm: the attack in eval mode; then two training-mode forwards, x and x_adv. (The released code forwards x a third time and
@@ -53,11 +75,14 @@ def trades(x: Tensor, y: Tensor, robust: Model, *, attack: Attack, beta: float =
             clean = g(x)
         x_adv = attack(away_from(g, lambda logits, rows: kl(clean[rows], logits)), x, noise=noise)
     logits = robust(x)
-    yield {robust: cross_entropy(logits, y) + beta * kl(logits, robust(x_adv))}
+    yield {robust: cross_entropy(logits, y, smoothing=label_smoothing) + beta * kl(logits, robust(x_adv))}
 
 
-def act_problems(*, alpha: float, temperature: float, attack_temperature: float) -> Iterator[tuple[str, InputError]]:
+def act_problems(
+    *, alpha: float, temperature: float, attack_temperature: float, label_smoothing: float
+) -> Iterator[tuple[str, InputError]]:
     """What is wrong with the weights of eq. 1 and 2."""
+    yield from smoothing_problems(label_smoothing=label_smoothing)
     if not 0 <= alpha <= 1:
         yield (
             "alpha",
@@ -80,6 +105,7 @@ def act(
     temperature: float = 1.0,
     attack_temperature: float = 1.0,
     attack_cross_entropy: Literal["example", "batch_mean"] = "example",
+    label_smoothing: float = 0.0,
     noise: Noise,
 ) -> Updates:
     """Adversarial Concurrent Training (Arani et al. 2020, Algorithm 1): x' maximises eq. 1, then G minimises eq. 1 and F eq. 2.
@@ -101,9 +127,10 @@ def act(
     with robust.frozen("eval") as g:
         x_adv = attack(away_from(g, discrepancy), x, noise=noise)
     robust_logits = robust(x_adv)  # G(x + delta)
+    how = {"alpha": alpha, "temperature": temperature, "smoothing": label_smoothing}
     yield {
-        robust: mimicry(robust_logits, y, natural_logits, alpha=alpha, temperature=temperature),  # eq. 1
-        natural: mimicry(natural_logits, y, robust_logits, alpha=alpha, temperature=temperature),  # eq. 2
+        robust: mimicry(robust_logits, y, natural_logits, **how),  # eq. 1
+        natural: mimicry(natural_logits, y, robust_logits, **how),  # eq. 2
     }
 
 
@@ -146,8 +173,17 @@ class free:
         self.delta = state.get("delta")
 
 
-@register("objective")
-def fast(x: Tensor, y: Tensor, robust: Model, *, eps: float, step_size: float | None = None, noise: Noise) -> Updates:
+@register("objective", check=smoothing_problems)
+def fast(
+    x: Tensor,
+    y: Tensor,
+    robust: Model,
+    *,
+    eps: float,
+    step_size: float | None = None,
+    label_smoothing: float = 0.0,
+    noise: Noise,
+) -> Updates:
     """Fast adversarial training (Wong et al. 2020): one step from a uniform start, of 1.25 eps unless said otherwise.
 
     BatchNorm: training mode in both forwards, and the one of the attack moves the running statistics too, as in the official code.
@@ -155,4 +191,4 @@ def fast(x: Tensor, y: Tensor, robust: Model, *, eps: float, step_size: float | 
     """
     goal = away_from(robust, lambda logits, rows: cross_entropy(logits, y[rows]))
     x_adv = pgd(goal, x, noise=noise, eps=eps, step_size=1.25 * eps if step_size is None else step_size, steps=1)
-    yield {robust: cross_entropy(robust(x_adv), y)}
+    yield {robust: cross_entropy(robust(x_adv), y, smoothing=label_smoothing)}

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from actkit import registry
 from actkit.errors import InputError
@@ -43,14 +44,17 @@ class Role:
         schedule_every: Literal["epoch", "batch"] = "epoch",
         precision: Precision = "fp32",
         trained: bool | None = None,
+        average: Average | None = None,
     ) -> None:
         self.name, self.model = name, model.to(memory_format=torch.channels_last)
         self.optimizer, self.schedule, self.schedule_every = optimizer, schedule, schedule_every
         self.precision = precision
         self._twins: dict[Mode, nn.Module] = {}
+        self._averaged: Role | None
         trained = optimizer is not None if trained is None else trained
         self.trained = trained
         model.train(trained).requires_grad_(trained)
+        self.average, self._averaged = average, None
 
     def __repr__(self) -> str:
         return f"Role({self.name})"
@@ -141,14 +145,63 @@ class Role:
             raise InputError(f"the role {self.name!r} has no optimizer, but the objective yields a loss for it")
         self.optimizer.step()
 
-    def end(self, what: Literal["epoch", "batch"]) -> None:
-        """Move the schedule when an epoch or a batch has ended, whichever it counts."""
+    def end(self, what: Literal["epoch", "batch"], *, epochs: int) -> None:
+        """Move the schedule, and the average, when an epoch or a batch has ended, whichever it counts; `epochs` are finished."""
         if self.schedule is not None and self.schedule_every == what:
             self.schedule.step()
+        if self.average is not None:
+            self.average.end(self.model, what, epochs=epochs)
+
+    @property
+    def averaged(self) -> Role | None:
+        """The averaged model as a role that is only consulted, `robust.ema`; None where nothing was averaged yet."""
+        if self.average is None or not self.average.count:
+            return None
+        if self._averaged is None:
+            self._averaged = Role(f"{self.name}.{self.average.kind}", self.average.model)
+        return self._averaged
 
     @property
     def lr(self) -> float | None:
         return None if self.optimizer is None else float(self.optimizer.param_groups[0]["lr"])
+
+
+class Average:
+    """A running average of a model's weights and running statistics, by torch's own `AveragedModel`.
+
+    'ema': exponential, after every batch, w <- decay w + (1 - decay) w_now (as in Rebuffi et al. 2021 and much of RobustBench).
+    'swa': with equal weights, after every epoch (Izmailov et al. 2018). Both begin once `first` epochs are finished, with a copy.
+    BatchNorm's running statistics are averaged as the weights are; they are not computed anew on the training images.
+    """
+
+    def __init__(self, model: nn.Module, kind: Literal["ema", "swa"], *, decay: float, first: int) -> None:
+        # torch's fast rule for SWA stumbles over BatchNorm's count of batches, an integer.
+        rule: dict[str, Any] = {"multi_avg_fn": get_ema_multi_avg_fn(decay)} if kind == "ema" else {"avg_fn": _mean}
+        self.kind, self.first = kind, first
+        self._averaged = AveragedModel(model, use_buffers=True, **rule)
+        self._averaged.requires_grad_(False)
+
+    @property
+    def model(self) -> nn.Module:
+        found: nn.Module = self._averaged.module
+        return found
+
+    @property
+    def count(self) -> int:
+        """How many states it is the average of."""
+        return int(self._averaged.n_averaged)
+
+    @count.setter
+    def count(self, number: int) -> None:
+        self._averaged.n_averaged.fill_(number)
+
+    def end(self, model: nn.Module, what: Literal["epoch", "batch"], *, epochs: int) -> None:
+        if what == ("batch" if self.kind == "ema" else "epoch") and epochs >= self.first + (what == "epoch"):
+            self._averaged.update_parameters(model)
+
+
+def _mean(averaged: Tensor, now: Tensor, count: Any) -> Tensor:
+    return averaged + (now - averaged) / (count + 1)
 
 
 @register("", "role")
@@ -158,6 +211,10 @@ class Parts:
 
     A role without an optimizer is only consulted (a teacher, a helper). `weights` is an actkit checkpoint to start from;
     `schedule_every` says what torch's scheduler counts.
+
+    Args:
+        average: 'ema' or 'swa' keeps an average of the weights beside them: a model of its own, `robust.ema`, in checkpoints and evaluations.
+        average_decay: of 'ema'. average_from: how many epochs come before averaging begins.
     """
 
     backbone: Backbone
@@ -165,6 +222,17 @@ class Parts:
     schedule: Schedule | None = None
     schedule_every: Literal["epoch", "batch"] = "epoch"
     weights: str | None = None
+    average: Literal["ema", "swa"] | None = None
+    average_decay: float = 0.999
+    average_from: int = 0
+
+    def __post_init__(self) -> None:
+        if self.average is not None and self.optimizer is None:
+            raise InputError("role.average averages a training, and a role without an optimizer is not trained")
+        if not 0 < self.average_decay < 1:
+            raise InputError(f"role.average_decay must lie between 0 and 1, got {self.average_decay}")
+        if self.average_from < 0:
+            raise InputError(f"role.average_from counts epochs, got {self.average_from}")
 
     def make(
         self,
@@ -186,6 +254,8 @@ class Parts:
             role.optimizer = _told(self.optimizer, lambda: self.optimizer(role.model.parameters()))  # type: ignore[misc]
             optimizer, length_of_run = role.optimizer, length[self.schedule_every]
             role.schedule = _told(self.schedule, lambda: make_schedule(optimizer, self.schedule, length=length_of_run))
+        if self.average is not None:
+            role.average = Average(role.model, self.average, decay=self.average_decay, first=self.average_from)
         return role
 
 

@@ -359,7 +359,7 @@ class _Trainer:
         return None
 
     def save(self) -> None:
-        headers = {name: self._header(name) for name in self.roles}
+        headers = {name: self._header(name) for name in checkpoint.with_averages(self.roles)}
         checkpoint.save(self.folder / "checkpoints", self.roles, headers, self.position, self.run.objective)
         self._mark_best()
         checkpoint.prune(self.folder / "checkpoints", self.run.keep)
@@ -388,8 +388,8 @@ class _Trainer:
         return {
             "format": checkpoint.FORMAT,
             "role": role,
-            "roles": list(self.run.objective.roles),
-            "backbone": kwargs["roles"][role].kwargs["backbone"].to_json(),
+            "roles": list(checkpoint.with_averages(self.roles)),
+            "backbone": kwargs["roles"][role.partition(".")[0]].kwargs["backbone"].to_json(),
             "num_classes": self.data.num_classes,
             "classes": list(self.data.classes),
             "shape": list(self.data.shape),
@@ -409,7 +409,7 @@ class _Trainer:
         }  # fmt: skip
         last = record.position.epoch == self.run.epochs
         if self.run.monitor and (record.position.epoch % self.run.monitor_every == 0 or last):
-            entry["monitor"] = numbers(examine(self.run.monitor, self.roles, self.data))
+            entry["monitor"] = numbers(examine(self.run.monitor, checkpoint.with_averages(self.roles), self.data))
         self.metrics.append(entry)
         return entry
 
@@ -439,12 +439,14 @@ class _Trainer:
         chosen, chosen_by = checkpoint.header(next(iter(files.values()))), bool(self.run.best and self._scores())
         if self.run.best and not chosen_by:
             self.display.warn("run.best had no look to choose by: no epoch ended; the last batch's models are examined")
+        roles = checkpoint.with_averages(self.roles)
         if chosen["step"] != self.position.step:
             self.display.note(
-                f"examining epoch {chosen['epoch']}, the best by {self.run.best} on the validation images"
+                f"examining epoch {chosen['epoch']}, the best by {self.run.best} on the validation images, and the last"
             )
-            for name, role in self.roles.items():
-                checkpoint.load_weights(role, files[name])
+            files |= last_files(self.folder)
+            device = next(iter(self.roles.values())).device
+            roles = {name: checkpoint.load_role(file, device=device)[0] for name, file in files.items()}
         evaluation = [probe.spec for probe in self.run.evaluation]
         tested = fingerprints(data, evaluation, self.display)
         where = self.folder / "probes"
@@ -458,7 +460,7 @@ class _Trainer:
         )
         self.display.note("evaluation ...")
         with resumable(where / ".unfinished.safetensors", key, self.display) as progress:
-            results = examine(self.run.evaluation, self.roles, data, progress)
+            results = examine(self.run.evaluation, roles, data, progress)
         found = Judge(files, evaluation, tested, self.display)(results)
         about = {
             "data": self.recipe.spec.kwargs["data"].to_json(), "data_fingerprint": tested, "step": chosen["step"],
@@ -474,14 +476,25 @@ class _Trainer:
 
 
 def model_files(folder: Path) -> dict[str, Path]:
-    """The model files of a run's newest checkpoint, by role."""
-    return {file.stem: file for file in checkpoint.find(folder)}
+    """The model files of a run, by role and in the objective's order: of its best checkpoint where one was chosen, else of its newest."""
+    files = checkpoint.find(folder)
+    order: list[str] = checkpoint.header(files[0])["roles"]
+    return {file.stem: file for file in sorted(files, key=lambda file: order.index(file.stem))}
+
+
+def last_files(folder: Path) -> dict[str, Path]:
+    """Where a run chose another checkpoint than its last: the last's model files, as `<role>.last`."""
+    chosen, (newest, _) = checkpoint.best(folder / "checkpoints"), checkpoint.newest(folder / "checkpoints")
+    if chosen is None or newest is None or newest == chosen:
+        return {}
+    return {f"{name}.last": newest / file.name for name, file in model_files(folder).items()}
 
 
 def marked(folder: Path, summary: dict[str, Any]) -> dict[str, Any]:
     """A finished run's summary, marked where a later check has raised a red flag."""
     try:
-        red = {name: red_of(standing_flags(file)) for name, file in model_files(folder).items()}
+        files = {**model_files(folder), **last_files(folder)}
+        red = {name: red_of(standing_flags(file)) for name, file in files.items()}
     except InputError:  # its checkpoint is damaged or gone: what the run itself found still stands
         return summary
     for name, result in summary["results"].items():
