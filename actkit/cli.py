@@ -710,13 +710,37 @@ def reproduce_(
     return code
 
 
+@main.command("new")
+@click.argument("kind", metavar="KIND")
+@click.argument("name", metavar="NAME")
+@click.option("--into", type=click.Path(path_type=Path), default=Path(), metavar="DIR", help="Where its folder goes. Default: here.")  # fmt: skip
+def new_(kind: str, name: str, into: Path) -> None:
+    """Begin a plugin: a working component of this KIND (objective, attack, backbone, probe, dataset), its recipe, its test, ready to install and to publish."""
+    from actkit import registry
+    from actkit.new import KINDS, new
+
+    if kind in KINDS and name.isidentifier():
+        _plugins()
+        registry.load_builtins()
+        taken = next((e for e in registry.entries(kind) if e.name == name), None)
+        if taken is not None:
+            raise InputError(
+                f"there is {kind}.{name} already, from {taken.origin}", where=taken.location, help="choose another name"
+            )
+    folder = new(kind, name, into)
+    click.echo(f"{folder}")
+    click.echo(f"next  cd {shlex.quote(str(folder))} && python -m pytest -q     its own test", err=True)
+    click.echo(f"      actkit run actkit_{name}/gin/{name}_digits.gin --plugins actkit_{name}", err=True)
+    click.echo(f"      pip install -e .     then it is there in any folder: actkit run {name}_digits.gin", err=True)
+
+
 @main.command("list")
 @click.argument("kind", required=False)
 @click.argument("name", required=False)
 @click.option("--plugins", multiple=True, metavar="DIR", help="Load the plugins in this folder (repeatable).")
 @json_option
 def list_(kind: str | None, name: str | None, plugins: tuple[str, ...], as_json: bool) -> None:
-    """List components (of a KIND), one of them with its parameters (KIND NAME), or the packaged recipes (KIND = recipes)."""
+    """List components (of a KIND), one of them with its parameters (KIND NAME), the recipes (KIND = recipes), or the installed plugins (KIND = plugins)."""
     from actkit import config, registry
 
     if kind == "recipes":
@@ -725,7 +749,9 @@ def list_(kind: str | None, name: str | None, plugins: tuple[str, ...], as_json:
             json.dumps(recipes) if as_json else _aligned([list(r.values()) for r in recipes], ["RECIPE", "ABOUT"])
         )
         return
-    kinds = [*filter(None, registry.KINDS), "recipes"]
+    if kind == "plugins":
+        return _list_plugins(as_json)
+    kinds = [*filter(None, registry.KINDS), "recipes", "plugins"]
     if kind is not None and kind not in kinds:
         raise InputError(f"there is no kind of component {kind!r}", help=errors.nearest(kind, kinds))
     _plugins()
@@ -740,6 +766,23 @@ def list_(kind: str | None, name: str | None, plugins: tuple[str, ...], as_json:
         click.echo(json.dumps([_described(e) for e in entries]))
     else:
         click.echo(_aligned([[e.kind, e.name, e.origin, e.about] for e in entries], ["KIND", "NAME", "FROM", "ABOUT"]))
+
+
+def _list_plugins(as_json: bool) -> None:
+    """Where each came from, what it brings, and why one failed."""
+    from actkit import registry
+
+    found = registry.plugins() if not os.environ.get("ACTKIT_DISABLE_PLUGINS") else []
+    if as_json:
+        click.echo(json.dumps([{**vars(p), "components": p.components} for p in found]))
+    elif not found:
+        click.echo("no plugin is installed; `actkit new objective NAME` begins one", err=True)
+    else:
+        body = [
+            [p.name, p.origin, p.module, p.error.splitlines()[0] if p.error else ", ".join(p.components)] for p in found
+        ]
+        body = [[*row[:3], f"failed: {row[3]}" if p.error else row[3]] for row, p in zip(body, found, strict=True)]
+        click.echo(_aligned(body, ["PLUGIN", "FROM", "MODULE", "COMPONENTS"]))
 
 
 def _described(entry: Any) -> dict[str, Any]:

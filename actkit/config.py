@@ -108,9 +108,9 @@ class _Delegate(config_parser.ParserDelegate):
 
 
 def roots() -> list[Path]:
-    """Where the packaged `gin/` may lie: inside an installed wheel, or beside the package in a checkout."""
+    """Where a `gin/` with recipes may lie: inside an installed wheel, beside the package in a checkout, and in installed plugins."""
     package = Path(__file__).resolve().parent
-    return [package, package.parent]
+    return [package, package.parent, *registry.plugin_folders()]
 
 
 def locate(file: str, beside: Path | None = None) -> Path | None:

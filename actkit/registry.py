@@ -6,6 +6,7 @@ hyper-parameters, which a gin file binds. What does not fit is refused when it r
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.metadata
 import importlib.util
@@ -18,6 +19,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, TypeVar
 
+from packaging.requirements import Requirement
+
+from actkit import __version__
 from actkit.errors import InputError, nearest
 
 if TYPE_CHECKING:
@@ -313,17 +317,65 @@ def load_builtins() -> None:
 # -- plugins -----------------------------------------------------------------------------------------------------------
 
 
-def load_entry_points() -> list[str]:
-    """Load installed plugins (entry points, group `actkit.plugins`). Returns a warning for each that failed."""
-    warnings = []
+@dataclass(frozen=True)
+class Plugin:
+    """An installed plugin: an entry point in the group `actkit.plugins`."""
+
+    name: str
+    origin: str  # its distribution and version
+    module: str
+    error: str = ""  # why it could not be loaded
+
+    @property
+    def components(self) -> list[str]:
+        return sorted(selector for selector, entry in _ENTRIES.items() if entry.origin == self.origin)
+
+
+def plugins() -> list[Plugin]:
+    """The installed plugins, loaded, each with why it could not be."""
+    found = []
     for point in sorted(importlib.metadata.entry_points(group="actkit.plugins"), key=lambda p: p.name):
         origin = f"{point.dist.name} {point.dist.version}" if point.dist else point.name
-        try:
-            _import_as(origin, point.load)
-        except Exception as error:  # a broken plugin must not stop the commands that do not need it
-            _failures[point.name] = f"{type(error).__name__}: {error}"
-            warnings.append(f"plugin {point.name} ({origin}) could not be loaded: {_failures[point.name]}")
-    return warnings
+        error = _failures.get(point.name, "") or _too_new(point) or _load_failure(point, origin)
+        if error:
+            _failures[point.name] = error
+        found.append(Plugin(point.name, origin, point.module, error))
+    return found
+
+
+def load_entry_points() -> list[str]:
+    """Load the installed plugins. Returns a warning for each that failed."""
+    return [f"plugin {p.name} ({p.origin}) could not be loaded: {p.error}" for p in plugins() if p.error]
+
+
+def _load_failure(point: importlib.metadata.EntryPoint, origin: str) -> str:
+    before = dict(_ENTRIES)
+    try:
+        _import_as(origin, point.load)
+    except Exception as error:  # a broken plugin must not stop the commands that do not need it
+        _ENTRIES.clear()
+        _ENTRIES.update(before)  # nor leave half of itself
+        return f"{type(error).__name__}: {error}" if not isinstance(error, InputError) else str(error)
+    return ""
+
+
+def _too_new(point: importlib.metadata.EntryPoint) -> str:
+    """Why a plugin that asks for another actkit is not even imported; '' where it asks for this one."""
+    for text in point.dist.requires or [] if point.dist else []:
+        needed = Requirement(text)
+        if needed.name == "actkit" and not needed.specifier.contains(__version__, prereleases=True):
+            return f"it is built for actkit {needed.specifier}, this is {__version__}; upgrade actkit, or install another release of it"
+    return ""
+
+
+def plugin_folders() -> list[Path]:
+    """Where installed plugins lie, for the recipes that they bring in `gin/`; nothing is imported."""
+    found = []
+    for module in sorted(installed_plugin_modules()):
+        with contextlib.suppress(ImportError, ValueError):
+            spec = importlib.util.find_spec(module)
+            found += [Path(place) for place in (spec.submodule_search_locations or [])] if spec else []
+    return found
 
 
 def load_folder(folder: Path) -> None:

@@ -1,0 +1,48 @@
+"""LBGAT's loss by hand, and where its gradient flows."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import actkit_lbgat  # noqa: F401  registers it
+from actkit import Noise, Role, Spec, update
+
+PGD = Spec("attack", "pgd", {"eps": 0.1, "step_size": 0.05, "steps": 2})
+
+
+def draws():
+    return Noise(torch.arange(6), 2)
+
+
+def made(*, lr=0.1):
+    roles = {}
+    for seed, name in enumerate(("robust", "natural")):
+        torch.manual_seed(seed)
+        model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 3))
+        roles[name] = Role(name, model, optimizer=torch.optim.SGD(model.parameters(), lr=lr))
+    noise = Noise(torch.arange(6), 1)
+    return roles, noise.uniform(1, 8, 8), noise.integers(3)
+
+
+def test_the_gradients_are_those_of_the_published_loss_also_in_the_natural_model():
+    roles, x, y = made()
+    reference, *_ = made()
+    robust, natural = (r.model for r in reference.values())
+    objective = Spec("objective", "lbgat", {"attack": PGD, "beta": 6.0}).build()
+    with reference["robust"].frozen("eval") as f:
+        clean = f(x).softmax(1)
+        x_adv = PGD.build()(
+            lambda at, rows: ((clean[rows] * (clean[rows].log() - f(at).log_softmax(1))).sum(1), None), x, noise=draws()
+        )
+    out_adv, out_natural, out = robust(x_adv), robust(x), natural(x)
+    loss = F.mse_loss(out_adv, out) + F.cross_entropy(out, y)
+    loss = loss + 6 / len(x) * F.kl_div(out_adv.log_softmax(1), out_natural.softmax(1), reduction="sum")
+    wanted = torch.autograd.grad(loss, [*robust.parameters(), *natural.parameters()])
+    before = [p.detach().clone() for r in roles.values() for p in r.model.parameters()]
+    list(update(objective, x, y, roles, noise=draws()))
+    after = [p for r in roles.values() for p in r.model.parameters()]
+    for start, now, gradient in zip(before, after, wanted, strict=True):
+        assert torch.allclose(start - now, 0.1 * gradient, atol=1e-6)
+    assert [int(r.model[1].num_batches_tracked) for r in roles.values()] == [2, 1]

@@ -1,0 +1,54 @@
+"""MART's loss by hand, on logits that are written down."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+import actkit_mart  # noqa: F401  registers it
+from actkit import InputError, Noise, Role, Spec, update
+
+PGD = Spec("attack", "pgd", {"eps": 0.1, "step_size": 0.05, "steps": 2})
+
+
+class Given(nn.Module):
+    """Logits 0 and w x of a single pixel."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.w = nn.Parameter(torch.tensor(2.0))
+
+    def forward(self, x):
+        return torch.stack([torch.zeros(len(x)), self.w * x.flatten(1)[:, 0]], 1)
+
+
+def test_the_loss_is_eq_11():
+    role = Role("robust", Given(), trained=True)
+    x, y = torch.tensor([0.5]).view(1, 1, 1, 1), torch.tensor([1])
+    attack = PGD.replace(step_size=0.2)  # from wherever it starts, it ends at the edge of the box
+    objective = Spec("objective", "mart", {"attack": attack, "beta": 3.0}).build()
+    (loss,) = next(objective(x, y, role, noise=Noise(torch.arange(1), 0))).values()
+    # The attack lowers the pixel to 0.4: p(y) there and on x are logistic in w x.
+    at, clean = (1 / (1 + math.exp(-2 * pixel)) for pixel in (0.4, 0.5))
+    boosted = -math.log(at) - math.log(1.0001 - (1 - at))
+    kl = clean * math.log(clean / at) + (1 - clean) * math.log((1 - clean) / (1 - at))
+    assert float(loss.detach()) == pytest.approx(boosted + 3 * kl * (1 - clean), abs=1e-5)
+
+
+def test_one_update_a_batch_with_two_training_forwards():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4 * 36, 3))
+    role = Role("robust", model, optimizer=torch.optim.SGD(model.parameters(), lr=0.1))
+    noise = Noise(torch.arange(6), 1)
+    objective = Spec("objective", "mart", {"attack": PGD}).build()
+    losses = list(update(objective, noise.uniform(1, 8, 8), noise.integers(3), {"robust": role}, noise=noise))
+    assert len(losses) == 1 and losses[0]["robust"].shape == (6,)
+    assert int(model[1].num_batches_tracked) == 2
+
+
+def test_a_negative_beta_is_told():
+    with pytest.raises(InputError, match="beta"):
+        Spec("objective", "mart", {"attack": PGD, "beta": -1.0}).build()
