@@ -270,6 +270,12 @@ def newest(folder: Path) -> tuple[Path | None, list[str]]:
     return None, warnings
 
 
+def current(folder: Path) -> list[Path]:
+    """The model files that `find` would give of a run, unchecked: for whoever compares them often."""
+    where = best(folder / "checkpoints") or next(iter(_newest_first(folder / "checkpoints")), None)
+    return [p for p in sorted(where.glob("*.safetensors")) if p.name != "state.safetensors"] if where else []
+
+
 def discard_after(found: Path) -> None:
     """Delete the broken checkpoints newer than the one that a run goes on from, so that they do not count when old ones are pruned."""
     for checkpoint in _newest_first(found.parent):

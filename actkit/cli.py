@@ -666,16 +666,19 @@ def reproduce_(
     _plugins()
     for folder in plugins:
         registry.load_folder(Path(folder))
-    place = out or Path("reproduced") / scale
+    place = out or reproduce.place_of(scale, settings)
     made = reproduce.study(
         wanted, seeds=None if seeds is None else _seeds(seeds), settings=settings, plugins=plugins, out=place, runs=runs
     )
+    wanted = list(made.items)
     display = Display(_consoles()[1], quiet=as_json)
     if dry_run:
         lines, seconds = plan_of(
             made.trainings, plugins=plugins, device=pick_device(device), jobs=jobs, examined=made.probes()
         )
-        examinations = [f"{e.title}  {'done' if e.done else 'to do'}  {e.folder}" for e in made.examinations()]
+        examinations = [
+            f"{e.title}  {'done' if e.done else 'to do'}{'' if e.possible else ', once its models are trained'}" for e in made.examinations(possible=False)
+        ]  # fmt: skip
         if as_json:
             cells = [{"title": c.title, "state": c.state, "folder": str(c.folder)} for c in made.trainings]
             click.echo(json.dumps({"cells": cells, "seconds": seconds}))
@@ -688,16 +691,24 @@ def reproduce_(
     if not show:
         extra = [*(part for p in plugins for part in ("--plugins", p)), "--device", device]
         runner = _executor(executor, jobs, device)
-        for what in (lambda: made.trainings, made.examinations):
-            ended, now = carry_out(what(), runner, say=display.say, extra=extra)
+        stages: list[Callable[[], Sequence[Any]]] = [lambda: made.trainings, made.examinations]
+        for stage in stages:
+            ended, now = carry_out(stage(), runner, say=display.say, extra=extra)
+            if now in (errors.RESUMABLE, errors.INTERRUPTED):
+                display.say("stopped; the same command goes on from there")
+                return now
             failed += [one for one in ended if one.failed]
             code = errors.FAILED if errors.FAILED in (code, now) else now or code
-            if code in (errors.RESUMABLE, errors.INTERRUPTED):
-                display.say("stopped; the same command goes on from there")
-                return code
     found = [reproduce.outcome(made, item, command) for item in wanted]
-    reproduce.write(place, found)
-    page.write(page.of_items(found), place / "report.html")
+    if not show or out is not None:
+        reproduce.write(place, found)
+        # The page has every item that is here, whichever was asked for now.
+        page.write(
+            page.of_items(
+                reproduce.all_here(found, place, scale, settings=settings, plugins=plugins, runs=runs, command=command)
+            ),
+            place / "report.html",
+        )
     if as_json or how == "json":
         click.echo(json.dumps([reproduce.to_json(one) for one in found]))
     elif how == "csv":
@@ -706,7 +717,8 @@ def reproduce_(
         click.echo("\n\n".join(tables.printed(reproduce.grid(one), how) for one in found))
     for one in failed:
         display.say(f"failed     {one.cell.title}: {one.said} ({one.cell.folder}.log)", style="red")
-    display.say(f"files      {place}")
+    if not show or out is not None:
+        display.say(f"files      {place}")
     return code
 
 

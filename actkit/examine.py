@@ -112,6 +112,16 @@ def standing_flags(file: Path) -> list[Flag]:
     return [Flag(**flag) for flags in _read_flags(kept).get(checkpoint.sha256(file), {}).values() for flag in flags]
 
 
+def remarked(summary: dict[str, Any], files: Mapping[str, Path]) -> dict[str, Any]:
+    """A summary whose numbers are marked where a later check of its models (by name) has raised a red flag."""
+    red = {name: red_of(standing_flags(file)) for name, file in files.items()}
+    for name, result in summary["results"].items():
+        because = [f"{model}, {said}" for model in name.rpartition(".")[0].split(">") for said in red.get(model, [])]
+        if "verified" in result and because:
+            result["verified"], result["because"] = False, because
+    return summary
+
+
 def run_of(file: Path) -> Path | None:
     """The run's folder that a model file lies in."""
     parents = file.resolve().parents
@@ -350,6 +360,18 @@ def probe_checkpoints(
     for subject, now in zip(subjects, changed, strict=True):
         subject.data, subject.evaluation = now["data"], now["evaluation"]
     groups = _groups(subjects, probes, display)
+    with checkpoint.locked(out) if out is not None else contextlib.nullcontext():
+        return _in_groups(groups, device, display, command, out, pictures)
+
+
+def _in_groups(
+    groups: list[list[Subject]],
+    device: torch.device,
+    display: Display,
+    command: str,
+    out: Path | None,
+    pictures: Path | None,
+) -> list[dict[str, Any]]:
     places = [
         [folder and (folder if len(groups) == 1 else folder / str(i)) for folder in (out, pictures)]
         for i in range(len(groups))

@@ -217,7 +217,7 @@ def of_items(made: Sequence[reproduce.Outcome]) -> Page:
         told.append(Said("yellow", f"{len(dict.fromkeys(missing))} results are missing; each table says which."))
     sections = []
     for one in made:
-        verdicts = [Said("green" if v.holds else "yellow", str(v)) for v in one.verdicts]
+        verdicts = [Said("green" if v.answer == "holds here" else "yellow", str(v)) for v in one.verdicts]
         grid = dataclasses.replace(reproduce.grid(one), caption=[*reproduce.protocol(one), *reproduce.missing(one)])
         shown = Shown(one.item.title, grid, grid.titles[0] == "group", frozenset({"paper", "difference"}))
         sections.append(Section(one.item.title, verdicts=verdicts, tables=[shown], pictures=one.pictures))

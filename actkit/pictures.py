@@ -6,6 +6,7 @@ A `Picture` holds everything that is on it. It saves as `<name>.svg`, `<name>.pn
 from __future__ import annotations
 
 import dataclasses
+import html
 import json
 import math
 import re
@@ -15,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+_NAMED = re.compile(r' id="[\w.]+_\d+"')  # matplotlib's names of groups, the same in every drawing
 _BLACK = re.compile(r"#000000\b")  # in an SVG
 
 Kind = Literal["lines", "bars", "images", "surface"]
@@ -105,8 +107,8 @@ class Picture:
         with _settled(f"{self.name} {json.dumps(self.data)}"):  # so that the ids of several in one page differ
             self.draw(titled=False, scale=0.85).savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
         text = buffer.getvalue()
-        text = text[text.index("<svg") :]
-        return _BLACK.sub("currentColor", text)
+        text = _BLACK.sub("currentColor", _NAMED.sub("", text[text.index("<svg") :]))
+        return text.replace("<svg ", f'<svg role="img" aria-label="{html.escape(self.title)}" ', 1)
 
 
 def _settled(salt: str = "") -> Any:
@@ -139,8 +141,12 @@ def together(pictures: Mapping[str, Picture]) -> list[Picture]:
         if first.kind == "bars":
             groups = list(dict.fromkeys(g for p in pictures.values() for g in p.data["groups"]))
             for i, (model, name, series) in enumerate(owned):
-                has = dict(zip(pictures[model].data["groups"], series["y"], strict=True))
-                owned[i] = (model, name, {**series, "y": [has.get(group) for group in groups]})
+                own = pictures[model].data["groups"]
+                aligned = {}
+                for key in {"y", "error"} & series.keys():
+                    has = dict(zip(own, series[key], strict=True))
+                    aligned[key] = [has.get(group) for group in groups]
+                owned[i] = (model, name, {**series, **aligned})
             data["groups"] = groups
         data["series"] = {model if name == OWN else f"{model} {name}": series for model, name, series in owned}
     return [Picture(first.name, first.kind, first.title, data, first.caption, first.about)]
@@ -254,7 +260,9 @@ def _bars(axes: Any, data: Mapping[str, Any]) -> None:
     for i, (name, colour, _) in enumerate(colours(list(series))):
         places = [g + (i - (len(series) - 1) / 2) * width for g in range(len(groups))]
         heights = [math.nan if y is None else y for y in series[name]["y"]]
-        axes.bar(places, heights, width, color=colour, label=name, yerr=series[name].get("error"), capsize=2)
+        errors = series[name].get("error")
+        bars = None if errors is None else [0.0 if e is None else e for e in errors]
+        axes.bar(places, heights, width, color=colour, label=name, yerr=bars, capsize=2)
     long = sum(len(g) + 2 for g in groups) > 60  # characters that fit beside each other
     axes.set_xticks(range(len(groups)), groups, rotation=90 if long else 0, fontsize=7 if long else 9)
     _finish(axes, data)

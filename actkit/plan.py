@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +21,7 @@ from actkit.loop import update
 from actkit.noise import Noise
 from actkit.roles import Role
 from actkit.run import Run
+from actkit.spec import Spec
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,14 @@ class Plan:
     run: Run
     data: Data
     device: torch.device
+    roles: dict[str, Role]
+    a_unit: float  # seconds for one image, estimated
     warnings: list[str] = field(default_factory=list)
+
+    def examination_seconds(self, probes: Sequence[Spec], *, headline: bool) -> float:
+        """What other probes would cost, on the headline model or on all."""
+        roles = dict([next(iter(self.roles.items()))]) if headline else self.roles
+        return self.a_unit * _examination([spec.build() for spec in probes], self.data, roles)[1]
 
     @property
     def units(self) -> int:
@@ -73,13 +81,13 @@ def plan(recipe: config.Recipe, *, folder: Path, device: torch.device) -> Plan:
         size = run.batch_size if seconds < 0.1 else min(run.batch_size, 8)
         _step(run, data, roles, size, device)
     seconds = _step(run, data, roles, size, device) / size  # not the first, which warms up
-    examined, evaluation_units = _examination(run, data, roles)
+    examined, evaluation_units = _examination(run.evaluation, data, roles)
     a_unit = seconds / _units(passes)
     batches = run.epochs * -(-data.sizes["train"] // run.batch_size)
     return Plan(
         folder, {name: sum(p.numel() for p in role.model.parameters()) for name, role in roles.items()},
         min(batches, run.steps or batches), passes, seconds * run.batch_size, examined,
-        a_unit * evaluation_units, run, data, device,
+        a_unit * evaluation_units, run, data, device, roles, a_unit,
     )  # fmt: skip
 
 
@@ -114,10 +122,10 @@ class _Unbreakable(nn.Module):
         return small + 10 * nn.functional.one_hot(torch.full((len(x),), self.label), small.shape[1])
 
 
-def _examination(run: Run, data: Data, roles: dict[str, Role]) -> tuple[Counter[Pass], int]:
+def _examination(probes: Sequence[Any], data: Data, roles: dict[str, Role]) -> tuple[Counter[Pass], int]:
     """The passes that one example takes through every probe, at most; and the units of the whole evaluation."""
     one, every, units = _one(data), Counter[Pass](), 0
-    for probe in run.evaluation:
+    for probe in probes:
         stand_ins = {name: Role(name, _Unbreakable(data)) for name in roles}
         with _counting(stand_ins) as passes:
             examine([probe], stand_ins, one)

@@ -12,18 +12,21 @@ import functools
 import hashlib
 import io
 import json
+import math
 import re
+import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from actkit import checkpoint, config, paper
 from actkit.errors import CHECK_FAILED, OK, InputError
-from actkit.paper import Claim, Column, Examination, Item, Published, Row, Training
+from actkit.examine import remarked
+from actkit.paper import Claim, Column, Examination, Item, Published, Row, Scale, Training
 from actkit.pictures import Picture, averaged, of_model, together
 from actkit.report import unverified
-from actkit.run import model_files, summary_of
+from actkit.run import summary_of
 from actkit.spec import Spec
 from actkit.study import Cell, cell
 from actkit.tables import Grid, Number, printed
@@ -44,11 +47,9 @@ class Examined:
         summary = _summary(self.folder / "summary.json")
         if summary is None:
             return False
-        try:
-            now = {_sum(f) for c in self.cells for f in model_files(c.folder).values()}
-        except InputError:  # of models that are gone, what was found still stands
-            return True
-        return {model["sha256"] for model in summary["models"].values()} <= now
+        now = {_sum(file) for c in self.cells for file in checkpoint.current(c.folder)}
+        # Of models that are gone, what was found still stands.
+        return not now or {model["sha256"] for model in summary["models"].values()} <= now
 
     @property
     def code(self) -> int:
@@ -103,7 +104,7 @@ class Study:
         if how.together:
             name = f"{Path(how.file).stem}-{_slug(row.group)}-seed{seed}"
         key = json.dumps(
-            [[s.to_json() for s in _evaluation(how)], how.roles, [str(c.folder) for c in beside]], sort_keys=True
+            [[s.to_json() for s in _evaluation(how)], how.roles, [c.folder.parts[-2:] for c in beside]], sort_keys=True
         )
         digest = hashlib.sha256(key.encode()).hexdigest()[:8]
         title = (
@@ -111,28 +112,28 @@ class Study:
         )
         return Examined(title, self.out / "examined" / f"{name}-{digest}", beside, how)
 
-    def examinations(self) -> list[Examined]:
-        """All that can be done with what is trained."""
+    def examinations(self, *, possible: bool = True) -> list[Examined]:
+        """Those that can be done with what is trained, or all."""
         found: dict[Path, Examined] = {}
         for item in self.items:
             for row in item.rows:
                 for seed in self.seeds_of(item):
                     made = self.examined(item, row, seed)
-                    if made and made.possible:
+                    if made and (made.possible or not possible):
                         found.setdefault(made.folder, made)
         return list(found.values())
 
-    def probes(self) -> dict[Path, list[Spec]]:
-        """What is still to be examined, by the folder of the training, where each model is examined alone."""
-        found: dict[Path, dict[str, Spec]] = {}
+    def probes(self) -> dict[Path, list[tuple[list[Spec], bool]]]:
+        """What is still to be examined, by the folder of the training, and whether on the headline model alone; a matrix is counted once a model."""
+        found: dict[Path, dict[Path, tuple[list[Spec], bool]]] = {}
         for item in self.items:
             for row in item.rows:
                 for seed in self.seeds_of(item):
                     made = self.examined(item, row, seed)
                     if made and not made.examination.together and not made.done:
-                        specs = {json.dumps(s.to_json()): s for s in _evaluation(made.examination)}
-                        found.setdefault(self.cell(row, seed).folder, {}).update(specs)
-        return {folder: list(specs.values()) for folder, specs in found.items()}
+                        how = _evaluation(made.examination), made.examination.roles == ("headline",)
+                        found.setdefault(self.cell(row, seed).folder, {})[made.folder] = how
+        return {folder: list(each.values()) for folder, each in found.items()}
 
 
 def study(
@@ -145,7 +146,18 @@ def study(
     out: Path,
     runs: str | None = None,
 ) -> Study:
-    """The study behind these items, every recipe read and checked. Raises `InputError` for settings that fit no recipe."""
+    """The study behind these items, every recipe read and checked.
+
+    Settings that change more than where the data lie make it another study than the paper's, and the items say so. Raises `InputError` for settings that fit
+    no recipe, or that make rows of one item the same training.
+    """
+    if macros := [s for s in settings if "." not in s.partition("=")[0]]:
+        raise InputError(
+            f"--set {macros[0]}: a scale has macros of its own", help="name a parameter, such as run.epochs=100"
+        )
+    changed = tuple(s for s in settings if not _same_study(s))
+    if changed:
+        items = [dataclasses.replace(item, scale=_changed(item.scale, changed)) for item in items]
     cells: dict[tuple[Training, int], Cell] = {}
     problems: list[InputError] = []
     for item in items:
@@ -163,7 +175,39 @@ def study(
                     problems += getattr(error, "problems", [error])
     if problems:
         raise config.together(list({str(p): p for p in problems}.values()))
+    for item in items:
+        _assert_apart(item, cells)
     return Study(tuple(items), None if seeds is None else tuple(seeds), cells, out)
+
+
+_WHERE = ("root", "download", "workers", "timeout")  # of a data set: where it lies and how it is read
+
+
+def _same_study(setting: str) -> bool:
+    key = setting.partition("=")[0].strip().rpartition("/")[2]
+    return (key.startswith("dataset.") and key.rpartition(".")[2] in _WHERE) or key in ("run.keep", "run.save_every")
+
+
+def _changed(scale: Scale, settings: tuple[str, ...]) -> Scale:
+    with_ = f"changed by {', '.join(settings)}"
+    return dataclasses.replace(
+        scale, changed=settings, label=f"{scale.label}, {with_}", said=f"{scale.said}; {with_}, so that nothing here is to be held against the paper"
+    )  # fmt: skip
+
+
+def _assert_apart(item: Item, cells: Mapping[tuple[Training, int], Cell]) -> None:
+    """Raise `InputError` where two rows that should differ are the same run under other names."""
+    seen: dict[tuple[int, str], Training] = {}
+    for (training, seed), own in cells.items():
+        if training not in {row.training for row in item.rows}:
+            continue
+        other = seen.setdefault((seed, own.folder.name), training)
+        if other != training:
+            raise InputError(
+                f"with these settings two rows of {item.name} are one and the same training",
+                where=f"{other.recipe} {' '.join(other.settings)} and {training.recipe} {' '.join(training.settings)}",
+                help="leave out the --set that changes what the rows differ in",
+            )
 
 
 def _of_scale(training: Training) -> str:
@@ -191,10 +235,19 @@ def _slug(text: str) -> str:
 
 
 def _summary(file: Path) -> dict[str, Any] | None:
+    """What an examination found, marked where a later check raised a red flag; None where it is not there or cannot be used."""
     try:
         found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        return found if found.get("results") else None
-    except (OSError, ValueError):
+        files = {name: Path(model["file"]) for name, model in found["models"].items()}
+        if (
+            not all({"sha256", "role"} <= model.keys() for model in found["models"].values())
+            or not found["data_fingerprint"]
+        ):
+            return None
+        if not all({"numbers", "flags", "columns"} <= result.keys() for result in found["results"].values()):
+            return None
+        return remarked(found, files) if found["results"] else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 
@@ -209,26 +262,32 @@ class Line:
     ours: Mapping[str, Number]
     seeds: tuple[int, ...]
     paper: Mapping[str, Published]
+    images: Mapping[str, int]  # how many each number looked at
 
     def difference(self, column: Column) -> float | None:
         """Ours less the paper's, in the unit that both are printed in."""
         ours, printed = self.ours.get(column.title), self.paper.get(column.title)
-        if ours is None or printed is None:
+        if ours is None or printed is None or printed.note:
             return None
         return (100 if column.percent else 1) * ours.mean - printed.value
 
 
+Answer = Literal["holds here", "does not hold here", "not clear here", "not known"]
+
+
 @dataclass(frozen=True)
 class Verdict:
-    """Whether our numbers bear out what the paper says of its own; None where one is missing or unverified."""
+    """Whether our numbers bear out what the paper says of its own.
+
+    Clear is a difference of the means over the common seeds that is larger than their deviations together; 'not known' where a number is missing or unverified.
+    """
 
     claim: Claim
-    holds: bool | None
+    answer: Answer
     because: tuple[str, ...]
 
     def __str__(self) -> str:
-        answer = "not known" if self.holds is None else "holds here" if self.holds else "does not hold here"
-        return f"The paper: {self.claim.said} [{self.claim.column}]: {answer}{'; ' * bool(self.because)}{'; '.join(self.because)}"
+        return f"The paper: {self.claim.said} [{self.claim.column}]: {self.answer}{'; ' * bool(self.because)}{'; '.join(self.because)}"
 
 
 @dataclass(frozen=True)
@@ -243,37 +302,49 @@ class Outcome:
 
 def outcome(made: Study, item: Item, command: str) -> Outcome:
     """What there is of an item: nothing is run. Cells that are not there are missing, and said to be."""
-    lines, absent, data = [], [], {}
+    lines, absent = [], []
+    data: dict[str, dict[str, Any]] = {}
     origins: set[str] = set()
     for row in item.rows:
         found: dict[str, list[tuple[int, float, bool]]] = {}
+        images: dict[str, int] = {}
         seeds = []
+        block = row.group.partition(";")[0]
         for seed in made.seeds_of(item):
             got = _result(made, item, row, seed)
             if isinstance(got, str):
                 absent.append(got)
                 continue
             summary, model = got
+            tested = {"data": summary["data"], "fingerprint": summary["data_fingerprint"]}
+            if data.setdefault(block, tested) != tested:
+                absent.append(
+                    f"{made.cell(row, seed).title}: tested on other data than the rest of {block}: {tested['fingerprint']}"
+                )
+                continue
             seeds.append(seed)
             origins.add(_origin(summary))
-            data[row.group.partition(";")[0]] = {"data": summary["data"], "fingerprint": summary["data_fingerprint"]}
             for column in item.columns:
-                if (number := _number(summary["results"], model, column, row.reading)) is not None:
-                    found.setdefault(column.title, []).append((seed, *number))
+                result = summary["results"].get(f"{model}.{column.label(row.reading)}", {})
+                value = result.get("numbers", {}).get(column.number)
+                if value is not None:
+                    found.setdefault(column.title, []).append((seed, float(value), bool(result.get("verified", True))))
+                    if result.get("images"):
+                        images[column.title] = result["images"]
         numbers = {
             column.title: Number(
-                tuple(value for _, value, _ in found[column.title]),
-                column.percent,
-                all(ok for *_, ok in found[column.title]),
+                tuple(value for _, value, _ in found[column.title]), column.percent, all(ok for *_, ok in found[column.title]),
                 tuple(seed for seed, *_ in found[column.title]),
             )
             for column in item.columns
             if column.title in found
-        }
-        printed = {
-            column.title: p for column, p in zip(item.columns, row.paper, strict=False) if p is not None
         }  # fmt: skip
-        lines.append(Line(row, numbers, tuple(seeds), printed))
+        printed = {
+            column.title: p
+            for column, p in zip(item.columns, row.paper, strict=False)
+            if p is not None and column.label(row.reading) is not None
+        }
+        lines.append(Line(row, numbers, tuple(seeds), printed, images))
     about = {
         "command": command, "scale": item.scale.name, "data": data, **checkpoint.provenance(),
         "trainings": {c.title: str(c.folder) for c in dict.fromkeys(made.cell(r, s) for r in item.rows for s in made.seeds_of(item))},
@@ -301,7 +372,7 @@ def _result(made: Study, item: Item, row: Row, seed: int) -> tuple[dict[str, Any
     if examined is None:
         found = summary_of(own.folder)
         models = list(dict.fromkeys(name.rpartition(".")[0] for name in found["results"]))
-        return found, row.role or models[0]
+        return (found, row.role or models[0]) if models else f"{own.title}: its evaluation has no probe"
     summary = _summary(examined.folder / "summary.json")
     if summary is None or not examined.done:
         return f"{examined.title}: not examined"
@@ -309,14 +380,6 @@ def _result(made: Study, item: Item, row: Row, seed: int) -> tuple[dict[str, Any
         if own.folder.resolve() in Path(model["file"]).resolve().parents and row.role in ("", model["role"]):
             return summary, str(name)
     return f"{examined.title}: no model with the role {row.role}"
-
-
-def _number(
-    results: Mapping[str, Any], model: str, column: Column, reading: str
-) -> tuple[float, bool] | None:  # fmt: skip
-    result = results.get(f"{model}.{column.probe}{reading}", results.get(f"{model}.{column.probe}"))
-    value = None if result is None else result["numbers"].get(column.number)
-    return None if value is None else (float(value), bool(result.get("verified", True)))
 
 
 def _verdict(claim: Claim, item: Item, lines: Sequence[Line]) -> Verdict:
@@ -327,21 +390,43 @@ def _verdict(claim: Claim, item: Item, lines: Sequence[Line]) -> Verdict:
         key = side if isinstance(side, tuple) else (group, side)
         return next((line.ours.get(claim.column) for line in lines if (line.row.group, line.row.method) == key), None)
 
-    held: list[bool | None] = []
+    answers: list[Answer] = []
     because = []
     for group in groups:
         sides = [ours(side, group) for side in (claim.left, *claim.right)]
         if None in sides:
-            held.append(None)
+            answers.append("not known")
             continue
         left, *right = [number for number in sides if number is not None]
-        over = [(left.mean > other.mean) == (claim.sense == "higher") and left.mean != other.mean for other in right]
-        known = all(number.verified for number in (left, *right))
-        held.append(all(over) if known else None)
-        answer = "holds" if held[-1] else "a number is unverified" if held[-1] is None else "does not hold"
-        which = f"{group}: {answer}: " if len(groups) > 1 else ""
+        answers.append(_held(left, right, claim.sense))
+        which = f"{group}: {answers[-1]}: " if len(groups) > 1 else ""
         because.append(f"{which}{left.shown()}{unit} against {', '.join(other.shown() + unit for other in right)}")
-    return Verdict(claim, False if False in held else None if None in held else True, tuple(because))
+    order: tuple[Answer, ...] = ("does not hold here", "not known", "not clear here", "holds here")
+    return Verdict(claim, min(answers, key=order.index), tuple(because))
+
+
+def _held(left: Number, right: Sequence[Number], sense: str) -> Answer:
+    if not all(number.verified for number in (left, *right)):
+        return "not known"
+    found: set[Answer] = set()
+    for other in right:
+        seeds = [seed for seed in left.seeds if seed in other.seeds]
+        one, two = ([n.values[n.seeds.index(seed)] for seed in seeds] for n in (left, other))
+        if not seeds:
+            return "not known"
+        apart = statistics.fmean(one) - statistics.fmean(two)
+        spread = math.hypot(statistics.stdev(one), statistics.stdev(two)) if len(seeds) > 1 else math.inf
+        if abs(apart) <= spread:
+            found.add("not clear here")
+        else:
+            found.add("holds here" if (apart > 0) == (sense == "higher") else "does not hold here")
+    return (
+        "does not hold here"
+        if "does not hold here" in found
+        else "not clear here"
+        if "not clear here" in found
+        else "holds here"
+    )
 
 
 def _caption(item: Item, picture: Picture) -> str:
@@ -385,7 +470,10 @@ def _seen(made: Study, item: Item) -> Iterator[Picture]:
             for row in rows.values():
                 seeds = [p for seed in made.seeds_of(item) if (p := _picture(made, item, row, seed, name))]
                 if seeds:
-                    by_method[row.method] = averaged(seeds)
+                    try:
+                        by_method[row.method] = averaged(seeds)
+                    except ValueError:  # seeds of another length or network: the first alone is shown
+                        by_method[row.method] = seeds[0]
             if by_method:
                 only = len({row.group.partition(";")[0] for row in item.rows}) == 1
                 for shown in together(by_method):
@@ -418,16 +506,22 @@ def grid(made: Outcome) -> Grid:
         group = line.row.group if line.row.group != before else ""
         before = line.row.group
         none = "-" if line.seeds else "missing"  # a number that is none, such as a mean over no image, or none at all
-        ours = [line.ours[c.title].shown(len(line.seeds)) if c.title in line.ours else none for c in item.columns]
+        ours = [
+            line.ours[c.title].shown(len(line.seeds), c.digits) if c.title in line.ours else none if c.label(line.row.reading) else ""
+            for c in item.columns
+        ]  # fmt: skip
         whose = f"ours, n = {len(line.seeds)}" if item.scale.comparable else f"digits, n = {len(line.seeds)}"
         body.append([*([group] if grouped else []), line.row.method, whose, *ours])
         if not line.paper:
             continue
-        printed = [line.paper[c.title].shown() if c.title in line.paper else "-" for c in item.columns]
+        printed = [
+            line.paper[c.title].shown() if c.title in line.paper else "-" if c.label(line.row.reading) else ""
+            for c in item.columns
+        ]
         body.append([*([""] if grouped else []), "", "paper", *printed])
         if item.scale.comparable:
             apart = [line.difference(c) for c in item.columns]
-            shown = ["-" if d is None else f"{d:+.{2 if c.percent else 4}f}" for c, d in zip(item.columns, apart, strict=True)]  # fmt: skip
+            shown = ["-" if d is None else f"{d:+.{2 if c.percent else c.digits}f}" for c, d in zip(item.columns, apart, strict=True)]  # fmt: skip
             body.append([*([""] if grouped else []), "", "difference", *shown])
     return Grid(titles, body, caption(made), left=2 + grouped)
 
@@ -446,7 +540,10 @@ def caption(made: Outcome) -> list[str]:
 def protocol(made: Outcome) -> list[str]:
     """How each column was measured, on which data, and what else is to be known."""
     lines = ["Mean ± standard deviation of the sample over n seeds; percent unless a column says otherwise."]
-    lines += [f"{c.title}: {c.protocol}{'' if c.percent else ', not in percent'}" for c in made.item.columns]
+    for column in made.item.columns:
+        looked = sorted({line.images[column.title] for line in made.lines if column.title in line.images})
+        on = f", on {' or '.join(f'{n:,}' for n in looked)} images" if looked else ""
+        lines.append(f"{column.title}: {column.protocol}{on}{'' if column.percent else ', not in percent'}")
     data: dict[str, list[str]] = {}
     for block, told in made.about["data"].items():
         prints = ", ".join(f"{split} {fingerprint}" for split, fingerprint in told["fingerprint"].items())
@@ -484,7 +581,7 @@ def to_json(made: Outcome) -> dict[str, Any]:
             "ours": None if ours is None else ours.to_json(),
             "paper": None if printed is None else {k: v for k, v in dataclasses.asdict(printed).items() if v not in (None, "")},
             "difference": line.difference(column) if made.item.scale.comparable else None,
-            "protocol": column.protocol, "percent": column.percent,
+            "protocol": column.protocol, "percent": column.percent, "images": line.images.get(column.title),
         }  # fmt: skip
 
     return {
@@ -492,12 +589,12 @@ def to_json(made: Outcome) -> dict[str, Any]:
         "rows": [
             {
                 "group": line.row.group, "model": line.row.method, "seeds": list(line.seeds), "recipe": line.row.training.recipe,
-                "settings": list(line.row.training.settings), "cells": {c.title: cell(line, c) for c in made.item.columns},
+                "settings": [*line.row.training.settings, *made.item.scale.changed], "cells": {c.title: cell(line, c) for c in made.item.columns},
             }
             for line in made.lines
         ],
         "examination": None if made.item.examination is None else dataclasses.asdict(made.item.examination),
-        "claims": [{"said": v.claim.said, "column": v.claim.column, "holds": v.holds, "because": list(v.because)} for v in made.verdicts],
+        "claims": [{"said": v.claim.said, "column": v.claim.column, "answer": v.answer, "because": list(v.because)} for v in made.verdicts],
         "notes": list(made.item.notes), "missing": list(made.missing), "about": made.about,
     }  # fmt: skip
 
@@ -506,7 +603,9 @@ def as_csv(made: Sequence[Outcome]) -> str:
     """Every cell on a line of its own, unrounded; ours as a fraction where the column is in percent, the paper's as it prints it."""
     out = io.StringIO()
     table = csv.writer(out, lineterminator="\n")
-    titles = "item scale group model column mean std n seeds verified paper paper_std difference protocol"
+    titles = (
+        "item scale group model column mean std n seeds verified images paper paper_std paper_note difference protocol"
+    )
     table.writerow(titles.split())
     for one in made:
         for line in one.lines:
@@ -517,7 +616,8 @@ def as_csv(made: Sequence[Outcome]) -> str:
                 )
                 table.writerow([
                     one.item.name, one.item.scale.name, line.row.group, line.row.method, column.title, found["mean"], found["std"], found["n"],
-                    " ".join(map(str, found.get("seeds", ()))), found["verified"], printed and printed.value, printed and printed.std,
+                    " ".join(map(str, found.get("seeds", ()))), found["verified"],
+                    line.images.get(column.title), printed and printed.value, printed and printed.std, printed and printed.note,
                     line.difference(column) if one.item.scale.comparable else None, column.protocol,
                 ])  # fmt: skip
     return out.getvalue().rstrip("\n")
@@ -538,6 +638,26 @@ def write(folder: Path, made: Sequence[Outcome]) -> None:
         }  # fmt: skip
         for suffix, content in files.items():
             (folder / f"{one.item.name}.{suffix}").write_text(content + "\n", encoding="utf-8")
+
+
+def place_of(scale: str, settings: Sequence[str]) -> Path:
+    """Where a scale's items go, apart from those of a study that settings have changed."""
+    changed = sorted(s for s in settings if not _same_study(s))
+    mark = f"-{hashlib.sha256(json.dumps(changed).encode()).hexdigest()[:6]}" if changed else ""
+    return Path("reproduced") / f"{scale}{mark}"
+
+
+def all_here(made: Sequence[Outcome], place: Path, scale: str, *, command: str, **how: Any) -> list[Outcome]:
+    """These items, and those that were written into the same folder before, in the paper's order."""
+    own = {one.item.name: one for one in made}
+    found = []
+    for name in paper.NAMES:
+        if name in own:
+            found.append(own[name])
+        elif (place / f"{name}.json").is_file():
+            other = study([paper.item(name, scale)], out=place, **how)
+            found.append(outcome(other, other.items[0], command))
+    return found
 
 
 def items(names: Iterable[str], scale: str) -> list[Item]:

@@ -30,9 +30,8 @@ from actkit.examine import (
     key_of,
     numbers,
     read,
-    red_of,
+    remarked,
     resumable,
-    standing_flags,
     write_json,
     write_results,
 )
@@ -238,7 +237,9 @@ def execute(
         return Outcome(folder, _code(summary), summary)
 
 
-_NEEDED = ("data", "data_fingerprint", "evaluation", "results", "stopped_early")  # of a summary
+_NEEDED = (
+    "recipe", "command", "data", "data_fingerprint", "sizes", "seed", "epochs", "steps", "evaluation", "results", "stopped_early",
+)  # fmt: skip  # of a summary
 _OF_RESULT = ("numbers", "columns", "threat", "images", "flags")
 
 
@@ -494,14 +495,9 @@ def marked(folder: Path, summary: dict[str, Any]) -> dict[str, Any]:
     """A finished run's summary, marked where a later check has raised a red flag."""
     try:
         files = {**model_files(folder), **last_files(folder)}
-        red = {name: red_of(standing_flags(file)) for name, file in files.items()}
     except InputError:  # its checkpoint is damaged or gone: what the run itself found still stands
         return summary
-    for name, result in summary["results"].items():
-        because = [f"{model}, {said}" for model in name.rpartition(".")[0].split(">") for said in red.get(model, [])]
-        if "verified" in result and because:
-            result["verified"], result["because"] = False, because
-    return summary
+    return remarked(summary, files)
 
 
 def checkpoint_step(folder: Path) -> int | None:

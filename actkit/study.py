@@ -310,45 +310,55 @@ def carry_out(
         say(f"{len(study) - len(left)} of {len(study)} cells are done already")
     ended: list[Ended] = []
     asked: list[int] = []
+    told: set[Path] = set()
 
-    def run(task: Task) -> Ended | None:
+    def run(task: Task) -> Ended | Task | None:
+        """What came of it; the task again where another process is at it; None where the study was stopped first."""
         began, log = time.monotonic(), task.folder.with_name(task.folder.name + ".log")
         try:
             log.parent.mkdir(parents=True, exist_ok=True)
-            while not asked:
-                if user := in_use(task.folder):
+            if asked:
+                return None
+            if user := in_use(task.folder):
+                if task.folder not in told:
                     say(f"{task.title}: waiting for {user}, which is at it")
-                while in_use(task.folder) and not asked:
-                    time.sleep(0.5)
-                if asked:
-                    break
-                if task.done:
-                    return Ended(task, CHECK_FAILED if _flagged(task) else OK, time.monotonic() - began)
-                log.write_bytes(b"")
-                code = executor(task.command(extra), log)
-                said = _reason(log)
-                if code == BAD_INPUT and said.startswith(IN_USE):  # another was faster
-                    continue
-                return Ended(task, code, time.monotonic() - began, said)
+                told.add(task.folder)
+                return task
+            if task.done:
+                return Ended(task, CHECK_FAILED if _flagged(task) else OK, time.monotonic() - began)
+            log.write_bytes(b"")
+            code = executor(task.command(extra), log)
+            said = _reason(log)
+            if code == BAD_INPUT and said.startswith(IN_USE):  # another was faster
+                return task
+            return Ended(task, code, time.monotonic() - began, said)
         except OSError as error:
             return Ended(task, FAILED, time.monotonic() - began, f"{error.strerror or error}: {error.filename or log}")
-        return None
 
     def handle(number: int, frame: Any) -> None:
         asked.append(number)
         executor.stop(number if number in (signal.SIGINT, signal.SIGTERM) else signal.SIGTERM)
 
     with handling(handle), ThreadPoolExecutor(executor.jobs) as pool:
-        waiting: set[Future[Ended | None]] = {pool.submit(run, task) for task in left}
-        while waiting:
+        waiting: set[Future[Ended | Task | None]] = {pool.submit(run, task) for task in left}
+        elsewhere: list[Task] = []
+        while waiting or elsewhere:
+            if not waiting:
+                time.sleep(0.5)
+            # What others were at goes to the end of the queue, so that it holds nothing up.
+            if asked or not waiting:
+                waiting, elsewhere = waiting | {pool.submit(run, task) for task in elsewhere}, []
             now, waiting = wait(waiting, timeout=0.5, return_when=FIRST_COMPLETED)
             for future in now:
-                if (one := future.result()) is not None:
+                one = future.result()
+                if isinstance(one, Ended):
                     # One that a signal reached before it could handle it died of it: it is stopped, not failed.
                     if asked and (one.code < 0 or one.code == INTERRUPTED):
                         one = dataclasses.replace(one, code=RESUMABLE)
                     ended.append(one)
                     say(f"[{len(study) - len(left) + len(ended)}/{len(study)}] {one.cell.title}: {_outcome(one)}")
+                elif one is not None:
+                    elsewhere.append(one)
     if asked:
         return ended, INTERRUPTED if asked[0] == signal.SIGINT else RESUMABLE
     if any(one.failed for one in ended):
@@ -372,11 +382,11 @@ def plan_of(
     trust: bool = False,
     device: Any,
     jobs: int,
-    examined: Mapping[Path, Sequence[Spec]] | None = None,
+    examined: Mapping[Path, Sequence[tuple[Sequence[Spec], bool]]] | None = None,
 ) -> tuple[list[str], float]:
     """The cells with their state, and the estimated time of what is left, in seconds: one step of each is timed on made-up images, seeds apart.
 
-    `examined`: by folder, probes that are still to run on the models besides what their own recipes do.
+    `examined`: by folder, what is still to run on its models besides its own evaluation: probes, and whether on the headline model alone.
     """
     from actkit.plan import about, plan, threads
 
@@ -386,17 +396,17 @@ def plan_of(
     width = max(len(cell.title) for cell in study)
     for cell in study:
         lines.append(f"{cell.title:<{width}}  {cell.state:<9}  {cell.folder}")
-        probes = (examined or {}).get(cell.folder, ())
-        if cell.done and not probes:
+        later = (examined or {}).get(cell.folder, ())
+        if cell.done and not later:
             continue
-        key = f"{cell.recipe} {cell.settings} {cell.done} {probes!r}"
+        key = f"{cell.recipe} {cell.settings} {cell.done} {later!r}"
         if key not in costs:
             recipe = config.load(cell.recipe, cell.settings, plugins=plugins, trust=trust)
-            own = [] if cell.done else recipe.spec.kwargs["evaluation"]
-            recipe = dataclasses.replace(recipe, spec=recipe.spec.replace(evaluation=[*own, *probes]))
             with threads(share_of_cores(jobs)):
                 made = plan(recipe, folder=cell.folder, device=device)
-            costs[key] = made.seconds, made.batches, made.evaluation_seconds
+            evaluation = 0.0 if cell.done else made.evaluation_seconds
+            evaluation += sum(made.examination_seconds(probes, headline=headline) for probes, headline in later)
+            costs[key] = made.seconds, made.batches, evaluation
         step, batches, evaluation = costs[key]
         left = 0 if cell.done else batches - (checkpoint_step(cell.folder) or 0)
         seconds += step * left + evaluation

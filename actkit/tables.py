@@ -55,9 +55,9 @@ class Number:
             statistics.stdev(self.values) if len(self.values) > 1 and all(map(math.isfinite, self.values)) else math.nan
         )
 
-    def shown(self, among: int | None = None) -> str:
-        """`among`: how many seeds the row has; a number of fewer says so."""
-        scale, digits = (100, 2) if self.percent else (1, 4)
+    def shown(self, among: int | None = None, digits: int = 4) -> str:
+        """`among`: how many seeds the row has; a number of fewer says so. `digits` of what is no percentage."""
+        scale, digits = (100, 2) if self.percent else (1, digits)
         text = f"{scale * self.mean:.{digits}f}"
         if len(self.values) > 1:
             text += f" ± {scale * self.std:.{digits}f}"

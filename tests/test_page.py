@@ -127,8 +127,9 @@ def test_pictures_are_drawn_in_the_pages_own_colour_and_their_ids_differ():
     text = page.render(Page("t", "", [], [Section("s", pictures=pictures)], None))
     assert "currentColor" in text and "#000000" not in text
     assert "A &lt;b&gt; title" in text
-    one, other = (set(re.findall(r'id="(p[0-9a-f]{8,})"', svg)) for svg in text.split("<svg")[1:])
-    assert one and other and not one & other
+    ids = re.findall(r'\bid="([^"]+)"', text)
+    assert len(ids) == len(set(ids)) > 3
+    assert '<svg role="img" aria-label="A &lt;b&gt; title"' in text
 
 
 def test_items_stand_in_groups_with_the_papers_numbers_aside(tmp_path, monkeypatch):

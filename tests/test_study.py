@@ -68,7 +68,9 @@ def test_all_that_is_wrong_with_a_study_is_told_before_anything_runs(quick):
         cells([str(quick)], seeds=[1, 1], sweep={})
 
 
-FINE = json.dumps({"data": "d", "data_fingerprint": {}, "evaluation": [], "results": {}, "stopped_early": False})
+FINE = json.dumps(
+    {"data": "d", "data_fingerprint": {}, "evaluation": [], "results": {}, "stopped_early": False, "recipe": "r", "command": "c", "sizes": {}, "seed": 0, "epochs": 1, "steps": 1}
+)  # fmt: skip
 FLAGGED = FINE.replace("false", "true")
 
 

@@ -56,7 +56,7 @@ def run(
     }
     summary = {
         "data": "digits", "data_fingerprint": {"test": fingerprint}, "results": results, "evaluation": [s.to_json() for s in evaluation or EVALUATION],
-        "steps": 4, "epochs": 2, "seed": seed, "stopped_early": False,
+        "steps": 4, "epochs": 2, "seed": seed, "stopped_early": False, "recipe": "gin/r.gin", "command": "actkit run r", "sizes": {"test": 10},
     }  # fmt: skip
     (folder / "checkpoints").mkdir(parents=True)
     (folder / "config.json").write_text(json.dumps(spec.to_json()))
