@@ -18,7 +18,7 @@ slow: $(VENV)/installed
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
-	$(BIN)/ruff format --check actkit tests benchmarks docs
+	$(BIN)/ruff format --check actkit tests benchmarks docs plugins
 	$(BIN)/mypy
 
 # The same attacks in foolbox, secml-torch and AutoAttack, example by example, in an environment of their own; written to docs/results.

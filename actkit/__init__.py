@@ -13,7 +13,7 @@ _HOMES = {
     "Objective": "registry", "Probe": "registry", "Optimizer": "registry", "Schedule": "registry", "Spec": "spec",
     "ActkitError": "errors", "InputError": "errors", "Noise": "noise", "cross_entropy": "losses", "kl": "losses",
     "mimicry": "losses", "untargeted": "attacks", "away_from": "attacks", "Data": "datasets", "Split": "datasets",
-    "Result": "probes", "Role": "roles", "fit": "loop", "update": "loop", "load": "config",
+    "Result": "probes", "Column": "probes", "Flag": "probes", "Picture": "pictures", "Role": "roles", "fit": "loop", "update": "loop", "load": "config",
 }  # fmt: skip
 __all__ = sorted([*_HOMES, "__version__"])
 

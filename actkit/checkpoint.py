@@ -404,7 +404,10 @@ def find(path: Path) -> list[Path]:
             raise InputError("the run has no whole checkpoint" + "".join(f"\n  {w}" for w in warnings), where=str(path))
     assert checkpoint is not None
     if not (checkpoint / "manifest.json").is_file():
-        raise InputError("this is neither a run nor a checkpoint: it has no manifest.json", where=str(path))
+        raise InputError(
+            "this is neither a run nor a checkpoint: it has no manifest.json", where=str(path),
+            help="give a run, such as runs/<recipe>/<run>, a checkpoint directory in it, or one .safetensors file",
+        )  # fmt: skip
     if wrong := problem(checkpoint):
         raise InputError(
             f"the checkpoint is damaged: {wrong}", where=str(checkpoint), help="use an earlier one of the same run"

@@ -139,6 +139,7 @@ def _load(file: str, settings: tuple[str, ...], plugins: tuple[str, ...], trust:
     show_default=True,
     help="Where a study's runs go.",
 )
+@click.option("--single", is_flag=True, help="Run the recipe itself where it declares a study.")
 @click.option("--out", metavar="DIR", help="The run's folder. Default: runs/<recipe>/seed<N>-<settings>.")
 @device_option
 @click.option(
@@ -156,6 +157,7 @@ def run(
     sweeps: tuple[str, ...],
     jobs: int,
     executor: str,
+    single: bool,
     out: str | None,
     device: str,
     tensorboard: bool,
@@ -167,7 +169,9 @@ def run(
     With --seeds or --sweep, or where the recipe says `study.seeds = ...`, it is a study of many runs: finished ones are skipped, failed ones
     listed at the end while the rest goes on.
     """
-    study = _study(file, settings, plugins, trust, seed, seeds, sweeps, out)
+    if single and (seeds is not None or sweeps):
+        raise InputError("--single is for one run, and --seeds and --sweep for many", help="leave one out")
+    study = None if single else _study(file, settings, plugins, trust, seed, seeds, sweeps, out)
     if study is not None:
         return _carry_out(study, plugins, trust, jobs, executor, device, tensorboard, dry_run, as_json)
     if seed is not None:
@@ -277,18 +281,22 @@ def _beside(file: str, recipe: str) -> str:
 
 def _seeds(text: str) -> list[int]:
     try:
-        return [int(part) for part in text.split(",")]
+        found = [int(part) for part in text.split(",")]
     except ValueError:
         raise InputError(
             f"--seeds {text or repr(text)}: whole numbers are wanted", help="such as --seeds 0,1,2"
         ) from None
+    if len(set(found)) < len(found):
+        once = ",".join(map(str, dict.fromkeys(found)))
+        raise InputError(f"--seeds {text}: a seed is there twice", help=f"--seeds {once}")
+    return found
 
 
 def _carry_out(
     study: Any, plugins: tuple[str, ...], trust: bool, jobs: int, executor: str, device: str, tensorboard: bool, dry_run: bool, as_json: bool,
 ) -> int:  # fmt: skip
     from actkit import tables
-    from actkit.examine import pick_device
+    from actkit.examine import make_folder, pick_device
     from actkit.report import Display
     from actkit.study import carry_out, plan_of
 
@@ -303,6 +311,7 @@ def _carry_out(
         else:
             click.echo("\n".join(lines))
         return errors.OK
+    make_folder(study[0].folder.parent)
     extra = [*(part for p in plugins for part in ("--plugins", p)), *(["--trust"] if trust else []), "--device", device]
     extra += ["--tensorboard"] if tensorboard else []
     ended, code = carry_out(study, _executor(executor, jobs, device), say=display.say, extra=extra)
@@ -415,7 +424,8 @@ def probe(
     given += [*(part for r in roles for part in ("--role", r)), *(("--evaluation", evaluation) if evaluation else ())]
     given += [*(part for s in settings for part in ("-s", s)), *(part for p in plugins for part in ("--plugins", p))]
     if csv_file and (Path(csv_file).is_dir() or not Path(csv_file).absolute().parent.is_dir()):
-        raise InputError("the file cannot be written", where=csv_file, help="choose another place for --csv")
+        why = "it is a folder" if Path(csv_file).is_dir() else "there is no such folder"
+        raise InputError(f"the file cannot be written: {why}", where=csv_file, help="choose another place for --csv")
     # With a recipe's evaluation its macros can be set too: -s EPS=8/255.
     macros = [setting for setting in settings if evaluation and "." not in setting.partition("=")[0]]
     with terminable():
@@ -600,8 +610,11 @@ def report(
 ) -> None:
     """One table of several RUNS (or folders that hold them): grouped by what they differ in, mean and standard deviation over seeds."""
     from actkit import registry, tables
+    from actkit.examine import make_folder
 
     tables.assert_format(how)
+    if pictures is not None:
+        make_folder(pictures)
     _plugins()
     for folder in plugins:
         registry.load_folder(Path(folder))

@@ -459,7 +459,9 @@ def load(
 
 def _called(path: Path | None) -> str:
     """A recipe's path for a result file: a packaged one by the name that it has on every machine."""
-    for root in roots():
+    for root in sorted(
+        roots(), key=lambda root: -len(root.parts)
+    ):  # a plugin's folder lies in site-packages, which is a root too
         if path is not None and path.is_absolute() and path.is_relative_to(root):
             return str(path.relative_to(root))
     return str(path)

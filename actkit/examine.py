@@ -7,6 +7,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -557,6 +558,12 @@ def pick_device(name: str) -> torch.device:
     """'auto' is the first GPU, else the CPU. Raises `InputError` for a device that is not there."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if not re.fullmatch(r"cpu|(cuda|mps|xpu)(:\d+)?", name):
+        raise InputError(f"there is no device {name!r}", help="auto, cpu or cuda:N")
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise InputError(
+            f"--device {name}: torch finds no GPU here", help="auto or cpu; `nvidia-smi` and torch's build say why"
+        )
     try:
         device = torch.device(name)
         torch.empty(1, device=device)

@@ -409,7 +409,7 @@ def _figure2(scale: Scale) -> Item:
         (Column("smallest", "gallery", "mean_shown", "mean linf distance of the adversarial examples shown, by FGSM^k", percent=False),),
         tuple(Row(block.title, _NAMES[m], _training(scale, _C10, m)) for m in DEFENCES),
         Examination("gin/evaluation_figure2.gin"), pictures=("gallery",),
-        notes=("One seed, four images; the mean over all images is in Table 2.",),
+        notes=("Four images of the first seed are drawn; a number is the mean over those of the four that are not misclassified anyway. The mean over all images is in Table 2.",),
     )  # fmt: skip
 
 

@@ -215,12 +215,15 @@ def _levels(axes: Any, data: Mapping[str, Any]) -> None:
 
 
 def _finish(axes: Any, data: Mapping[str, Any]) -> None:
-    from matplotlib.ticker import PercentFormatter
+    from matplotlib.ticker import MaxNLocator, PercentFormatter
 
     _levels(axes, data)
     if data.get("percent"):
-        axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=" %"))
+        axes.yaxis.set_major_locator(MaxNLocator(nbins=8, steps=[1, 2, 5, 10], min_n_ticks=3))
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
         axes.set_ylim(bottom=0)
+    if data.get("x_label") == "epoch":
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     if data.get("log"):
         axes.set_xscale("log")
     axes.grid(alpha=0.25, linewidth=0.6)

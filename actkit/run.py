@@ -167,8 +167,8 @@ def folder_of(recipe: config.Recipe, out: str | None = None) -> Path:
 
 
 def _identity(spec: Spec) -> Spec:
-    """What makes a run the run that it is: how its data are fetched and read does not."""
-    return spec.replace(data=_at_rest(spec.kwargs["data"]))
+    """What makes a run the run that it is: how its data are fetched and read does not; a seed does, whether it was written or is the default."""
+    return spec.replace(data=_at_rest(spec.kwargs["data"]), seed=spec.kwargs.get("seed", 0))
 
 
 _HOW = {"download", "workers", "timeout"}  # of a data set: no pixel depends on them
@@ -198,6 +198,8 @@ def execute(
     """Run a recipe in its folder, or go on with it, or say that it is done."""
     run: Run = recipe.spec.build()
     folder = folder_of(recipe, out)
+    if tensorboard:
+        _tensorboard()
     _assert_claimable(folder)
     with checkpoint.locked(folder):
         _claim(folder, recipe)
@@ -553,9 +555,14 @@ def _flat(entry: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any
 
 
 def _event_writer(folder: Path, first_step: int) -> Any:
-    """What a resumed run had written from this step on is disowned. Raises `InputError` where TensorBoard is missing."""
+    """What a resumed run had written from this step on is disowned."""
+    return _tensorboard()(str(folder), purge_step=first_step)
+
+
+def _tensorboard() -> Any:
+    """Raises `InputError` where TensorBoard is missing."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise InputError("--tensorboard needs TensorBoard", help="pip install 'actkit[tensorboard]'") from error
-    return SummaryWriter(str(folder), purge_step=first_step)
+    return SummaryWriter

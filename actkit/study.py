@@ -116,7 +116,7 @@ class Cell:
     def command(self, extra: Sequence[str]) -> list[str]:
         """The very command that a person would type for this cell alone."""
         given = [part for s in self.settings for part in ("-s", s)]
-        return ["run", self.recipe, *given, "--seed", str(self.seed), "--out", str(self.folder), *extra]
+        return ["run", self.recipe, "--single", *given, "--seed", str(self.seed), "--out", str(self.folder), *extra]
 
 
 def swept(text: str) -> tuple[str, list[str]]:
@@ -411,7 +411,9 @@ def plan_of(
         left = 0 if cell.done else batches - (checkpoint_step(cell.folder) or 0)
         seconds += step * left + evaluation
     left = sum(not cell.done for cell in study)
-    lines.append(f"{len(study)} cells, {left} to do: about {about(seconds / jobs)} on {device}, {jobs} at a time")
+    lines.append(
+        f"{len(study)} cell{'s' * (len(study) > 1)}, {left} to do: about {about(seconds / jobs)} on {device}, {jobs} at a time"
+    )
     return lines, seconds / jobs
 
 
@@ -483,7 +485,7 @@ def _outcome(one: Ended) -> str:
     if one.code == OK:
         return f"done in {took}"
     if one.code == CHECK_FAILED:
-        return f"done in {took}; a check raised a red flag, or training was stopped early"
+        return f"done in {took}; a check did not hold (exit code {CHECK_FAILED})"
     if one.code in (RESUMABLE, INTERRUPTED):
         return "stopped; the same study goes on with it"
     return f"failed after {took} (exit code {one.code}): {one.said}"

@@ -97,7 +97,8 @@ def find(paths: Iterable[Path]) -> tuple[list[Finished], list[Path]]:
     unfinished: list[Path] = []
     for path in paths:
         if not path.is_dir():
-            raise InputError("there is no such folder", where=str(path), help="give runs, or folders that hold runs")
+            said = "this is a file" if path.exists() else "there is no such folder"
+            raise InputError(said, where=str(path), help="give runs, or folders that hold runs")
         kept = [path / "config.json"] if (path / "config.json").is_file() else sorted(path.rglob("config.json"))
         runs = [
             file.parent
@@ -134,7 +135,9 @@ def _assert_alike(runs: Sequence[Finished]) -> None:
                 f"{first.summary['data']} {first.summary['data_fingerprint']} and {other.summary['data']} {other.summary['data_fingerprint']}",
                 where=f"{first.folder}, {other.folder}", help="make a table of each",
             )  # fmt: skip
-        mine, theirs = (Spec("", "run", {"evaluation": _shown(r)}) for r in (first, other))
+        mine, theirs = (
+            Spec("", "run", {"evaluation": Spec.from_json(r.summary["evaluation"])}) for r in (first, other)
+        )
         if changes := config.diff(mine, theirs):
             path, a, b = changes[0]
             raise InputError(
@@ -142,12 +145,6 @@ def _assert_alike(runs: Sequence[Finished]) -> None:
                 where=f"{first.folder}, {other.folder}",
                 help="examine them alike: actkit probe --ckpt A --ckpt B --evaluation FILE, or make a table of each",
             )
-
-
-def _shown(run: Finished) -> list[Spec]:
-    """The probes that a table shows numbers of."""
-    labels = {name.rpartition(".")[2] for name, result in run.summary["results"].items() if result["columns"]}
-    return [spec for spec in map(Spec.from_json, run.summary["evaluation"]) if spec.title in labels]
 
 
 _ASIDE = ("run.seed", "run.evaluation", "run.keep", "run.save_every")  # what no result depends on, or what is equal

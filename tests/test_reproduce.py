@@ -84,6 +84,9 @@ def test_items_share_their_trainings(tmp_path):
         (["figure1"], "docs/moons.py"),
         (["table1", "--scale", "smal"], "did you mean 'small'?"),
         (["table1", "--seeds", "x"], "whole numbers are wanted"),
+        (["table1", "--seeds", "0,0"], "a seed is there twice"),
+        (["table1", "-s", "EPS=0.1"], "a scale has macros of its own"),
+        (["table1", "-s", "objective.act.alpha=0.3"], "one and the same training"),
         (["table1", "-s", "run.epocs=3"], "did you mean 'epochs'"),
         (["table1", "--format", "excel"], "there is no format 'excel'"),
     ],
@@ -94,6 +97,44 @@ def test_a_mistake_gets_one_line(actkit, args, message, tmp_path, monkeypatch):
     assert said.code == 2
     assert message in said.err
     assert said.err.count("error:") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_column_is_a_number_that_its_probe_gives(name):
+    """The examination as it is, on tiny linear models and four images."""
+    from torch import nn
+
+    from actkit.datasets import digits
+    from actkit.examine import examine
+    from actkit.roles import Role
+
+    made = item(name, "small")
+    if made.examination is None:
+        specs = config.load(made.rows[0].training.recipe).spec.kwargs["evaluation"]
+        specs = [s for s in specs if s.name != "audit"]
+    else:
+        specs = config.load_evaluation(made.examination.file, made.examination.settings)
+    specs = [s.replace(limit=4) if "limit" in s.entry.parameters else s for s in specs if s.name != "audit"]
+    specs = [s.replace(epochs=2, limit=None) if s.name == "compression" else s for s in specs]
+    roles = {m: Role(m, nn.Sequential(nn.Flatten(), nn.Linear(64, 10))) for m in ("natural", "madry", "trades", "act")}
+    if not (made.examination and made.examination.together):
+        roles = {"madry": roles["madry"]}
+    results = examine([s.build() for s in specs], roles, digits())
+    for row in made.rows:
+        for column in made.columns:
+            if (label := column.label(row.reading)) is not None:
+                assert column.number in results[f"madry.{label}"].numbers, (column.title, row.reading)
+
+
+@pytest.mark.parametrize("name", ["table2", "table4", "figure3"])
+def test_a_dry_run_lists_the_trainings_and_the_examinations(actkit, name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    said = actkit("reproduce", name, "--scale", "small", "--seeds", "0", "--dry-run", "--device", "cpu")
+    assert said.code == 0, said.err
+    trained = {r.training for r in item(name, "small").rows}
+    assert f"{len(trained)} cells, {len(trained)} to do: about" in said.out
+    assert said.out.count("to do, once its models are trained") == len(trained)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -154,6 +195,83 @@ def test_ours_stand_beside_the_papers_with_the_difference(tmp_path):
     lines = list(csv.DictReader(reproduce.as_csv([found]).splitlines()))
     one = next(x for x in lines if (x["group"], x["model"], x["column"]) == ("alpha = 0.9", "G, robust model", "PGD-20"))  # fmt: skip
     assert (float(one["mean"]), one["n"], float(one["difference"])) == (pytest.approx(0.555), "2", pytest.approx(0.38))
+
+
+def test_settings_of_the_users_make_it_another_study_and_where_the_data_lie_does_not(tmp_path):
+    plain = study_of("table2", "full", tmp_path, settings=["dataset.cifar10.root=/data"])
+    assert plain.items[0].scale.comparable
+    assert reproduce.place_of("full", ["dataset.cifar10.root=/data"]) == Path("reproduced/full")
+    changed = study_of("table2", "full", tmp_path, settings=["run.epochs=3"])
+    made = changed.items[0]
+    assert not made.scale.comparable
+    assert "changed by run.epochs=3" in made.scale.said
+    assert reproduce.place_of("full", ["run.epochs=3"]) != Path("reproduced/full")
+    found = reproduce.outcome(changed, made, "")
+    assert reproduce.to_json(found)["rows"][0]["settings"] == ["run.epochs=3"]
+    assert "difference" not in reproduce.printed(reproduce.grid(found), "table").replace("no difference is given", "")
+
+
+def test_no_difference_is_given_to_a_number_of_another_protocol():
+    made = item("table4")
+    row = next(r for r in made.rows if r.method == "Fast-FGSM")
+    pgd10 = made.columns[1]
+    ours = {pgd10.title: reproduce.Number((0.4,), percent=True, seeds=(0,))}
+    assert reproduce.Line(row, ours, (0,), {pgd10.title: row.paper[1]}, {}).difference(pgd10) is None
+    madry = next(r for r in made.rows if r.method == "Madry")
+    assert reproduce.Line(madry, ours, (0,), {pgd10.title: madry.paper[1]}, {}).difference(pgd10) == pytest.approx(
+        40 - 42.13
+    )
+
+
+def test_a_seed_tested_on_other_data_is_left_out_and_named(tmp_path):
+    study = study_of("table1", "small", tmp_path, seeds=[0, 1])
+    row = study.items[0].rows[1]
+    for seed in (0, 1):
+        finish(study.cell(row, seed), {"robust.pgd20": {"worst_run": 0.5}, "robust.accuracy": {"clean": 1.0}})
+    file = study.cell(row, 1).folder / "summary.json"
+    file.write_text(file.read_text().replace('"abc"', '"xyz"'))
+    found = reproduce.outcome(study, study.items[0], "")
+    line = next(x for x in found.lines if x.row == row)
+    assert line.seeds == (0,)
+    assert any("tested on other data" in said and "xyz" in said for said in found.missing)
+
+
+def test_a_flag_that_a_later_check_raised_reaches_the_examinations(tmp_path, monkeypatch):
+    from actkit.probes import Flag
+
+    study = study_of("figure2", "small", tmp_path)
+    row = study.items[0].rows[0]
+    finish(study.cell(row, 0), {"robust.x": {}})
+    (examined,) = study.examinations()
+    examined.folder.mkdir(parents=True)
+    model = study.cell(row, 0).folder / "checkpoints/step-1/robust.safetensors"
+    result = {"numbers": {"mean_shown": 0.25}, "verified": True, "columns": [], "flags": []}
+    summary = {
+        "models": {"robust": {"file": str(model), "role": "robust", "sha256": "x"}},
+        "results": {"robust.gallery": result},
+    }
+    (examined.folder / "summary.json").write_text(
+        json.dumps(summary | {"data": "digits", "data_fingerprint": {"test": "abc"}})
+    )
+    assert reproduce.outcome(study, study.items[0], "").lines[0].ours["smallest"].verified
+    monkeypatch.setattr(
+        "actkit.examine.standing_flags", lambda file: [Flag("noise", "red", "stronger")] if file == model else []
+    )
+    assert not reproduce.outcome(study, study.items[0], "").lines[0].ours["smallest"].verified
+    assert examined.code == 3
+
+
+@pytest.mark.parametrize(
+    "text", ["[]", "{", "{}", '{"models": {}, "results": {}}', '{"models": 3, "results": {"a": 1}}']
+)
+def test_an_examination_that_cannot_be_read_is_not_examined(tmp_path, text):
+    study = study_of("figure2", "small", tmp_path)
+    finish(study.cell(study.items[0].rows[0], 0), {"robust.x": {}})
+    (examined,) = study.examinations()
+    examined.folder.mkdir(parents=True)
+    (examined.folder / "summary.json").write_text(text)
+    assert not examined.done
+    assert any("not examined" in said for said in reproduce.outcome(study, study.items[0], "").missing)
 
 
 def test_at_small_scale_no_difference_is_given(tmp_path):

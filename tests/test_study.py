@@ -281,6 +281,28 @@ def test_a_study_finds_its_recipes_beside_itself(actkit, write, quick, tmp_path,
     assert [c["title"] for c in json.loads(said.out)["cells"]] == ["quick seed 0", "act_digits seed 0"]
 
 
+def test_a_declared_study_runs_its_cells_and_not_itself(actkit, write, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write("s.gin", QUICK + "\nrun.epochs = 1\nstudy.seeds = [0, 1]\nstudy.recipes = ['s.gin']\n")
+    said = actkit("run", "s.gin", "-j", "2", "--device", "cpu")
+    assert said.code == 0, said.err
+    assert len(list(tmp_path.rglob("summary.json"))) == 2
+    assert actkit("run", "s.gin", "--single", "--device", "cpu").err.startswith("recipe")
+    assert actkit("run", "s.gin", "--single", "--seeds", "0").code == 2
+
+
+def test_a_cell_of_seed_0_is_the_plain_run(actkit, quick, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    found = json.loads(actkit("run", quick, "--seeds", "0", "--dry-run", "--json", "--device", "cpu").out)
+    assert f"folder       {found['cells'][0]['folder']}" in actkit("run", quick, "--dry-run", "--device", "cpu").out
+
+
+def test_a_study_that_has_no_place_is_told_before_it_starts(actkit, quick):
+    said = actkit("run", quick, "--seeds", "0,1", "--out", "/proc/x", "--device", "cpu")
+    assert said.code == 2
+    assert "the folder cannot be made" in said.err
+
+
 def test_a_component_is_swept_as_text(actkit, write, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write("s.gin", QUICK + "\nstudy.sweep = {'role.backbone': ['@backbone.resnet()', '@backbone.mlp()']}\n")

@@ -172,6 +172,7 @@ def test_what_may_not_stand_in_one_table_is_told(tmp_path, other, message):
     ("args", "message"),
     [
         (["nowhere"], "there is no such folder"),
+        ([__file__], "this is a file"),
         (["."], "this folder is no run and holds none"),
         (["run", "--format", "markdwon"], "there is no format 'markdwon'"),
     ],

@@ -71,9 +71,12 @@ def gallery(
     for i in range(len(x)):
         noise = ((x_adv[i] - x[i]) * magnify + 0.5).clamp(0, 1)
         cells += [
-            {"pixels": _pixels(x[i]), "text": data.classes[int(y[i])]},
-            {"pixels": _pixels(x_adv[i]), "text": data.classes[int(said[i])]},
-            {"pixels": _pixels(noise), "text": f"x{magnify:g}, {float(distance[i]):.4f}"},
+            {"pixels": _pixels(x[i]), "text": f"true: {data.classes[int(y[i])]}"},
+            {"pixels": _pixels(x_adv[i]), "text": f"model: {data.classes[int(said[i])]}"},
+            {
+                "pixels": _pixels(noise),
+                "text": f"x{magnify:g}, {float(distance[i]):.4f}" if distance[i] else "wrong already",
+            },
         ]
     picture = Picture(
         "gallery", "images", "Smallest adversarial examples (FGSM^k)", {"rows": [{"name": OWN, "cells": cells}]},
