@@ -247,7 +247,11 @@ def _lines(axes: Any, data: Mapping[str, Any]) -> None:
             one["x"], one["y"], color=colour, marker=mark if few else None, markersize=4, linewidth=1.6, label=name,
             linestyle="--" if one.get("dashed") else ":" if list(shades).index(one.get("as", name)) >= len(PALETTE) else "-",
         )  # fmt: skip
-        if "low" in one:
+        if "low" in one and len(series) > 3:  # bands would hide each other
+            below = [y - low for y, low in zip(one["y"], one["low"], strict=True)]
+            above = [high - y for y, high in zip(one["y"], one["high"], strict=True)]
+            axes.errorbar(one["x"], one["y"], yerr=[below, above], fmt="none", ecolor=colour, elinewidth=1, capsize=2)
+        elif "low" in one:
             axes.fill_between(one["x"], one["low"], one["high"], color=colour, alpha=0.15, linewidth=0)
         for point in one.get("marks", ()):
             axes.plot([point["x"]], [point["y"]], color=colour, marker="*", markersize=11, markeredgecolor="white")

@@ -109,6 +109,8 @@ def test_a_plugins_recipe_trains_from_any_folder(installed, recipe):
     done = run_in(installed, "run", recipe, *QUICK)
     assert done.returncode == 0, done.stderr
     assert "recipe     gin/" in done.stderr
+    if recipe != "awp_act_digits.gin":  # once is enough
+        return
     again = run_in(installed, "probe", "--ckpt", f"runs/{recipe.removesuffix('.gin')}", "--probe", "accuracy")
     assert again.returncode == 0, again.stderr
 
@@ -151,7 +153,7 @@ SETTINGS = [
 ]
 
 
-@pytest.mark.parametrize("recipe", [r for r in RECIPES if not r.startswith("wrn")])
+@pytest.mark.parametrize("recipe", ["mart_digits.gin", "lbgat_digits.gin", "hat_digits.gin", "awp_act_digits.gin"])
 def test_a_plugins_objective_resumes_bit_for_bit(recipe, tmp_path):
     plugin = next(p for p in PLUGINS if list(p.glob(f"*/gin/{recipe}")))
     settings = list(SETTINGS)

@@ -321,7 +321,7 @@ def start(recipe: Path, folder: Path, *args: str) -> subprocess.Popen:
 
 def test_a_killed_study_does_only_what_is_left_and_reports_the_same(write, tmp_path):
     """The run under way is stopped with it, saves, and goes on; the whole equals an uninterrupted study."""
-    recipe = write("s.gin", QUICK.replace("run.epochs = 2", "run.epochs = 12"))
+    recipe = write("s.gin", QUICK.replace("run.epochs = 2", "run.epochs = 8"))
     straight = start(recipe, tmp_path / "straight")
     killed = start(recipe, tmp_path / "killed")
     until = time.monotonic() + 240
