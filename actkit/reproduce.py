@@ -360,7 +360,8 @@ def outcome(made: Study, item: Item, command: str) -> Outcome:
 
 def _origin(summary: Mapping[str, Any]) -> str:
     by = summary.get("versions", {})
-    return f"actkit {by.get('actkit')} at {by.get('commit')}, torch {by.get('torch')}, {by.get('gpu') or by.get('processor')}"
+    commit = by.get("commit") or "an installed release"
+    return f"actkit {by.get('actkit')} at {commit}, torch {by.get('torch')}, {by.get('gpu') or by.get('processor')}"
 
 
 def _result(made: Study, item: Item, row: Row, seed: int) -> tuple[dict[str, Any], str] | str:
