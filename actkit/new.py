@@ -305,10 +305,11 @@ def new(kind: str, name: str, place: Path) -> Path:
         raise InputError(
             f"a plugin cannot be begun for {kind!r}", help=nearest(kind, KINDS) or f"one of {', '.join(KINDS)}"
         )
-    if not name.isidentifier() or keyword.iskeyword(name) or name != name.lower():
+    taken = name in ("actkit", "torch", "problems", "pytest", "sys", "subprocess")
+    if not name.isidentifier() or keyword.iskeyword(name) or name != name.lower() or name.strip("_") != name or taken:
         suggested = "".join(c if c.isalnum() else "_" for c in name.lower()).strip("_")
         raise InputError(
-            f"a component's name must be a Python identifier in lower case, got {name!r}",
+            f"a component's name must be a Python identifier in lower case that begins and ends with no underscore and is no module's, got {name!r}",
             help=f"did you mean {suggested!r}?" if suggested.isidentifier() and not keyword.iskeyword(suggested) else None,
         )  # fmt: skip
     folder = place / name

@@ -12,6 +12,7 @@ import importlib.metadata
 import importlib.util
 import inspect
 import keyword
+import os
 import sys
 import typing
 from collections.abc import Callable, Iterator
@@ -151,6 +152,7 @@ class Entry:
 
 
 _ENTRIES: dict[str, Entry] = {}
+_tried: dict[str, str] = {}  # installed plugins, and why each could not be loaded, if so
 _failures: dict[str, str] = {}  # plugins that could not be loaded, and why
 _origin = "actkit"  # whose components are being imported right now
 BUILTINS = {
@@ -193,9 +195,22 @@ def add(
         )
     if not name.isidentifier() or keyword.iskeyword(name):
         raise InputError(f"a component's name must be a Python identifier, got {name!r}", where=location)
-    entry = Entry(kind, name, target, origin or _origin, location, _schema(kind, name, target, location), check)
+    entry = Entry(
+        kind, name, target, origin or _origin_of(target), location, _schema(kind, name, target, location), check
+    )
     _ENTRIES[selector] = entry
     return entry
+
+
+def _origin_of(target: Callable[..., Any]) -> str:
+    """Whose it is: the plugin's that is being imported, unless it is written in the package of another installed one."""
+    own = _package(target)
+    if own == "actkit":
+        return "actkit"
+    for point in importlib.metadata.entry_points(group="actkit.plugins") if _origin != "actkit" else ():
+        if getattr(point, "value", "").partition(":")[0].partition(".")[0] == own and point.dist:
+            return f"{point.dist.name} {point.dist.version}"
+    return _origin
 
 
 def _location(target: Callable[..., Any]) -> str:
@@ -333,13 +348,20 @@ class Plugin:
 
 def plugins() -> list[Plugin]:
     """The installed plugins, loaded, each with why it could not be."""
+    load_builtins()  # first, so that nothing of actkit's own is taken for a plugin's
     found = []
     for point in sorted(importlib.metadata.entry_points(group="actkit.plugins"), key=lambda p: p.name):
         origin = f"{point.dist.name} {point.dist.version}" if point.dist else point.name
-        error = _failures.get(point.name, "") or _too_new(point) or _load_failure(point, origin)
-        if error:
-            _failures[point.name] = error
-        found.append(Plugin(point.name, origin, point.module, error))
+        module = point.value.partition(":")[0] if hasattr(point, "value") else point.module
+        key = f"{point.name} ({origin})"
+        if key not in _tried:
+            try:
+                _tried[key] = _too_new(point) or _load_failure(point, origin, module)
+            except Exception as error:  # its metadata cannot be read
+                _tried[key] = f"{type(error).__name__}: {error}"
+        if _tried[key]:
+            _failures[point.name] = _tried[key]
+        found.append(Plugin(point.name, origin, module, _tried[key]))
     return found
 
 
@@ -348,21 +370,30 @@ def load_entry_points() -> list[str]:
     return [f"plugin {p.name} ({p.origin}) could not be loaded: {p.error}" for p in plugins() if p.error]
 
 
-def _load_failure(point: importlib.metadata.EntryPoint, origin: str) -> str:
-    before = dict(_ENTRIES)
+def _load_failure(point: importlib.metadata.EntryPoint, origin: str, module: str) -> str:
+    own = module.partition(".")[0]
     try:
         _import_as(origin, point.load)
-    except Exception as error:  # a broken plugin must not stop the commands that do not need it
-        _ENTRIES.clear()
-        _ENTRIES.update(before)  # nor leave half of itself
-        return f"{type(error).__name__}: {error}" if not isinstance(error, InputError) else str(error)
+    except (Exception, SystemExit) as error:  # a broken plugin must not stop the commands that do not need it
+        # Nor leave half of itself; what it imported of others stays theirs.
+        for selector in [k for k, e in _ENTRIES.items() if _package(e.target) == own]:
+            del _ENTRIES[selector]
+        for name in [n for n in sys.modules if n.partition(".")[0] == own]:
+            del sys.modules[name]
+        return str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
     return ""
+
+
+def _package(target: Any) -> str:
+    return str(getattr(target, "__module__", "")).partition(".")[0]
 
 
 def _too_new(point: importlib.metadata.EntryPoint) -> str:
     """Why a plugin that asks for another actkit is not even imported; '' where it asks for this one."""
     for text in point.dist.requires or [] if point.dist else []:
         needed = Requirement(text)
+        if needed.marker is not None and not needed.marker.evaluate({"extra": ""}):
+            continue
         if needed.name == "actkit" and not needed.specifier.contains(__version__, prereleases=True):
             return f"it is built for actkit {needed.specifier}, this is {__version__}; upgrade actkit, or install another release of it"
     return ""
@@ -412,7 +443,10 @@ def load_module(module: str, *, where: str, origin: str | None = None) -> None:
 
 def installed_plugin_modules() -> set[str]:
     """Top-level modules of installed plugins: what a recipe may import without --trust."""
-    return {p.module.partition(".")[0] for p in importlib.metadata.entry_points(group="actkit.plugins")}
+    if os.environ.get("ACTKIT_DISABLE_PLUGINS"):
+        return set()
+    points = importlib.metadata.entry_points(group="actkit.plugins")
+    return {(p.value if hasattr(p, "value") else p.module).partition(":")[0].partition(".")[0] for p in points}
 
 
 def _import_as(origin: str, load: Callable[[], Any]) -> None:

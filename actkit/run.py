@@ -91,6 +91,12 @@ class Run:
                 labels(getattr(self, name))
             except InputError as error:
                 raise InputError(f"run.{name}: {error.message}", help=error.help) from None
+        for name, parts in self.roles.items():
+            if getattr(parts, "average", None) is not None and parts.average_from >= self.epochs:
+                raise InputError(
+                    f"{name}/role.average_from = {parts.average_from}: the training has {self.epochs} epochs, so nothing would be averaged",
+                    help="lower it, or leave role.average out",
+                )
         if self.best is not None:
             self._assert_choosable(self.best)
         if self.stop_on_drop is not None and self.watched is None:
@@ -443,6 +449,9 @@ class _Trainer:
         if self.run.best and not chosen_by:
             self.display.warn("run.best had no look to choose by: no epoch ended; the last batch's models are examined")
         roles = checkpoint.with_averages(self.roles)
+        for name, role in self.roles.items():
+            if role.average is not None and role.averaged is None:
+                self.display.warn(f"{name}: the training ended before anything was averaged")
         if chosen["step"] != self.position.step:
             self.display.note(
                 f"examining epoch {chosen['epoch']}, the best by {self.run.best} on the validation images, and the last"
@@ -490,7 +499,15 @@ def last_files(folder: Path) -> dict[str, Path]:
     chosen, (newest, _) = checkpoint.best(folder / "checkpoints"), checkpoint.newest(folder / "checkpoints")
     if chosen is None or newest is None or newest == chosen:
         return {}
-    return {f"{name}.last": newest / file.name for name, file in model_files(folder).items()}
+    found = {}
+    files = [file for file in sorted(newest.glob("*.safetensors")) if file.name != "state.safetensors"]
+    for name in checkpoint.header(files[0])["roles"]:
+        own, before = newest / f"{name}.safetensors", chosen / f"{name}.safetensors"
+        if not before.is_file() or checkpoint.sha256(own) != checkpoint.sha256(
+            before
+        ):  # a helper's weights are the same
+            found[f"{name}.last"] = own
+    return found
 
 
 def marked(folder: Path, summary: dict[str, Any]) -> dict[str, Any]:

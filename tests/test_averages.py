@@ -51,8 +51,9 @@ def walked(kind, *, first=0, epochs=3, batches=2, decay=0.5):
 def test_ema_starts_from_a_copy_and_moves_by_its_decay_after_every_batch():
     averaged = walked("ema").averaged
     want = 1.0
-    for number in range(2, 7):
-        want = 0.5 * want + 0.5 * number
+    for t, number in enumerate(range(2, 7), start=1):
+        d = min(0.5, (1 + t) / (10 + t))
+        want = d * want + (1 - d) * number
     assert averaged.name == "robust.ema"
     assert float(averaged.model.w) == pytest.approx(want)
     assert float(averaged.model.mean) == pytest.approx(10 * want)
@@ -68,8 +69,9 @@ def test_an_average_may_begin_later(kind, want):
     found = float(walked(kind, first=1).averaged.model.w)
     if want is None:
         want = 3.0
-        for number in (4, 5, 6):
-            want = 0.5 * want + 0.5 * number
+        for t, number in enumerate((4, 5, 6), start=1):
+            d = min(0.5, (1 + t) / (10 + t))
+            want = d * want + (1 - d) * number
     assert found == pytest.approx(want)
     assert walked(kind, first=3).averaged is None
 
@@ -101,6 +103,15 @@ def test_an_averaged_model_is_saved_resumed_and_examined_beside_the_last(write, 
     }
     only = json.loads(actkit("probe", "--ckpt", tmp_path / "straight", "--role", "robust.ema", "--json").out)[0]
     assert list(only["models"]) == ["robust.ema"]
+
+
+def test_equal_weights_are_resumed_too(write, tmp_path):
+    text = AVERAGED.replace("'ema'", "'swa'") + "run.epochs = 3\n"
+    made = config.load(str(write("s.gin", text)))
+    go(made, tmp_path / "straight")
+    assert go(made, tmp_path / "stopped", Mute(7)).exit_code == 75  # after two epochs of three batches
+    assert go(made, tmp_path / "stopped").exit_code == 0
+    assert same(weights(tmp_path / "straight"), weights(tmp_path / "stopped"))
 
 
 def test_averaging_changes_no_training(write, tmp_path):
@@ -148,6 +159,7 @@ schedule.MultiStepLR.gamma = 100.0
     [
         ("role.average_decay = 1.0", "between 0 and 1"),
         ("role.average_from = -1", "counts epochs"),
+        ("role.average_from = 2", "the training has 2 epochs"),
         ("role.average = 'emma'", "'ema' or 'swa'"),
         ("natural/role.optimizer = None\nnatural/role.average = 'swa'", "is not trained"),
     ],

@@ -94,7 +94,10 @@ def test_installed_plugins_are_listed_with_their_origin(installed):
     found = {p["name"]: p for p in json.loads(run_in(installed, "list", "plugins", "--json").stdout)}
     assert set(found) == {p.name for p in PLUGINS}
     assert found["awp"]["origin"] == "actkit-awp 0.1.0"
-    assert found["awp"]["components"] == ["objective.awp"]
+    assert {name: p["components"] for name, p in found.items()} == {
+        "awp": ["objective.awp"], "hat": ["objective.hat"], "lbgat": ["objective.lbgat"], "mart": ["objective.mart"],
+        "wrn_silu": ["backbone.wrn_silu"],
+    }  # fmt: skip
     assert not any(p["error"] for p in found.values())
     recipes = {r["recipe"] for r in json.loads(run_in(installed, "list", "recipes", "--json").stdout)}
     assert {"gin/mart_digits.gin", "gin/act_digits.gin"} <= recipes
@@ -137,7 +140,7 @@ from actkit import checkpoint, config
 from actkit.run import execute
 from test_run import Mute, go, same, weights
 made = config.load({recipe!r}, {settings!r})
-for name, stop in (("straight", None), ("stopped", 3)):
+for name, stop in (("straight", None), ("stopped", 4)):
     first = go(made, Path(name), Mute(stop))
     assert first.exit_code == (75 if stop else 0), first
 assert go(made, Path("stopped")).exit_code == 0
@@ -259,6 +262,7 @@ def distribution(tmp_path, monkeypatch):
 
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setattr(registry, "_failures", {})
+    monkeypatch.setattr(registry, "_tried", {})
     monkeypatch.setattr(registry, "_ENTRIES", dict(registry._ENTRIES))
     return make
 
@@ -275,6 +279,7 @@ def from_good(goal, x, *, noise, eps: float):
     ("code", "requires", "why"),
     [
         ("raise RuntimeError('made for another world')", "actkit", "RuntimeError: made for another world"),
+        ("raise SystemExit('bye')", "actkit", "SystemExit: bye"),
         ("import does_not_exist", "actkit", "No module named 'does_not_exist'"),
         (GOOD.replace("from_good", "pgd"), "actkit", "'attack.pgd' is registered twice: by actkit"),
         (
@@ -285,7 +290,7 @@ def from_good(goal, x, *, noise, eps: float):
         (GOOD.replace("eps: float", "eps: float, **options"), "actkit", "**kwargs would accept any misspelt name"),
         ("raise SystemExit('imported')", "actkit>=99", "it is built for actkit >=99, this is 0.1.0"),
     ],
-    ids=["raises", "lacks a module", "name taken", "signature", "kwargs", "newer actkit"],
+    ids=["raises", "exits", "lacks a module", "name taken", "signature", "kwargs", "newer actkit"],
 )
 def test_a_broken_plugin_is_told_and_the_rest_goes_on(distribution, actkit, code, requires, why):
     distribution("zz_broken", code, requires=requires)
@@ -317,6 +322,5 @@ def test_a_role_that_the_recipe_does_not_supply_is_told(actkit, tmp_path):
         "include 'digits.gin'\nrun.objective = @objective.zz_two()\nteahcer/role.optimizer = None\n"
     )
     said = actkit("run", tmp_path / "r.gin", "--plugins", tmp_path / "two", "--dry-run")
-    assert said.code == 2 or "teahcer" in said.err
     assert "teahcer" in said.err and "teacher" in said.err
     assert "Traceback" not in said.err

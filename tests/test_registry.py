@@ -123,6 +123,7 @@ def test_a_broken_entry_point_warns_and_the_rest_goes_on(monkeypatch):
     good, bad = Point("b_good"), Point("a_bad", RuntimeError("made for another version"))
     monkeypatch.setattr(registry.importlib.metadata, "entry_points", lambda group: [good, bad])
     monkeypatch.setattr(registry, "_failures", {})
+    monkeypatch.setattr(registry, "_tried", {})
     assert registry.load_entry_points() == [
         "plugin a_bad (a_bad) could not be loaded: RuntimeError: made for another version"
     ]

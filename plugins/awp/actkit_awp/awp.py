@@ -35,8 +35,8 @@ class awp:
     """
 
     def __init__(self, *, objective: Objective, gamma: float = 0.005, warmup: float = 0.0) -> None:
-        try:
-            objective.attack  # noqa: B018  asked for here, so that a recipe is refused and not its first batch
+        try:  # asked for here, so that a recipe is refused and not its first batch
+            objective.using(attack=objective.attack)
         except AttributeError:
             raise InputError(
                 f"awp goes around an objective with an attack, which {objective.spec.selector} has not"
@@ -45,11 +45,14 @@ class awp:
 
     def __call__(self, x, y, *models, noise, progress):
         made: list[torch.Tensor] = []
+        calls = 0
 
-        def once(*args, **kwargs):
-            if not made:
+        def once(*args, **kwargs):  # each call of the attack is made in the first pass and replayed in the second
+            nonlocal calls
+            if calls == len(made):
                 made.append(self.inner.attack(*args, **kwargs))
-            return made[0]
+            calls += 1
+            return made[calls - 1]
 
         inner = self.inner.using(attack=once)
         if progress < self.warmup:
@@ -60,8 +63,14 @@ class awp:
         buffers = [b for model in models for b in model.model.buffers()]
         before = [b.clone() for b in buffers]
         first = inner(x, y, *models, noise=noise, progress=progress)
-        gradients = torch.autograd.grad(next(first)[models[0]].mean(), weights)
+        losses = next(first)
+        if models[0] not in losses:
+            raise InputError(
+                f"awp perturbs {models[0].name}, for which {self.inner.spec.selector} yields no loss at first"
+            )
+        gradients = torch.autograd.grad(losses[models[0]].mean(), weights, allow_unused=True, materialize_grads=True)
         first.close()
+        calls = 0
         steps = [self.gamma * w.norm() / (g.norm() + 1e-20) * g for w, g in zip(saved, gradients, strict=True)]
         with torch.no_grad():
             for buffer, value in zip(buffers, before, strict=True):

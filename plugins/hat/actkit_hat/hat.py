@@ -19,7 +19,7 @@ def hat(x, y, robust, helper, *, attack: Attack, beta: float = 2.5, gamma: float
         with torch.no_grad():
             clean = f(x)
         x_adv = attack(away_from(f, lambda logits, rows: kl(clean[rows], logits)), x, noise=noise)
-    with torch.no_grad():
-        labels = helper(x_adv).argmax(1)
+    with helper.frozen("eval") as h, torch.no_grad():
+        labels = h(x_adv).argmax(1)
     logits, adversarial, beyond = robust(x), robust(x_adv), robust(x + stretch * (x_adv - x))
     yield {robust: cross_entropy(logits, y) + beta * kl(logits, adversarial) + gamma * cross_entropy(beyond, labels)}

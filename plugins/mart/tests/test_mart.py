@@ -15,14 +15,14 @@ PGD = Spec("attack", "pgd", {"eps": 0.1, "step_size": 0.05, "steps": 2})
 
 
 class Given(nn.Module):
-    """Logits 0 and w x of a single pixel."""
+    """Logits 0, w x and -1 of a single pixel."""
 
     def __init__(self) -> None:
         super().__init__()
         self.w = nn.Parameter(torch.tensor(2.0))
 
     def forward(self, x):
-        return torch.stack([torch.zeros(len(x)), self.w * x.flatten(1)[:, 0]], 1)
+        return torch.stack([torch.zeros(len(x)), self.w * x.flatten(1)[:, 0], -torch.ones(len(x))], 1)
 
 
 def test_the_loss_is_eq_11():
@@ -31,11 +31,13 @@ def test_the_loss_is_eq_11():
     attack = PGD.replace(step_size=0.2)  # from wherever it starts, it ends at the edge of the box
     objective = Spec("objective", "mart", {"attack": attack, "beta": 3.0}).build()
     (loss,) = next(objective(x, y, role, noise=Noise(torch.arange(1), 0))).values()
-    # The attack lowers the pixel to 0.4: p(y) there and on x are logistic in w x.
-    at, clean = (1 / (1 + math.exp(-2 * pixel)) for pixel in (0.4, 0.5))
-    boosted = -math.log(at) - math.log(1.0001 - (1 - at))
-    kl = clean * math.log(clean / at) + (1 - clean) * math.log((1 - clean) / (1 - at))
-    assert float(loss.detach()) == pytest.approx(boosted + 3 * kl * (1 - clean), abs=1e-5)
+    # The attack lowers the pixel to 0.4, where class 1 is least likely.
+    at, clean = (
+        [math.exp(z) / sum(map(math.exp, (0, 2 * pixel, -1))) for z in (0, 2 * pixel, -1)] for pixel in (0.4, 0.5)
+    )
+    boosted = -math.log(at[1]) - math.log(1.0001 - at[0])
+    kl = sum(p * math.log(p / q) for p, q in zip(clean, at, strict=True))
+    assert float(loss.detach()) == pytest.approx(boosted + 3 * kl * (1 - clean[1]), abs=1e-5)
 
 
 def test_one_update_a_batch_with_two_training_forwards():
