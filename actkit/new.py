@@ -36,7 +36,7 @@ testpaths = ["tests"]
 """,
     "README.md": """# actkit-NAME
 
-KIND for [actkit](https://pypi.org/project/actkit).
+A plugin of the kind KIND for actkit.
 
 ```sh
 pip install -e .

@@ -503,9 +503,9 @@ def last_files(folder: Path) -> dict[str, Path]:
     files = [file for file in sorted(newest.glob("*.safetensors")) if file.name != "state.safetensors"]
     for name in checkpoint.header(files[0])["roles"]:
         own, before = newest / f"{name}.safetensors", chosen / f"{name}.safetensors"
-        if not before.is_file() or checkpoint.sha256(own) != checkpoint.sha256(
-            before
-        ):  # a helper's weights are the same
+        # A helper's weights are those of the chosen checkpoint: nothing to examine twice.
+        same = before.is_file() and checkpoint.sha256(own) == checkpoint.sha256(before)
+        if not same:
             found[f"{name}.last"] = own
     return found
 
