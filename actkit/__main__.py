@@ -1,5 +1,5 @@
 from __future__ import annotations
 
-from actkit.cli import main
+from actkit.cli.group import main
 
 main()

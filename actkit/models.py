@@ -19,8 +19,8 @@ from typing import Any
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import nn
 
+from actkit.config.spec import Spec
 from actkit.errors import InputError
-from actkit.spec import Spec
 
 default_cfgs: dict[str, Any] = {}  # where timm looks for what it knows of a model
 

@@ -27,11 +27,11 @@ from torch import Tensor, nn
 from torch.optim import SGD
 
 import actkit
-from actkit.backbones import resnet18
-from actkit.loop import update
+from actkit.config.spec import Spec
+from actkit.networks.backbones import resnet18
+from actkit.networks.roles import Precision, Role
 from actkit.noise import Noise
-from actkit.roles import Precision, Role
-from actkit.spec import Spec
+from actkit.training.loop import update
 
 EPS, STEP_SIZE, ALPHA, CLASSES, SEED = 0.031, 0.007, 0.9, 10, 0  # section 4.1 of the paper
 TOLERANCE = 0.05  # of the norm of the update: rounding may flip the sign of a few tiny gradients in PGD

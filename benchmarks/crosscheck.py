@@ -21,10 +21,10 @@ import torch
 from torch import Tensor, nn
 
 from actkit.attacks import apgd, away_from, fgsm, pgd, smallest_perturbation, targeted, untargeted
+from actkit.config.spec import Spec
 from actkit.losses import cross_entropy
+from actkit.networks.roles import Role
 from actkit.noise import Noise
-from actkit.roles import Role
-from actkit.spec import Spec
 
 OUT = Path(__file__).parent.parent / "docs/results"
 N, EPS, STEP = 256, 0.15, 0.015

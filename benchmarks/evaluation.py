@@ -23,12 +23,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from actkit import checkpoint
 from actkit.attacks import pgd
+from actkit.config.spec import Spec
 from actkit.datasets import Data, Split
+from actkit.networks import model_files
+from actkit.networks.roles import Role
 from actkit.probes import robust_accuracy
-from actkit.roles import Role
-from actkit.spec import Spec
 
 STARTS, STEPS = 5, 20
 
@@ -104,7 +104,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
-    role, about = checkpoint.load_role(checkpoint.find(given.ckpt)[-1])
+    role, about = model_files.load_role(model_files.find(given.ckpt)[-1])
     (attack,) = {s.kwargs["attack"] for s in map(Spec.from_json, about["evaluation"]) if "attack" in s.kwargs}
     eps, step = (float(attack.build().keywords[name]) for name in ("eps", "step_size"))
     split = Spec.from_json(about["data"]).build()().test.sample(given.images)

@@ -33,10 +33,10 @@ def images() -> torch.Tensor:
 
 def write(folder: Path) -> None:
     """Exports, and the logits that they must give."""
-    from actkit import checkpoint
-    from actkit.export import export
-    from actkit.foreign import convert
-    from actkit.spec import Spec
+    from actkit.config.spec import Spec
+    from actkit.networks import model_files
+    from actkit.networks.importing import convert
+    from actkit.reports.export import export
 
     wanted = {}
     for arch, name in MODELS.items():
@@ -47,7 +47,7 @@ def write(folder: Path) -> None:
         ((file, _),) = convert(folder / f"{arch}.pt", arch, out=folder / f"{arch}.safetensors")
         export(file, name=name, out=folder / name)
         with torch.no_grad():
-            loaded = checkpoint.load_role(file)[0].model.to(memory_format=torch.contiguous_format).eval()
+            loaded = model_files.load_role(file)[0].model.to(memory_format=torch.contiguous_format).eval()
             wanted[name] = loaded(images())
     torch.save(wanted, folder / "logits.pt")
 

@@ -27,9 +27,9 @@ from matplotlib.patches import Patch, Rectangle
 from torch import Tensor
 
 import actkit
-from actkit.examine import examine
-from actkit.registry import Model
-from actkit.run import Run
+from actkit.config.registry import Model
+from actkit.evaluation.examination import examine
+from actkit.training.run import Run
 
 BLUE, VERMILLION, PURPLE, GREEN = (
     "#0072B2",

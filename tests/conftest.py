@@ -23,7 +23,7 @@ def actkit(capsys: pytest.CaptureFixture[str]) -> Callable[..., Said]:
     """Run the command line in this process."""
 
     def call(*args: str | Path) -> Said:
-        from actkit.cli import main
+        from actkit.cli.group import main
 
         capsys.readouterr()
         with pytest.raises(SystemExit) as stop:
@@ -47,20 +47,8 @@ def write(tmp_path: Path) -> Callable[..., Path]:
     return call
 
 
-# A recipe that trains in about a second.
-QUICK = """
-include 'act_digits.gin'
-run.epochs = 2
-run.batch_size = 512
-backbone.resnet.width = 4
-train/attack.pgd.steps = 2
-eval/attack.pgd.steps = 2
-probe.robust_accuracy.starts = 2
-run.evaluation = [@probe.accuracy(), @pgd20/probe.robust_accuracy()]
-run.monitor = []
-"""
-
-
 @pytest.fixture
 def quick(write: Callable[..., Path]) -> Path:
+    from helpers.runs import QUICK
+
     return write("quick.gin", QUICK)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import tomllib
 from pathlib import Path
 
@@ -10,88 +11,112 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "actkit"
 
-# Each line may import from itself only what stands to its left, and anything from the lines above it.
-LAYERS = [
-    ["errors"],
-    ["new"],
-    ["registry", "spec", "noise", "pictures"],
-    ["losses", "attacks", "backbones", "datasets", "objectives", "probes"],
-    ["models"],
-    ["roles"],
-    ["loop", "checkpoint", "signals"],
-    [
-        "config",
-        "report",
-        "foreign",
-        "examine",
-        "run",
-        "plan",
-        "export",
-        "tables",
-        "study",
-        "paper",
-        "reproduce",
-        "page",
-    ],
+# The floors, from the ground up. A file may import from its own room and from the floors below; rooms of one floor know nothing of each other.
+FLOORS = [
+    ["errors", "noise", "display"],
+    ["losses", "files", "machine", "signals"],
+    ["config"],
+    ["attacks", "datasets", "networks"],
+    ["models", "probes"],
+    ["evaluation"],
+    ["training"],
+    ["reports"],
     ["cli"],
     ["__main__"],
 ]
-RANK = {module: (i, j) for i, layer in enumerate(LAYERS) for j, module in enumerate(layer)}
+FLOOR = {room: i for i, floor in enumerate(FLOORS) for room in floor}
 FILES = sorted(p for p in PACKAGE.rglob("*.py") if p != PACKAGE / "__init__.py")
 
 
-def part(path: Path) -> str:
-    """The module or the package that a file belongs to: attacks/pgd.py is `attacks`."""
+def room(path: Path) -> str:
+    """The folder, or the file at the top, that a file belongs to: attacks/pgd.py is in `attacks`."""
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
-PARTS = sorted({part(p) for p in FILES})
+def module(path: Path) -> str:
+    return ".".join(["actkit", *path.relative_to(PACKAGE).with_suffix("").parts]).removesuffix(".__init__")
 
 
-def imports(path: Path) -> list[tuple[str, str | None]]:
-    """(top-level package, actkit's module or package) of every import in the source, also inside functions."""
-    found: list[tuple[str, str | None]] = []
+MODULES = {module(p) for p in FILES}
+
+
+def imports(path: Path) -> set[str]:
+    """Every module that the source imports, also inside functions; of actkit's, the file itself."""
+    found: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            found += [(a.name.split(".")[0], None) for a in node.names]
+            found |= {a.name for a in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module == "actkit":
-            found += [("actkit", a.name) for a in node.names if a.name != "__version__"]
+            found |= {f"actkit.{a.name}" for a in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            top, _, rest = node.module.partition(".")
-            found.append((top, rest.partition(".")[0] or None))
+            inner = {f"{node.module}.{a.name}" for a in node.names}
+            found |= (inner & MODULES) | ({node.module} if inner - MODULES else set())
     return found
 
 
-def test_every_module_has_its_place():
-    assert sorted(RANK) == PARTS
+def test_every_room_has_its_floor():
+    assert sorted(FLOOR) == sorted({room(p) for p in FILES})
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
-def test_layers_import_only_downwards(path):
-    for top, other in imports(path):
-        if top == "actkit" and other is not None and other != part(path):
-            assert RANK[other] < RANK[part(path)], f"{path.name} imports {other}"
+def test_imports_run_downwards(path):
+    for name in imports(path) & MODULES:
+        other = name.split(".")[1]
+        if other != room(path):
+            assert FLOOR[other] < FLOOR[room(path)], f"{path.name} imports {name}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_no_file_names_a_room_above_it_in_a_string(path):
+    """Such as a registry that knows where components lie: that is said in actkit/__init__.py, the table of contents."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if (
+            isinstance(node, ast.Constant)
+            and isinstance(node.value, str)
+            and re.fullmatch(r"actkit(\.\w+)+", node.value)
+        ):
+            other = node.value.split(".")[1]
+            assert FLOOR.get(other, -1) <= FLOOR[room(path)], f"{path.name} names {node.value}"
+
+
+def test_there_is_no_circle():
+    seen: dict[str, bool] = {}  # a module, and whether its imports are still being followed
+    graph = {module(p): imports(p) & MODULES for p in FILES}
+
+    def follow(name: str, way: tuple[str, ...]) -> None:
+        assert not seen.get(name), " -> ".join((*way, name))
+        if name in seen:
+            return
+        seen[name] = True
+        for other in graph[name]:
+            follow(other, (*way, name))
+        seen[name] = False
+
+    for name in graph:
+        follow(name, ())
 
 
 @pytest.mark.parametrize(
     ("library", "homes"),
     [
-        ("gin", {"config"}),
+        ("gin", {"config/reader.py"}),
         ("click", {"cli"}),
-        ("rich", {"cli", "report"}),
-        ("safetensors", {"checkpoint"}),
-        ("timm", {"backbones", "models"}),
+        ("rich", {"cli"}),
+        ("safetensors", {"networks/model_files.py"}),
+        ("timm", {"networks/backbones.py", "models.py"}),
         ("torchvision", {"datasets"}),
-        ("sklearn", {"datasets"}),
-        ("matplotlib", {"pictures"}),
-        ("jinja2", {"page"}),
-        ("packaging", {"registry"}),
-        ("pyautoattack", {"probes"}),
-        ("pickle", {"foreign"}),
+        ("sklearn", {"datasets/bundled.py"}),
+        ("matplotlib", {"probes/pictures.py"}),
+        ("jinja2", {"reports/page.py"}),
+        ("packaging", {"config/plugins.py"}),
+        ("pyautoattack", {"probes/autoattack.py"}),
+        ("pickle", {"networks/importing.py"}),
     ],
 )
 def test_a_library_has_one_home(library, homes):
-    assert {part(p) for p in FILES if library in {top for top, _ in imports(p)}} == homes
+    users = {p for p in FILES if library in {name.partition(".")[0] for name in imports(p)}}
+    assert {home for p in users for home in {room(p), str(p.relative_to(PACKAGE))} if home in homes} == homes
+    assert all(room(p) in homes or str(p.relative_to(PACKAGE)) in homes for p in users)
 
 
 def test_nothing_is_unpickled_but_weights():
@@ -100,7 +125,7 @@ def test_nothing_is_unpickled_but_weights():
         calls = [
             n for n in ast.walk(ast.parse(source)) if isinstance(n, ast.Call) and ast.unparse(n.func) == "torch.load"
         ]
-        assert not calls or path.name == "foreign.py"
+        assert not calls or path.name == "importing.py"
         for call in calls:
             assert {k.arg: ast.unparse(k.value) for k in call.keywords}["weights_only"] == "True"
         assert "weights_only=False" not in source
@@ -120,5 +145,5 @@ def test_every_module_postpones_annotations():
 
 def test_every_package_is_named_in_pyproject():
     named = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
-    there = {f"actkit.{p.parent.relative_to(PACKAGE)}" for p in FILES if p.parent != PACKAGE}
+    there = {module(p.parent / "__init__.py") for p in FILES if p.parent != PACKAGE}
     assert set(named) == {"actkit", "actkit.gin", *there}

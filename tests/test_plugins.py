@@ -17,10 +17,11 @@ from pathlib import Path
 import pytest
 
 import actkit as public
-from actkit import new, registry
+from actkit.cli import scaffold
+from actkit.config import registry
 from actkit.errors import InputError
+from helpers import ROOT
 
-ROOT = Path(__file__).parent.parent
 PLUGINS = sorted(p for p in (ROOT / "plugins").iterdir() if (p / "pyproject.toml").is_file())
 ENV = {**os.environ, "OMP_NUM_THREADS": "1"}
 QUICK = [part for s in ("run.steps=1", "run.monitor=[]", "run.evaluation=[@probe.accuracy()]") for part in ("-s", s)]
@@ -136,10 +137,9 @@ sys.path[:0] = {paths!r}
 import torch
 for name in {modules!r}:
     __import__(name)
-from actkit import checkpoint, config
-from actkit.run import execute
-from test_run import Mute, go, same, weights
-made = config.load({recipe!r}, {settings!r})
+from actkit.config.recipe import load_recipe
+from helpers.runs import Mute, go, same, weights
+made = load_recipe({recipe!r}, {settings!r})
 for name, stop in (("straight", None), ("stopped", 4)):
     first = go(made, Path(name), Mute(stop))
     assert first.exit_code == (75 if stop else 0), first
@@ -187,7 +187,7 @@ def test_a_plugins_objective_resumes_bit_for_bit(recipe, tmp_path):
 # -- those that are begun --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", new.KINDS)
+@pytest.mark.parametrize("kind", scaffold.KINDS)
 def test_what_actkit_new_writes_works_at_once(kind, actkit, tmp_path):
     said = actkit("new", kind, f"my_{kind}", "--into", tmp_path)
     assert said.code == 0, said.err

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import torch
 
 import actkit.losses
 from actkit import Attack, away_from
-from actkit.loop import update
+from actkit.config.spec import Spec
 from actkit.noise import Noise
-from actkit.spec import Spec
-from test_contracts import PGD, batch, make_roles, weights
+from actkit.training.loop import update
+from helpers import ROOT
+from helpers.models import PGD, batch, make_roles, weights
 
-README = (Path(__file__).parent.parent / "README.md").read_text()
+README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.S)
 
 
@@ -63,6 +63,6 @@ def test_the_first_screen_holds_exactly_two_commands():
 
 
 def test_every_recipe_and_file_that_the_readme_names_is_there():
-    root = Path(__file__).parent.parent
+    root = ROOT
     for name in set(re.findall(r"\b(?:gin|docs|tests|actkit)/[\w/]+\.(?:gin|py|md|gif)\b", README)):
         assert (root / name).is_file(), name

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from actkit.attacks.goals import Goal, Working
 from actkit.attacks.norms import Linf, budget_problems, check_budget, wide
+from actkit.config.registry import register
 from actkit.noise import Noise
-from actkit.registry import register
 
 
 def share(query: float, first: float) -> float:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from actkit.datasets.bundled import digits, moons
+from actkit.datasets.decoding import FileSplit, worker_error
 from actkit.datasets.folders import imagefolder, imagenet
 from actkit.datasets.holdout import holdout
-from actkit.datasets.offline import digits, moons
 from actkit.datasets.published import CLASSES, cifar10, cifar100, torchvision
-from actkit.datasets.splits import Data, FileSplit, Labelled, Split, crop_and_flip, made_up, worker_error
-from actkit.datasets.working import cache_folder, cores, telling
+from actkit.datasets.splits import Data, Labelled, Split, crop_and_flip, made_up
 
 __all__ = [
     "CLASSES",
@@ -15,10 +15,8 @@ __all__ = [
     "FileSplit",
     "Labelled",
     "Split",
-    "cache_folder",
     "cifar10",
     "cifar100",
-    "cores",
     "crop_and_flip",
     "digits",
     "holdout",
@@ -26,7 +24,6 @@ __all__ = [
     "imagenet",
     "made_up",
     "moons",
-    "telling",
     "torchvision",
     "worker_error",
 ]  # fmt: skip

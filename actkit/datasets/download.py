@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from actkit import __version__
-from actkit.datasets.working import tell
+from actkit.display import tell
 from actkit.errors import InputError
 
 

@@ -12,10 +12,13 @@ from typing import Literal
 import numpy as np
 import torch
 
-from actkit.datasets.splits import Data, FileSplit, Split, augmentation, with_augmentation
-from actkit.datasets.working import cached, cores, tell
+from actkit.config.registry import register
+from actkit.datasets.caching import cached
+from actkit.datasets.decoding import FileSplit
+from actkit.datasets.splits import Data, Split, augmentation, with_augmentation
+from actkit.display import tell
 from actkit.errors import InputError, nearest
-from actkit.registry import register
+from actkit.machine import cores
 
 Mode = Literal["RGB", "L"]
 CACHED = 1000  # fewer images are decoded in a moment

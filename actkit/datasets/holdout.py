@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
+from actkit.config.registry import Dataset, register
 from actkit.datasets.splits import Data, Labelled
 from actkit.errors import InputError
-from actkit.registry import Dataset, register
 
 
 @register("dataset")

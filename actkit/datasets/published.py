@@ -11,12 +11,12 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from actkit.config.registry import register
 from actkit.datasets.download import fetch, md5, whole
 from actkit.datasets.folders import assert_small, decoded
 from actkit.datasets.splits import Data, Split, augmentation, with_augmentation
-from actkit.datasets.working import tell
+from actkit.display import tell
 from actkit.errors import InputError, nearest
-from actkit.registry import register
 
 _CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 _FINE = """

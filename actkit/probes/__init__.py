@@ -9,9 +9,9 @@ from actkit.probes.accuracy import accuracy, robust_accuracy, sweep
 from actkit.probes.analyses import compression, entropy, norms
 from actkit.probes.audit import audit
 from actkit.probes.autoattack import autoattack
+from actkit.probes.gallery import gallery, surface
 from actkit.probes.measure import labels, measure, models_of
 from actkit.probes.result import Column, Flag, Progress, Result
-from actkit.probes.seeing import gallery, surface
 from actkit.probes.smallest import fgsm_k
 from actkit.probes.transfer import transfer
 

@@ -13,10 +13,12 @@ from torch import Tensor
 from actkit.attacks import Threat, threat
 from actkit.attacks.goals import Loss
 from actkit.attacks.norms import setting
+from actkit.config.registry import Attack, Model, register
+from actkit.config.spec import Quantity
 from actkit.datasets import Data
 from actkit.errors import InputError
-from actkit.pictures import OWN, Picture
-from actkit.probes.attacking import (
+from actkit.probes.pictures import OWN, Picture
+from actkit.probes.protocols import (
     Examples,
     any_iterate,
     attempts,
@@ -24,10 +26,8 @@ from actkit.probes.attacking import (
     settings_problems,
     title,
     with_setting,
-)  # fmt: skip
+)
 from actkit.probes.result import Column, Progress, Result, share
-from actkit.registry import Attack, Model, register
-from actkit.spec import Quantity
 
 Mode = Literal["paper", "worst_case"]
 VALUES: dict[str, list[float]] = {

@@ -8,14 +8,14 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
+from actkit.config.registry import Model, register
 from actkit.datasets import Data
 from actkit.errors import ActkitError, InputError
 from actkit.losses import cross_entropy
 from actkit.noise import Noise
-from actkit.pictures import OWN, Picture
-from actkit.probes.attacking import Examples, settings_problems
+from actkit.probes.pictures import OWN, Picture
+from actkit.probes.protocols import Examples, settings_problems
 from actkit.probes.result import Column, Progress, Result, share
-from actkit.registry import Model, register
 
 
 @register("probe")

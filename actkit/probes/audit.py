@@ -17,9 +17,10 @@ from torch import Tensor
 from actkit.attacks import NORMS, Norm, Threat, apgd, fgsm, square, threat
 from actkit.attacks.goals import Loss, NoGradient, ascend
 from actkit.attacks.norms import setting
+from actkit.config.registry import Attack, Model, register
 from actkit.datasets import Data
 from actkit.noise import Noise
-from actkit.probes.attacking import (
+from actkit.probes.protocols import (
     Attempt,
     Examples,
     View,
@@ -33,9 +34,8 @@ from actkit.probes.attacking import (
     title,
     tolerance_of,
     with_setting,
-)  # fmt: skip
+)
 from actkit.probes.result import Flag, Level, Progress, Result, share
-from actkit.registry import Attack, Model, register
 
 
 @register("probe", check=settings_problems)

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from actkit.attacks import Norm, Threat, apgd, budget_problems, square
+from actkit.config.registry import Model, register
 from actkit.datasets import Data
 from actkit.errors import ActkitError, InputError
-from actkit.probes.attacking import Attempt, Examples, any_iterate, attempts, predict, settings_problems
+from actkit.probes.protocols import Attempt, Examples, any_iterate, attempts, predict, settings_problems
 from actkit.probes.result import Column, Progress, Result, share
-from actkit.registry import Model, register
 
 
 def ensemble_problems(

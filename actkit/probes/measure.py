@@ -7,10 +7,10 @@ import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from actkit.config.registry import Model
 from actkit.datasets import Data
 from actkit.errors import InputError
 from actkit.probes.result import Progress, Result
-from actkit.registry import Model
 
 
 def labels(probes: Sequence[Any]) -> list[str]:

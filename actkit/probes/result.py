@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from actkit.attacks import Threat
-from actkit.pictures import Picture
+from actkit.display import tell
+from actkit.probes.pictures import Picture
 
 Level = Literal["green", "yellow", "red"]
 
@@ -44,7 +45,7 @@ class Result:
         columns: which of the numbers a table shows; None for all of them, as they are.
         threat: what the attacker was allowed; None where nothing was attacked, or several budgets were, which then stand in the numbers' names.
         flags: what checks found.
-        pictures: what there is to see of it; the model's own series, or row, is called `actkit.pictures.OWN`.
+        pictures: what there is to see of it; the model's own series, or row, is called `actkit.probes.pictures.OWN`.
         attacked: whether the numbers come from an attack, so that a red flag on the model makes them unverified.
     """
 
@@ -88,7 +89,6 @@ class Progress:
 
     Args:
         kept: the parts that an interrupted examination left, by name; filled as parts are done.
-        tell: called before each part with what is measured, its number and how many there are at most.
         done: called after each part that was computed.
     """
 
@@ -96,18 +96,17 @@ class Progress:
         self,
         kept: dict[str, Tensor] | None = None,
         *,
-        tell: Callable[[str, int, int], Any] = lambda what, part, parts: None,
         done: Callable[[], Any] = lambda: None,
         name: str = "",
     ) -> None:
         self.kept: dict[str, Tensor] = {} if kept is None else kept
-        self._tell, self._done, self._name = tell, done, name
+        self._done, self._name = done, name
         self._parts, self._expected, self._announced = 0, 0, False
 
     def of(self, name: str) -> Progress:
         """The progress of one of several probes, or models."""
         inner = f"{self._name}/{name}" if self._name else name
-        return Progress(self.kept, tell=self._tell, done=self._done, name=inner)
+        return Progress(self.kept, done=self._done, name=inner)
 
     def expect(self, parts: int, *, in_all: bool = False) -> None:
         """Announce so many more parts, at most; `in_all`: with those that come, whoever announces them."""
@@ -122,7 +121,7 @@ class Progress:
     def part(self, name: str, compute: Callable[[], Tensor]) -> Tensor:
         """A part of the work: what was kept of it, or else what `compute` gives now, on the CPU. The name must be unique in the probe."""
         self._parts += 1
-        self._tell(self._name, self._parts, max(self._expected, self._parts))
+        tell(self._name, self._parts, max(self._expected, self._parts))
         key = f"{self._name}/{name}"
         if key not in self.kept:
             self.kept[key] = compute().cpu()

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from actkit.attacks import budget_problems, smallest_perturbation, untargeted
+from actkit.config.registry import Model, register
 from actkit.datasets import Data
 from actkit.errors import InputError
-from actkit.probes.attacking import Examples, Watched, settings_problems
+from actkit.probes.protocols import Examples, Watched, settings_problems
 from actkit.probes.result import Column, Progress, Result, share
-from actkit.registry import Model, register
 
 
 def search_problems(

@@ -9,11 +9,11 @@ from torch import Tensor
 
 from actkit.attacks import threat
 from actkit.attacks.goals import Loss
+from actkit.config.registry import Attack, Model, register
 from actkit.datasets import Data
 from actkit.errors import InputError
-from actkit.probes.attacking import Attempt, Examples, aim, predict, settings_problems, strike, title, tolerance_of
+from actkit.probes.protocols import Attempt, Examples, aim, predict, settings_problems, strike, title, tolerance_of
 from actkit.probes.result import Column, Flag, Progress, Result, share
-from actkit.registry import Attack, Model, register
 
 
 @register("probe", check=settings_problems)

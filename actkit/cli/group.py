@@ -1,0 +1,69 @@
+"""The command line. Results on stdout, progress and errors on stderr; torch is imported only by commands that need it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from actkit import __version__, errors
+from actkit.errors import ActkitError, InputError
+
+
+class Commands(click.Group):
+    """Errors that actkit explains become one clear line and an exit code; any other keeps its traceback."""
+
+    def main(self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any) -> Any:  # type: ignore[override]
+        # Before torch is imported: OpenMP's threads spin while they wait, which on a busy machine costs several times the work itself.
+        os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+        try:
+            code = super().main(args, prog_name, standalone_mode=False, **extra)
+        except click.exceptions.Abort:
+            code = errors.INTERRUPTED
+        except click.ClickException as error:
+            error.show()
+            code = error.exit_code
+        except KeyboardInterrupt:
+            click.echo("interrupted", err=True)
+            code = errors.INTERRUPTED
+        except BrokenPipeError:  # `actkit list | head`
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            code = errors.OK
+        except ActkitError as error:
+            if os.environ.get("ACTKIT_DEBUG"):
+                raise
+            for problem in getattr(error, "problems", [error]):
+                click.echo(f"{click.style('error:', fg='red', bold=True)} {problem}", err=True)
+            code = error.exit_code
+        except OSError as error:
+            if os.environ.get("ACTKIT_DEBUG"):
+                raise
+            said = InputError(
+                f"a file cannot be used: {error.strerror or error}", where=str(error.filename) if error.filename else None,
+                help="choose another place, or make room",
+            )  # fmt: skip
+            click.echo(f"{click.style('error:', fg='red', bold=True)} {said}", err=True)
+            code = said.exit_code
+        except RuntimeError as error:
+            from actkit.datasets.decoding import worker_error
+
+            if (told := worker_error(error)) is None or os.environ.get("ACTKIT_DEBUG"):
+                raise
+            click.echo(f"{click.style('error:', fg='red', bold=True)} {told}", err=True)
+            code = told.exit_code
+        sys.exit(code if isinstance(code, int) else errors.OK)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="actkit")
+def main() -> None:
+    """Train and examine adversarially robust image classifiers.
+
+    \b
+    actkit run gin/act_digits.gin              train ACT on digits, examine both models
+    actkit run gin/act_cifar10.gin --dry-run   what it would do, and what that costs
+    actkit probe --ckpt runs/act_digits/...    repeat the examination of trained models
+    """

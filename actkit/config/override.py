@@ -1,0 +1,78 @@
+"""Settings given to Specs that are there already: `-s KEY=VALUE` on a checkpoint's own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from actkit.config import registry
+from actkit.config.reader import Binding, Reader, Ref
+from actkit.config.resolver import ATTACK_SCOPES, outermost
+from actkit.config.spec import Spec
+from actkit.errors import InputError, nearest
+
+
+def override_spec(spec: Any, settings: Iterable[str]) -> Any:
+    """Apply 'kind.name.parameter=VALUE' to every Spec of that name below `spec` (a Spec, list or dict), for a checkpoint's own.
+
+    A scope says at which probe, by its label: `pgd100/probe.robust_accuracy.starts=1`, `pgd100/attack.pgd.steps=50`; `eval/` says nothing.
+    """
+    reader = Reader()
+    for setting in settings:
+        reader.override(setting)
+    for binding in reader.bindings:
+        if outermost(binding.scope) == "train":
+            raise InputError(
+                f"--set {binding.key}: the scope train is that of training, and nothing is trained here",
+                help=f"write {binding.selector}.{binding.parameter}",
+            )
+        if not binding.parameter:
+            raise InputError(
+                f"--set {binding.selector}: a stored evaluation has no macros", help="name the parameters themselves"
+            )
+        entry = registry.get(binding.selector, where="--set")
+        if binding.parameter not in entry.parameters:
+            raise InputError(
+                f"{entry.selector!r} has no parameter {binding.parameter!r}",
+                where=f"--set {binding.key}", help=nearest(binding.parameter, entry.parameters),
+            )  # fmt: skip
+        spec, seen = _overridden(spec, binding, entry)
+        if not seen:
+            raise InputError(
+                f"there is no {entry.selector} here for --set {binding.key}",
+                where="--set", help="a scope names a probe by its label; --probe chooses another",
+            )  # fmt: skip
+    return spec
+
+
+def _overridden(spec: Any, binding: Binding, entry: registry.Entry) -> tuple[Any, bool]:
+    """The same with a binding applied, and whether anything took it."""
+    label = next((part for part in reversed(binding.scope.split("/")) if part not in ("", *ATTACK_SCOPES)), "")
+    seen = False
+
+    def changed(value: Any, inside: bool) -> Any:
+        nonlocal seen
+        if isinstance(value, Spec):
+            inside = inside or (value.kind == "probe" and value.title == label)
+            kwargs = {k: changed(v, inside) for k, v in value.kwargs.items()}
+            if value.selector == entry.selector and inside:
+                seen = True
+                kwargs[binding.parameter] = _component(
+                    binding.value, entry.parameters[binding.parameter].wants, kwargs.get(binding.parameter)
+                )
+            return Spec(value.kind, value.name, kwargs, value.label)
+        if isinstance(value, (list, tuple)):
+            return [changed(v, inside) for v in value]
+        return {k: changed(v, inside) for k, v in value.items()} if isinstance(value, dict) else value
+
+    return changed(spec, not label), seen
+
+
+def _component(value: Any, wants: tuple[str, ...], before: Any) -> Any:
+    """A component by its bare name or as a reference; it keeps those settings of the one before that it has too."""
+    name = value.selector if isinstance(value, Ref) else value
+    if not (isinstance(name, str) and len(wants) == 1):
+        return value
+    entry = registry.get(name if name.startswith(f"{wants[0]}.") else f"{wants[0]}.{name}", where="--set")
+    kept = before.kwargs if isinstance(before, Spec) else {}
+    return Spec(entry.kind, entry.name, {k: v for k, v in kept.items() if k in entry.parameters})

@@ -1,0 +1,134 @@
+"""Plugins: by entry point, by folder, by a recipe's `import` lines; what each brings, and why one failed."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import importlib.metadata
+import importlib.util
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from packaging.requirements import Requirement
+
+from actkit import __version__
+from actkit.config import registry
+from actkit.errors import InputError
+
+_tried: dict[str, str] = {}  # installed plugins, and why each could not be loaded, if so
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """An installed plugin: an entry point in the group `actkit.plugins`."""
+
+    name: str
+    origin: str  # its distribution and version
+    module: str
+    error: str = ""  # why it could not be loaded
+
+    @property
+    def components(self) -> list[str]:
+        return sorted(entry.selector for entry in registry.entries() if entry.origin == self.origin)
+
+
+def installed_plugins() -> list[Plugin]:
+    """The installed plugins, loaded, each with why it could not be."""
+    registry.load_builtins()  # first, so that nothing of actkit's own is taken for a plugin's
+    found = []
+    for point in sorted(importlib.metadata.entry_points(group="actkit.plugins"), key=lambda p: p.name):
+        origin = f"{point.dist.name} {point.dist.version}" if point.dist else point.name
+        module = point.value.partition(":")[0] if hasattr(point, "value") else point.module
+        key = f"{point.name} ({origin})"
+        if key not in _tried:
+            try:
+                _tried[key] = _too_new(point) or _load_failure(point, origin, module)
+            except Exception as error:  # its metadata cannot be read
+                _tried[key] = f"{type(error).__name__}: {error}"
+        if _tried[key]:
+            registry.failures[point.name] = _tried[key]
+        found.append(Plugin(point.name, origin, module, _tried[key]))
+    return found
+
+
+def load_installed_plugins() -> list[str]:
+    """Load the installed plugins. Returns a warning for each that failed."""
+    return [f"plugin {p.name} ({p.origin}) could not be loaded: {p.error}" for p in installed_plugins() if p.error]
+
+
+def _load_failure(point: importlib.metadata.EntryPoint, origin: str, module: str) -> str:
+    own = module.partition(".")[0]
+    try:
+        with registry.registering_for(origin):
+            point.load()
+    except (Exception, SystemExit) as error:  # a broken plugin must not stop the commands that do not need it
+        # Nor leave half of itself; what it imported of others stays theirs.
+        registry.forget(own)
+        for name in [n for n in sys.modules if n.partition(".")[0] == own]:
+            del sys.modules[name]
+        return str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
+    return ""
+
+
+def _too_new(point: importlib.metadata.EntryPoint) -> str:
+    """Why a plugin that asks for another actkit is not even imported; '' where it asks for this one."""
+    for text in point.dist.requires or [] if point.dist else []:
+        needed = Requirement(text)
+        if needed.marker is not None and not needed.marker.evaluate({"extra": ""}):
+            continue
+        if needed.name == "actkit" and not needed.specifier.contains(__version__, prereleases=True):
+            return f"it is built for actkit {needed.specifier}, this is {__version__}; upgrade actkit, or install another release of it"
+    return ""
+
+
+def plugin_folders() -> list[Path]:
+    """Where installed plugins lie, for the recipes that they bring in `gin/`; nothing is imported."""
+    found = []
+    for module in sorted(installed_plugin_modules()):
+        with contextlib.suppress(ImportError, ValueError):
+            spec = importlib.util.find_spec(module)
+            found += [Path(place) for place in (spec.submodule_search_locations or [])] if spec else []
+    return found
+
+
+def load_plugin_folder(folder: Path) -> None:
+    """Import every module of a `--plugins` folder, as `<folder>.<module>`. Raises `InputError` when one fails."""
+    if not folder.is_dir():
+        raise InputError("--plugins: no such folder", where=str(folder))
+    parent = str(folder.resolve().parent)
+    if parent not in sys.path:
+        sys.path.append(parent)  # appended: a plugin folder must not shadow installed packages
+    found = importlib.util.find_spec(folder.resolve().name)
+    if found is None or str(folder.resolve()) not in list(found.submodule_search_locations or []):
+        raise InputError(
+            f"--plugins: the folder {folder.name!r} has the name of an installed module",
+            where=str(folder),
+            help="rename the folder",
+        )
+    for path in sorted(folder.resolve().glob("*.py")):
+        if not path.stem.startswith("_"):
+            load_plugin_module(f"{folder.resolve().name}.{path.stem}", where=str(path), origin=str(path))
+
+
+def load_plugin_module(module: str, *, where: str, origin: str | None = None) -> None:
+    """Import a plugin that was asked for by name. Raises `InputError`, with the plugin's own error, when it fails."""
+    try:
+        with registry.registering_for(origin or module):
+            importlib.import_module(module)
+    except InputError:
+        raise
+    except Exception as error:
+        help = "install it, or give its folder with --plugins" if isinstance(error, ModuleNotFoundError) else None
+        raise InputError(
+            f"plugin {module!r} could not be imported: {type(error).__name__}: {error}", where=where, help=help
+        ) from error
+
+
+def installed_plugin_modules() -> set[str]:
+    """Top-level modules of installed plugins: what a recipe may import without --trust."""
+    if os.environ.get("ACTKIT_DISABLE_PLUGINS"):
+        return set()
+    points = importlib.metadata.entry_points(group="actkit.plugins")
+    return {(p.value if hasattr(p, "value") else p.module).partition(":")[0].partition(".")[0] for p in points}

@@ -1,0 +1,358 @@
+"""Components by name. `@register("objective")` on a plain function or class; its signature is its schema.
+
+A component's positional parameters are fixed by the contract of its kind (`KINDS`); its keyword-only parameters are its
+hyper-parameters, which a gin file binds. What does not fit is refused when it registers, both sides quoted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import importlib.metadata
+import inspect
+import keyword
+import typing
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, TypeVar
+
+from actkit import COMPONENTS
+from actkit.errors import InputError, nearest
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from torch import Tensor
+
+
+T = TypeVar("T")
+
+
+# What is wrong with hyper-parameters, taken together: pairs of the parameter's name and the error.
+Check = Callable[..., Iterator[tuple[str, InputError]]]
+
+
+class Model(Protocol):
+    """What an objective or a probe is handed for a role: see `actkit.roles.Role`."""
+
+    name: str
+    model: Any  # the torch.nn.Module itself
+
+    @property
+    def device(self) -> Any: ...
+
+    def __call__(self, x: Tensor) -> Tensor: ...
+
+    def frozen(self, mode: Literal["eval", "train"] = "eval") -> AbstractContextManager[Callable[[Tensor], Tensor]]: ...
+
+    def representation(self) -> AbstractContextManager[Callable[[Tensor], Tensor]]: ...
+
+
+# A parameter that takes a component is annotated with one of these: `def act(x, y, robust, natural, *, attack: Attack)`.
+Backbone = Annotated[Any, "backbone"]
+
+
+Dataset = Annotated[Any, "dataset"]
+
+
+Attack = Annotated[Any, "attack"]
+
+
+Objective = Annotated[Any, "objective"]
+
+
+Probe = Annotated[Any, "probe"]
+
+
+Optimizer = Annotated[Any, "optimizer"]
+
+
+Schedule = Annotated[Any, "schedule"]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """The contract of a kind of component.
+
+    `positional`: the parameters that actkit fills by position; a name in angle brackets stands for one or more of the
+    author's own (the roles of an objective, the models of a probe). `supplied`: keyword parameters that actkit fills, so
+    that no recipe may. `required`: keyword parameters without which the component makes no sense.
+    """
+
+    contract: str
+    positional: tuple[str, ...] = ()
+    supplied: tuple[str, ...] = ()
+    required: tuple[str, ...] = ()
+    told: tuple[str, ...] = ()  # keyword parameters that actkit fills where a recipe is silent
+    foreign: bool = False  # classes that another library owns: any parameter that is not positional can be bound
+
+
+KINDS: dict[str, Kind] = {
+    "backbone": Kind(
+        "(num_classes, *, in_chans=3, ...) -> torch.nn.Module",
+        ("num_classes",), supplied=("in_chans",), required=("in_chans",),
+    ),
+    "dataset": Kind("(*, ...) -> Data"),
+    "attack": Kind(
+        "(goal, x, *, noise, eps, ...) -> x_adv", ("goal", "x"), supplied=("noise",), required=("noise", "eps")
+    ),
+    "objective": Kind(
+        "(x, y, <role>, ..., *, ...) -> a generator that yields {role: one loss an example}",
+        ("x", "y", "<role>"), supplied=("noise", "progress"),
+    ),
+    "probe": Kind("(<model>, ..., data, *, ...) -> Result", ("<model>", "data"), supplied=("progress",)),
+    "optimizer": Kind("(params, ...)", ("params",), foreign=True),
+    "schedule": Kind(
+        "(optimizer, ...)", ("optimizer",), supplied=("last_epoch",), told=("total_steps", "T_max"), foreign=True
+    ),
+    # The two that are not chosen but filled in: `run.epochs = 200`, `natural/role.backbone = ...`.
+    "": Kind("(*, ...)"),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Parameter:
+    name: str
+    annotation: Any = inspect.Parameter.empty
+    default: Any = inspect.Parameter.empty
+
+    @property
+    def required(self) -> bool:
+        return self.default is inspect.Parameter.empty
+
+    @property
+    def wants(self) -> tuple[str, ...]:
+        """The kinds of component that this parameter takes, also inside a list or an option."""
+        return tuple(_kinds_in(self.annotation))
+
+
+def _kinds_in(annotation: Any) -> Iterator[str]:
+    if typing.get_origin(annotation) is Annotated:
+        yield from (m for m in annotation.__metadata__ if isinstance(m, str) and m in KINDS)
+    else:
+        for part in typing.get_args(annotation):
+            yield from _kinds_in(part)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A registered component: what it is, whose it is, where it is written."""
+
+    kind: str
+    name: str
+    target: Callable[..., Any]
+    origin: str
+    location: str
+    parameters: dict[str, Parameter] = field(repr=False, default_factory=dict)
+    check: Check | None = field(repr=False, default=None)
+
+    @property
+    def selector(self) -> str:
+        return f"{self.kind}.{self.name}" if self.kind else self.name
+
+    @property
+    def about(self) -> str:
+        doc = inspect.getdoc(self.target) or ""
+        return doc.strip().split("\n", 1)[0]
+
+    @property
+    def positional(self) -> tuple[str, ...]:
+        return _positional(self.kind, self.target)
+
+
+_ENTRIES: dict[str, Entry] = {}
+
+
+failures: dict[str, str] = {}  # plugins that could not be loaded, and why
+
+
+_origin = "actkit"  # whose components are being imported right now
+
+
+def register(kind: str, name: str | None = None, *, check: Check | None = None) -> Callable[[T], T]:
+    """Make a function or class available under `kind.name`; the decorated object itself is returned unchanged.
+
+    `check` is asked, with those hyper-parameters that it names, what is wrong with their values: a recipe is refused before anything
+    runs.
+
+    Raises `InputError` when the signature breaks the contract of the kind, or when the name has another owner.
+    """
+    if kind not in KINDS:
+        raise InputError(f"there is no kind of component {kind!r}", help=nearest(kind, filter(None, KINDS)))
+
+    def decorate(target: T) -> T:
+        add(kind, name or target.__name__, target, check=check)  # type: ignore[attr-defined, arg-type]
+        return target
+
+    return decorate
+
+
+def add(
+    kind: str, name: str, target: Callable[..., Any], *, origin: str | None = None, check: Check | None = None
+) -> Entry:
+    """Register `target` under a name; `origin` says whose it is (by default, of whatever is being imported)."""
+    selector = f"{kind}.{name}" if kind else name
+    location = _location(target)
+    old = _ENTRIES.get(selector)
+    if old and old.location == location:
+        return old
+    if old:
+        raise InputError(
+            f"{selector!r} is registered twice: by {old.origin} ({old.location}) and by {origin or _origin} ({location})",
+            help=f"give yours another name: @register({kind!r}, name=...)",
+        )
+    if not name.isidentifier() or keyword.iskeyword(name):
+        raise InputError(f"a component's name must be a Python identifier, got {name!r}", where=location)
+    entry = Entry(
+        kind, name, target, origin or _origin_of(target), location, _schema(kind, name, target, location), check
+    )
+    _ENTRIES[selector] = entry
+    return entry
+
+
+def _origin_of(target: Callable[..., Any]) -> str:
+    """Whose it is: the plugin's that is being imported, unless it is written in the package of another installed one."""
+    own = package_of(target)
+    if own == "actkit":
+        return "actkit"
+    for point in importlib.metadata.entry_points(group="actkit.plugins") if _origin != "actkit" else ():
+        if getattr(point, "value", "").partition(":")[0].partition(".")[0] == own and point.dist:
+            return f"{point.dist.name} {point.dist.version}"
+    return _origin
+
+
+def _location(target: Callable[..., Any]) -> str:
+    try:
+        return f"{inspect.getsourcefile(target)}:{inspect.getsourcelines(target)[1]}"
+    except (OSError, TypeError):
+        return f"{getattr(target, '__module__', '?')}.{getattr(target, '__qualname__', target)}"
+
+
+def _signatures(kind: str, target: Callable[..., Any]) -> tuple[inspect.Signature, inspect.Signature]:
+    """The signature that is called, and the one that holds the hyper-parameters (the same, but for a class)."""
+    if inspect.isclass(target) and kind and not KINDS[kind].foreign:
+        call = inspect.signature(target.__call__)
+        return call.replace(parameters=list(call.parameters.values())[1:]), inspect.signature(target)
+    signature = inspect.signature(target)
+    return signature, signature
+
+
+def _positional(kind: str, target: Callable[..., Any]) -> tuple[str, ...]:
+    call, _ = _signatures(kind, target)
+    by_position = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return tuple(p.name for p in call.parameters.values() if p.kind in by_position)
+
+
+def _schema(kind: str, name: str, target: Callable[..., Any], location: str) -> dict[str, Parameter]:
+    contract = KINDS[kind]
+    call, init = _signatures(kind, target)
+
+    def refuse(why: str) -> InputError:
+        shown = f"class with __init__{init} and __call__{call}" if init is not call else f"{name}{call}"
+        return InputError(
+            f"{kind} {name!r} does not fit its contract: {why}",
+            where=location,
+            help=f"the contract is {contract.contract}; this is {shown}",
+        )
+
+    for signature in {id(call): call, id(init): init}.values():
+        if any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values()) and not contract.foreign:
+            raise refuse("**kwargs would accept any misspelt name; name each parameter")
+    positional = _positional(kind, target)
+    if not contract.foreign:
+        # A class may take `*models`: what wraps another component learns its roles, and says them, when it is built.
+        dynamic = inspect.isclass(target) and any(p.kind is p.VAR_POSITIONAL for p in call.parameters.values())
+        _check_positional(contract, positional, dynamic, refuse)
+        have = {p.name for s in (call, init) for p in s.parameters.values()}
+        for required in contract.required:
+            if required not in have:
+                raise refuse(f"it has no keyword parameter {required!r}")
+    hints = _hints(target)
+    return {
+        p.name: Parameter(p.name, hints.get(p.name, p.empty), None if p.name in contract.told else p.default)
+        for p in init.parameters.values()
+        if p.name not in contract.supplied
+        and (p.kind is p.KEYWORD_ONLY or (contract.foreign and p.name not in contract.positional))
+        and p.kind is not p.VAR_KEYWORD
+    }
+
+
+def _check_positional(
+    contract: Kind, positional: tuple[str, ...], dynamic: bool, refuse: Callable[[str], InputError]
+) -> None:
+    expected = contract.positional
+    own = [i for i, part in enumerate(expected) if part.startswith("<")]
+    if not own:
+        if positional != expected:
+            raise refuse(f"its positional parameters are {positional}, not {expected}")
+        return
+    before, after = expected[: own[0]], expected[own[0] + 1 :]
+    middle = positional[len(before) : len(positional) - len(after)]
+    fits = positional[: len(before)] == before and positional[len(positional) - len(after) :] == after
+    if not fits or not (middle or dynamic):
+        raise refuse(f"its positional parameters are {positional}, not {expected}")
+
+
+def _hints(target: Callable[..., Any]) -> dict[str, Any]:
+    try:
+        return typing.get_type_hints(target.__init__ if inspect.isclass(target) else target, include_extras=True)
+    except Exception:  # an annotation that cannot be evaluated is not checked
+        return {}
+
+
+def get(selector: str, *, where: str | None = None) -> Entry:
+    """The component called `kind.name`; the last parts of a name do where they are unique (`pgd` for `attack.pgd`)."""
+    kind = selector.partition(".")[0]
+    if (
+        kind in COMPONENTS
+    ):  # its own module is enough: whoever rebuilds a network (actkit.models) needs neither gin nor rich
+        importlib.import_module(f"actkit.{COMPONENTS[kind]}")
+    if selector in _ENTRIES:
+        return _ENTRIES[selector]
+    load_builtins()
+    if selector in _ENTRIES:
+        return _ENTRIES[selector]
+    matches = [name for name in _ENTRIES if name.endswith("." + selector)]
+    if len(matches) == 1:
+        return _ENTRIES[matches[0]]
+    if matches:
+        raise InputError(f"{selector!r} could be {' or '.join(map(repr, matches))}", where=where, help="write the kind")
+    hint = nearest(selector, _ENTRIES, listing=False)
+    if failures:
+        failed = "; ".join(f"plugin {name} could not be loaded: {why}" for name, why in failures.items())
+        hint = f"{hint}  ({failed})" if hint else failed
+    raise InputError(
+        f"there is no component {selector!r}", where=where, help=hint or "`actkit list` shows what there is"
+    )
+
+
+def entries(kind: str | None = None) -> list[Entry]:
+    """Every registered component, or those of a kind."""
+    load_builtins()
+    return sorted((e for e in _ENTRIES.values() if kind in (None, e.kind)), key=lambda e: (e.kind, e.name.lower()))
+
+
+def load_builtins() -> None:
+    for module in COMPONENTS.values():
+        importlib.import_module(f"actkit.{module}")
+
+
+def package_of(target: Any) -> str:
+    return str(getattr(target, "__module__", "")).partition(".")[0]
+
+
+@contextlib.contextmanager
+def registering_for(origin: str) -> Iterator[None]:
+    """What is registered meanwhile is this origin's."""
+    global _origin
+    before, _origin = _origin, origin
+    try:
+        yield
+    finally:
+        _origin = before
+
+
+def forget(package: str) -> None:
+    """Take out what a package of a plugin has registered."""
+    for selector in [k for k, e in _ENTRIES.items() if package_of(e.target) == package]:
+        del _ENTRIES[selector]

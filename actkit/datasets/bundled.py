@@ -1,0 +1,51 @@
+"""Data sets that need no file of their own."""
+
+from __future__ import annotations
+
+import torch
+
+from actkit.config.registry import register
+from actkit.datasets.splits import Data, Split, augmentation, with_augmentation
+from actkit.errors import InputError
+
+
+@register("dataset")
+def digits(*, test_fraction: float = 0.2, split_seed: int = 0, crop: int = 0, flip: bool = False) -> Data:
+    """scikit-learn's 1,797 real 8x8 grey digits (UCI Optical Recognition of Handwritten Digits, Alpaydin and Kaynak): offline, 10 classes.
+
+    One grey level is 1/16, so eps 0.15 is 2.4 levels. The split into train and test is a fixed shuffle by `split_seed`.
+    """
+    if not 0 < test_fraction < 1:
+        raise InputError(f"test_fraction must lie between 0 and 1, got {test_fraction}")
+    total = 1797
+    test_size = round(total * test_fraction)
+
+    def read(name: str) -> Split:
+        from sklearn.datasets import load_digits
+
+        raw = load_digits()
+        order = torch.randperm(total, generator=torch.Generator().manual_seed(split_seed))
+        ids = order[:test_size] if name == "test" else order[test_size:]
+        images = torch.from_numpy(raw.images).float()[:, None] / 16
+        return Split(images[ids], torch.from_numpy(raw.target).long()[ids])
+
+    shape = (1, 8, 8)
+    return Data(
+        "digits", shape, tuple("0123456789"), {"train": total - test_size, "test": test_size},
+        with_augmentation(read, augmentation(crop, flip, shape)),
+    )  # fmt: skip
+
+
+@register("dataset")
+def moons(*, size: int = 400, spread: float = 0.08, split_seed: int = 0) -> Data:
+    """scikit-learn's two moons as 'images' of 2 channels and 1 pixel, scaled into [0,1]: the toy of ACT's Figure 1b."""
+
+    def read(name: str) -> Split:
+        from sklearn.datasets import make_moons
+
+        points, labels = make_moons(size, noise=spread, random_state=split_seed if name == "train" else split_seed + 1)
+        # The same map for both splits: the noiseless moons span [-1, 2] x [-0.5, 1].
+        scaled = (torch.from_numpy(points).float() - torch.tensor([0.5, 0.25])) * 0.27 + 0.5
+        return Split(scaled.clamp(0, 1).view(-1, 2, 1, 1), torch.from_numpy(labels).long())
+
+    return Data("moons", (2, 1, 1), ("upper", "lower"), {"train": size, "test": size}, read)

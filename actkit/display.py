@@ -1,0 +1,58 @@
+"""What long work says, and how far it is. Whoever works speaks to a `Display` and to `tell`; whoever runs it decides what is shown.
+
+This one is silent: what a notebook or a test wants. `actkit.cli.display.Terminal` is a person's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+Tell = Callable[[str, int, int], Any]  # what is done, which part of it, of how many at most
+
+_tell: contextvars.ContextVar[Tell] = contextvars.ContextVar("tell", default=lambda what, part, parts: None)
+
+
+def tell(what: str, part: int, parts: int) -> None:
+    """Say how far a download, the reading of a data set, or an examination is."""
+    _tell.get()(what, part, parts)
+
+
+@contextlib.contextmanager
+def telling(listener: Tell) -> Iterator[None]:
+    """Meanwhile, `tell` is heard by this listener."""
+    before = _tell.set(listener)
+    try:
+        yield
+    finally:
+        _tell.reset(before)
+
+
+class TrainingView:
+    """What is shown of a training: told of every batch, and of every epoch with its line of metrics."""
+
+    def batch(self, record: Any) -> None: ...
+
+    def epoch(self, entry: Mapping[str, Any]) -> None: ...
+
+
+class Display:
+    """Says nothing."""
+
+    def say(self, text: str, style: str = "") -> None:
+        """A line of what happens."""
+
+    def warn(self, text: str) -> None:
+        """What its reader should not miss."""
+
+    @contextlib.contextmanager
+    def working(self) -> Iterator[None]:
+        """Meanwhile, what `tell` says is shown."""
+        yield
+
+    @contextlib.contextmanager
+    def training(self, run: Any, position: Any) -> Iterator[TrainingView]:
+        """Meanwhile, a training is shown."""
+        yield TrainingView()

@@ -1,0 +1,354 @@
+"""Examinations: probes on models, in fp32, resumable; of a training's models at its end, and of model files alone later."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from actkit.config import registry
+from actkit.config.override import override_spec
+from actkit.config.registry import Model
+from actkit.config.spec import Spec
+from actkit.datasets import Data
+from actkit.display import Display
+from actkit.errors import InputError, nearest
+from actkit.evaluation.flags import Judge
+from actkit.evaluation.resume import key_of, resumable
+from actkit.files import cache_folder, locked, make_folder, sha256, write_json
+from actkit.machine import deterministic, provenance
+from actkit.networks import model_files
+from actkit.networks.roles import Role
+from actkit.probes import Progress, Result, measure, models_of
+from actkit.probes.pictures import Picture, together
+
+
+def examine(
+    probes: Sequence[Any], roles: Mapping[str, Role], data: Data, progress: Progress | None = None
+) -> dict[str, Result]:
+    """Run probes on roles, in fp32 whatever they train in: the one place where training and `actkit probe` measure."""
+    models: dict[str, Model] = {
+        name: role if role.precision == "fp32" else Role(name, role.model, trained=role.trained)
+        for name, role in roles.items()
+    }
+    return measure(probes, models, data, progress)
+
+
+def numbers(results: Mapping[str, Result]) -> dict[str, dict[str, float]]:
+    return {name: dict(result.numbers) for name, result in results.items()}
+
+
+def pictures_of(results: Mapping[str, Result], about: Mapping[str, Any]) -> list[Picture]:
+    """What the probes' results show, a picture of several models where they share its axes; it says what made it."""
+    found: dict[tuple[str, str], dict[str, Picture]] = {}
+    for name, result in results.items():
+        model, _, label = name.rpartition(".")
+        for picture in result.pictures:
+            found.setdefault((label, picture.name), {})[model] = picture
+    made = []
+    for (label, _), by_model in found.items():
+        own = next(iter(by_model.values()))
+        for picture in together(by_model):
+            called = picture.name if label in (own.name, "") else f"{label}-{picture.name}"
+            made.append(dataclasses.replace(picture, name=called, about=dict(about)))
+    return made
+
+
+def write_results(
+    folder: Path,
+    results: Mapping[str, Result],
+    found: Mapping[str, Any],
+    evaluation: Sequence[Spec],
+    about: Mapping[str, Any],
+) -> None:
+    """Each result in two files of its own: `<model>.<probe>.json`, and `.safetensors` with what happened to each example."""
+    folder.mkdir(parents=True, exist_ok=True)
+    specs = {spec.title: spec for spec in evaluation}
+    for name, result in results.items():
+        spec = specs[name.rpartition(".")[2]]
+        write_json(folder / f"{name}.json", {"probe": spec.to_json(), **about, **found[name]})
+        if result.examples:
+            model_files.save_tensors(result.examples, folder / f"{name}.safetensors")
+    for picture in pictures_of(results, about):
+        write_json(folder / f"{picture.name}.picture.json", picture.to_json())
+
+
+def read(data: Data, splits: Iterable[str], display: Display) -> None:
+    """Read splits now, and show how far it is; whoever asks for them later has them."""
+    with display.working():
+        for split in splits:
+            data.split(split)
+
+
+def fingerprints(data: Data, evaluation: Sequence[Spec], display: Display) -> dict[str, str]:
+    """Of the splits that these probes look at."""
+    splits = dict.fromkeys(str(spec.get("split", "test")) for spec in evaluation)
+    read(data, splits, display)
+    return {split: data.split(split).fingerprint() for split in splits}
+
+
+def assert_fits(probes: Sequence[Any], data: Data, models: int) -> None:
+    """Raise `InputError` for a probe that cannot work on this data, or on so many models: before anything long begins."""
+    for probe in probes:
+        spec = probe.spec
+        needed = 2 if spec.name == "transfer" else models_of(probe) or 1
+        if models < needed:
+            raise InputError(
+                f"probe.{spec.name} needs at least two models, there is {models}",
+                help="give --ckpt several times, or a run with two roles",
+            )
+        split = spec.get("split", "test")
+        if split not in data.sizes:
+            raise InputError(f"probe.{spec.title}: {data.name} has no split {split!r}", help=nearest(split, data.sizes))
+        classes = {"dlr": 3, "targeted_dlr": 4}.get(str(spec.get("loss")), 2 if spec.get("attack") else 1)
+        if data.num_classes < classes:
+            raise InputError(
+                f"probe.{spec.title} needs {classes} classes, {data.name} has {data.num_classes}",
+                help="use the loss 'margin'" if classes > 2 else None,
+            )
+
+
+@dataclass
+class Subject:
+    """A model file that is examined."""
+
+    file: Path
+    about: dict[str, Any]
+    name: str  # in results
+    data: Spec
+    evaluation: list[Spec]
+
+    def described(self) -> dict[str, Any]:
+        about = self.about
+        return {
+            "file": str(self.file), "sha256": sha256(self.file), "role": about["role"],
+            "objective": about.get("objective", ""), "seed": about["seed"], "epochs": about["epoch"], "steps": about["step"],
+            **({"imported": about["imported"]} if about.get("imported") else {}),
+        }  # fmt: skip
+
+
+def probe_checkpoints(
+    paths: Sequence[Path],
+    *,
+    probes: Sequence[str] = (),
+    roles: Sequence[str] = (),
+    evaluation: list[Spec] | None = None,
+    settings: Sequence[str] = (),
+    device: torch.device,
+    display: Display,
+    command: str = "",
+    out: Path | None = None,
+    pictures: Path | None = None,
+) -> list[dict[str, Any]]:
+    """Rebuild models from their files alone and examine them: one summary for each group that shares its data and its evaluation.
+
+    Args:
+        probes: the probes to run, by name or label; by default the evaluation that the models were saved with.
+        roles: which of the models to examine; 'headline' is the first of each training.
+        evaluation: probes from a recipe, in place of the stored ones.
+        settings: 'KEY=VALUE', changes of the data set or the probes.
+        out: a folder for the results and what happened to each example; a numbered one in it for each group, if there are several.
+        pictures: a folder for what the probes show, likewise.
+    """
+    deterministic(device)
+    for folder in (out, pictures):
+        if folder is not None:
+            make_folder(folder)
+    subjects = _subjects(paths, roles)
+    for subject in subjects:
+        subject.evaluation = subject.evaluation if evaluation is None else evaluation
+        if probes:
+            subject.evaluation = [spec for name in probes for spec in wanted(name, subject.evaluation)]
+    settings = _other_data(subjects, settings)
+    changed = override_spec([{"data": s.data, "evaluation": s.evaluation} for s in subjects], settings)
+    for subject, now in zip(subjects, changed, strict=True):
+        subject.data, subject.evaluation = now["data"], now["evaluation"]
+    groups = _groups(subjects, probes, display)
+    with locked(out) if out is not None else contextlib.nullcontext():
+        return _in_groups(groups, device, display, command, out, pictures)
+
+
+def _in_groups(
+    groups: list[list[Subject]],
+    device: torch.device,
+    display: Display,
+    command: str,
+    out: Path | None,
+    pictures: Path | None,
+) -> list[dict[str, Any]]:
+    places = [
+        [folder and (folder if len(groups) == 1 else folder / str(i)) for folder in (out, pictures)]
+        for i in range(len(groups))
+    ]
+    return [_examined(group, device, display, command, *place) for group, place in zip(groups, places, strict=True)]
+
+
+def _other_data(subjects: Sequence[Subject], settings: Sequence[str]) -> list[str]:
+    """Put in the data set of `run.data=NAME`, as a training would take it; the settings that are left."""
+    left = []
+    for setting in settings:
+        key, _, value = setting.partition("=")
+        if key.strip() != "run.data":
+            left.append(setting)
+            continue
+        name = value.strip().strip("'\"").removeprefix("@").removesuffix("()").removeprefix("dataset.")
+        registry.get(f"dataset.{name}", where=f"--set {setting}")
+        for subject in subjects:
+            subject.data = Spec("dataset", name)
+    return left
+
+
+def _subjects(paths: Sequence[Path], roles: Sequence[str]) -> list[Subject]:
+    found: list[Subject] = []
+    for path in paths:
+        files = {file: model_files.header(file) for file in model_files.find(path)}
+        # The headline model first, as in the run's own table.
+        ordered = sorted(files.items(), key=lambda item: item[1]["roles"].index(item[1]["role"]))
+        for file, about in ordered:
+            headline = about["role"] == about["roles"][0]
+            if roles and about["role"] not in roles and not (headline and "headline" in roles):
+                continue
+            if not any(file.resolve() == s.file.resolve() for s in found):
+                specs = [Spec.from_json(spec) for spec in about["evaluation"]]
+                found.append(Subject(file, about, "", Spec.from_json(about["data"]), specs))
+    if not found:
+        there = {model_files.header(file)["role"] for path in paths for file in model_files.find(path)}
+        raise InputError(
+            f"no model here has the role {' or '.join(roles)}",
+            where=", ".join(map(str, paths)),
+            help=nearest(roles[0], there),
+        )
+    for subject, name in zip(found, _names(found, len(paths) > 1), strict=True):
+        subject.name = name
+    return found
+
+
+def _names(subjects: Sequence[Subject], several: bool) -> list[str]:
+    """What results call the models: their roles, or, where several trainings meet, the objective (and the role, if it is not its first)."""
+
+    def name(subject: Subject) -> str:
+        about = subject.about
+        if not several:
+            return str(about["role"])
+        objective = about.get("objective", "").partition("(")[0].removeprefix("objective.") or subject.file.stem
+        return objective if about["role"] == about["roles"][0] else f"{objective}.{about['role']}"
+
+    names = [name(subject) for subject in subjects]
+    with_seed = [
+        f"{name}@seed{s.about['seed']}" if names.count(name) > 1 else name
+        for name, s in zip(names, subjects, strict=True)
+    ]
+    return [
+        f"{name}#{with_seed[: i + 1].count(name)}" if with_seed.count(name) > 1 else name
+        for i, name in enumerate(with_seed)
+    ]
+
+
+def wanted(name: str, stored: Sequence[Spec]) -> list[Spec]:
+    """The probes that `--probe NAME` means: those of the stored evaluation with this label or name, or else the registered one, which takes
+    the attack (or its eps and norm) from the stored evaluation, so that it fits the models' own threat model."""
+    for chosen in ([s for s in stored if s.title == name], [s for s in stored if s.name == name]):
+        if chosen:
+            return chosen
+    known = {entry.name for entry in registry.entries("probe")}
+    if name not in known:
+        raise InputError(f"there is no probe {name!r}", help=nearest(name, {*known, *(s.title for s in stored)}))
+    spec = Spec("probe", name)
+    attack = next((s.kwargs["attack"] for s in stored if isinstance(s.kwargs.get("attack"), Spec)), None)
+    if attack is not None:
+        offered = {"attack": attack}
+        # A probe that knows one norm alone is given no eps of another.
+        fits = "norm" in spec.entry.parameters or attack.kwargs.get("norm", "linf") == "linf"
+        if fits and spec.entry.parameters.get("eps") and spec.entry.parameters["eps"].required:
+            offered |= {key: attack.kwargs[key] for key in ("eps", "norm") if key in attack.kwargs}
+        spec = spec.replace(**{key: value for key, value in offered.items() if key in spec.entry.parameters})
+    return [spec]
+
+
+def _groups(subjects: list[Subject], probes: Sequence[str], display: Display) -> list[list[Subject]]:
+    """Models that go into one table: the same data, the same evaluation. A probe of several models, when it is asked for, needs all in one."""
+    together = bool(probes) and any(
+        spec.entry.positional[0] == "models" or len(spec.entry.positional) > 2 for spec in subjects[0].evaluation
+    )
+    if together:
+        first = subjects[0]
+        for other in subjects[1:]:
+            if other.data.to_json() != first.data.to_json():
+                raise InputError(
+                    f"the models are for different data: {first.data!r} and {other.data!r}",
+                    where=str(other.file), help="give -s the settings that make them one, or probe them apart",
+                )  # fmt: skip
+            if [s.to_json() for s in other.evaluation] != [s.to_json() for s in first.evaluation]:
+                display.warn(
+                    f"{other.name} was saved with another evaluation: all are examined as {first.name} was: "
+                    + ", ".join(map(repr, first.evaluation))
+                )
+                other.evaluation = first.evaluation
+    groups: dict[str, list[Subject]] = {}
+    for subject in subjects:
+        key = json.dumps([subject.data.to_json(), [s.to_json() for s in subject.evaluation]], sort_keys=True)
+        groups.setdefault(key, []).append(subject)
+    if len(groups) > 1:
+        display.warn(f"the models were saved with {len(groups)} different evaluations or data sets: one table for each")
+    return list(groups.values())
+
+
+def _examined(
+    group: list[Subject],
+    device: torch.device,
+    display: Display,
+    command: str,
+    folder: Path | None,
+    pictures: Path | None,
+) -> dict[str, Any]:
+    data: Data = group[0].data.build()()
+    for subject in group:
+        about = subject.about
+        if about["num_classes"] != data.num_classes or about["shape"][0] != data.shape[0]:
+            raise InputError(
+                f"the model is for {about['num_classes']} classes and {about['shape'][0]} channels, {data.name} has {data.num_classes} and {data.shape[0]}",
+                where=str(subject.file),
+            )
+    evaluation = group[0].evaluation
+    probes = [spec.build() for spec in evaluation]
+    assert_fits(probes, data, len(group))
+    roles = {subject.name: model_files.load_role(subject.file, device=device)[0] for subject in group}
+    tested = fingerprints(data, evaluation, display)
+    key = key_of([subject.file for subject in group], group[0].data, evaluation, tested, device)
+    files = {subject.name: subject.file for subject in group}
+    with resumable(cache_folder("unfinished") / f"{key}.safetensors", key, display) as progress:
+        results = examine(probes, roles, data, progress)
+        found = Judge(files, evaluation, tested, display)(results)
+        return _written(group, data, tested, results, found, device, display, command, folder, pictures)
+
+
+def _written(
+    group: list[Subject], data: Data, tested: Mapping[str, str], results: Mapping[str, Result], found: dict[str, dict[str, Any]],
+    device: torch.device, display: Display, command: str, folder: Path | None, pictures: Path | None,
+) -> dict[str, Any]:  # fmt: skip
+    """The summary of an examination, written with its results and pictures where that is asked for."""
+    evaluation = group[0].evaluation
+    about = {
+        "models": {subject.name: subject.described() for subject in group}, "data": data.name, "data_fingerprint": tested,
+        "command": command, "device": str(device), "versions": provenance(),
+    }  # fmt: skip
+    summary = {
+        **about, "sizes": dict(data.sizes), "evaluation": [spec.to_json() for spec in evaluation], "results": found,
+    }  # fmt: skip
+    if folder is not None:
+        write_results(folder, results, found, evaluation, about)
+        write_json(folder / "summary.json", summary)
+    if pictures is not None:
+        shown = pictures_of(results, about)
+        for picture in shown:
+            picture.save(pictures)
+        display.say(
+            f"pictures   {pictures}: {', '.join(p.name for p in shown)}" if shown else "these probes show no picture"
+        )
+    return summary

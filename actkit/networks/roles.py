@@ -1,0 +1,281 @@
+"""Roles: the models that an objective trains or consults, each with its own optimizer and schedule.
+
+`robust(x)` is the training forward. `robust.frozen(mode)` is the view for attacks and probes. This is the one home of freezing, memory
+layout and precision.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import inspect
+import itertools
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from actkit.config import registry
+from actkit.config.registry import Backbone, Optimizer, Schedule, register
+from actkit.errors import InputError
+from actkit.networks.averages import Average
+
+Mode = Literal["eval", "train"]
+
+
+Precision = Literal["fp32", "bf16"]
+
+
+class Role:
+    """A model in its role. Without an optimizer it is only consulted: in eval mode, its weights without gradients.
+
+    Args:
+        model: gives logits for x in [0,1], NCHW.
+        precision: of the forward passes; 'bf16' is autocast. Weights, logits and whatever is computed from them stay fp32.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        model: nn.Module,
+        *,
+        optimizer: torch.optim.Optimizer | None = None,
+        schedule: Any = None,
+        schedule_every: Literal["epoch", "batch"] = "epoch",
+        precision: Precision = "fp32",
+        trained: bool | None = None,
+        average: Average | None = None,
+    ) -> None:
+        self.name, self.model = name, model.to(memory_format=torch.channels_last)
+        self.optimizer, self.schedule, self.schedule_every = optimizer, schedule, schedule_every
+        self.precision = precision
+        self._twins: dict[Mode, nn.Module] = {}
+        self._averaged: Role | None
+        trained = optimizer is not None if trained is None else trained
+        self.trained = trained
+        model.train(trained).requires_grad_(trained)
+        self.average, self._averaged = average, None
+
+    def __repr__(self) -> str:
+        return f"Role({self.name})"
+
+    @property
+    def device(self) -> torch.device:
+        tensors = itertools.chain(self.model.parameters(), self.model.buffers())
+        return next((tensor.device for tensor in tensors), torch.device("cpu"))
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """The training forward: logits of shape (B, classes) in fp32."""
+        return self._forward(self.model, x)
+
+    def _forward(self, model: nn.Module, x: Tensor) -> Tensor:
+        x = x.contiguous(memory_format=torch.channels_last)
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+            return model(x).float()
+
+    @contextlib.contextmanager
+    def frozen(self, mode: Mode = "eval") -> Iterator[Callable[[Tensor], Tensor]]:
+        """The model as attacks and probes see it: logits that depend on x alone, as of now.
+
+        It shares the weights but needs no gradient of theirs, is in the given mode whatever the model's own is, and leaves no trace:
+        in 'train' mode it has running statistics of its own (and dropout, if any, draws from torch's generator). Nothing of the model is
+        touched, so nothing needs restoring.
+        """
+        if mode not in self._twins:
+            self._twins[mode] = self._make_twin(mode)
+        twin = self._twins[mode]
+        with torch.no_grad():
+            for live, copied in zip(self.model.parameters(), twin.parameters(), strict=True):
+                if copied.dtype != live.dtype:
+                    copied.copy_(live)  # the bf16 copies; everything else is shared storage
+            if mode == "train":
+                for statistics, scratch in zip(self.model.buffers(), twin.buffers(), strict=True):
+                    scratch.copy_(statistics)
+        yield lambda x: self._forward(twin, x)
+
+    @contextlib.contextmanager
+    def representation(self) -> Iterator[Callable[[Tensor], Tensor]]:
+        """What enters the model's last layer with weights, in eval mode, as of now: features of shape (B, features). Nothing of the model is touched."""
+        with self.frozen("eval") as view:
+            matrices = {
+                name.rpartition(".")[0]
+                for name, p in self.model.named_parameters()
+                if name.endswith("weight") and p.dim() > 1
+            }
+            layers = [m for name, m in self._twins["eval"].named_modules() if name in matrices]
+            entered: list[Tensor] = []
+
+            def keep(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+                entered[:] = inputs[:1]  # of the last layer, once all have run
+
+            handles = [layer.register_forward_pre_hook(keep) for layer in layers]
+
+            def features(x: Tensor) -> Tensor:
+                view(x)
+                return entered[0].flatten(1).float()
+
+            try:
+                yield features
+            finally:
+                for handle in handles:
+                    handle.remove()
+
+    def _make_twin(self, mode: Mode) -> nn.Module:
+        twin = copy.deepcopy(self.model)
+        for live, copied in zip(self.model.parameters(), twin.parameters(), strict=True):
+            # Autocast would cast frozen weights anew in every forward: keep the matrices in bf16, once for all steps of an attack.
+            shared = self.precision == "fp32" or live.dim() < 2
+            copied.data = live.data if shared else live.detach().to(torch.bfloat16)
+            copied.grad = None
+        if mode == "eval":
+            for module, frozen in zip(self.model.modules(), twin.modules(), strict=True):
+                frozen._buffers.update(module._buffers)
+        return twin.train(mode == "train").requires_grad_(False)
+
+    def forget_views(self) -> None:
+        """Make the frozen views anew when they are next asked for."""
+        self._twins.clear()
+
+    def zero_grad(self) -> None:
+        if self.optimizer is not None:
+            self.optimizer.zero_grad(set_to_none=True)
+
+    def step(self) -> None:
+        if self.optimizer is None:
+            raise InputError(f"the role {self.name!r} has no optimizer, but the objective yields a loss for it")
+        self.optimizer.step()
+
+    def end(self, what: Literal["epoch", "batch"], *, epochs: int) -> None:
+        """Move the schedule, and the average, when an epoch or a batch has ended, whichever it counts; `epochs` are finished."""
+        if self.schedule is not None and self.schedule_every == what:
+            self.schedule.step()
+        if self.average is not None:
+            self.average.end(self.model, what, epochs=epochs)
+
+    @property
+    def averaged(self) -> Role | None:
+        """The averaged model as a role that is only consulted, `robust.ema`; None where nothing was averaged yet."""
+        if self.average is None or not self.average.count:
+            return None
+        if self._averaged is None:
+            self._averaged = Role(f"{self.name}.{self.average.kind}", self.average.model)
+        return self._averaged
+
+    @property
+    def lr(self) -> float | None:
+        return None if self.optimizer is None else float(self.optimizer.param_groups[0]["lr"])
+
+
+@register("", "role")
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """What a role is made of. `role.backbone` serves every role, `natural/role.backbone` one of them.
+
+    A role without an optimizer is only consulted (a teacher, a helper). `weights` is an actkit checkpoint to start from;
+    `schedule_every` says what torch's scheduler counts.
+
+    Args:
+        average: 'ema' or 'swa' keeps an average of the weights beside them: a model of its own, `robust.ema`, in checkpoints and evaluations.
+        average_decay: of 'ema'. average_from: how many epochs come before averaging begins.
+    """
+
+    backbone: Backbone
+    optimizer: Optimizer | None = None
+    schedule: Schedule | None = None
+    schedule_every: Literal["epoch", "batch"] = "epoch"
+    weights: str | None = None
+    average: Literal["ema", "swa"] | None = None
+    average_decay: float = 0.999
+    average_from: int = 0
+
+    def __post_init__(self) -> None:
+        if self.average is not None and self.optimizer is None:
+            raise InputError("role.average averages a training, and a role without an optimizer is not trained")
+        if not 0 < self.average_decay < 1:
+            raise InputError(f"role.average_decay must lie between 0 and 1, got {self.average_decay}")
+        if self.average_from < 0:
+            raise InputError(f"role.average_from counts epochs, got {self.average_from}")
+
+    def make(
+        self,
+        name: str,
+        *,
+        num_classes: int,
+        in_chans: int,
+        seed: int,
+        device: torch.device | str,
+        length: Mapping[str, int],
+        precision: Precision,
+    ) -> Role:
+        """The role itself, with random weights of its own. `length` of the run in epochs and in batches is for the schedule."""
+        model = initialise(self.backbone, num_classes=num_classes, in_chans=in_chans, seed=seed).to(device)
+        role = Role(
+            name, model, precision=precision, schedule_every=self.schedule_every, trained=self.optimizer is not None
+        )
+        if self.optimizer is not None:
+            role.optimizer = _told(self.optimizer, lambda: self.optimizer(role.model.parameters()))  # type: ignore[misc]
+            optimizer, length_of_run = role.optimizer, length[self.schedule_every]
+            role.schedule = _told(self.schedule, lambda: make_schedule(optimizer, self.schedule, length=length_of_run))
+        if self.average is not None:
+            role.average = Average(role.model, self.average, decay=self.average_decay, first=self.average_from)
+        return role
+
+
+def _told(component: Any, make: Callable[[], Any]) -> Any:
+    """Torch's own complaints about a setting, as ours."""
+    try:
+        return make()
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{component.spec!r} cannot be made: {error}") from error
+
+
+def initialise(backbone: Callable[..., nn.Module], *, num_classes: int, in_chans: int, seed: int) -> nn.Module:
+    """A backbone with random weights that depend on the seed alone; the global generator is left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return backbone(num_classes, in_chans=in_chans)
+
+
+def make_schedule(optimizer: torch.optim.Optimizer, schedule: Any, *, length: int) -> Any:
+    """torch's scheduler by name; where it asks for the length of the run (`total_steps`, `T_max`) and the recipe is silent, it is told."""
+    if schedule is None:
+        return None
+    parameters = inspect.signature(schedule.func).parameters
+    told = {
+        name: length for name in registry.KINDS["schedule"].told if name in parameters and name not in schedule.keywords
+    }
+    return schedule(optimizer, **told)
+
+
+# What the loop cannot drive: they need a closure, a metric, a function, other schedulers, or gradients of another kind.
+_LEFT_OUT = {
+    "LBFGS", "SparseAdam", "ReduceLROnPlateau", "LambdaLR", "MultiplicativeLR", "SequentialLR", "ChainedScheduler", "SWALR",
+}  # fmt: skip
+
+
+def _register_torch() -> None:
+    """torch's own optimizers and schedulers, under their own names."""
+    for kind, module, base in (
+        ("optimizer", torch.optim, torch.optim.Optimizer),
+        ("schedule", torch.optim.lr_scheduler, torch.optim.lr_scheduler.LRScheduler),
+    ):
+        for name, cls in vars(module).items():
+            if (
+                inspect.isclass(cls)
+                and issubclass(cls, base)
+                and cls is not base
+                and name not in _LEFT_OUT
+                and not name.startswith("_")
+            ):
+                registry.add(kind, name, cls, origin="torch")
+
+
+_register_torch()
+
+
+def with_averages(roles: Mapping[str, Role]) -> dict[str, Role]:
+    """The roles, and after them the averaged models that they keep."""
+    averaged = [role.averaged for role in roles.values()]
+    return {**roles, **{role.name: role for role in averaged if role is not None}}

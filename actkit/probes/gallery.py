@@ -1,0 +1,162 @@
+"""What there is to see: adversarial examples themselves, and a slice of the loss around an image."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from actkit.attacks import budget_problems, smallest_perturbation, untargeted
+from actkit.attacks.goals import away_from
+from actkit.config.registry import Model, register
+from actkit.datasets import Data
+from actkit.errors import ActkitError, InputError
+from actkit.losses import cross_entropy
+from actkit.noise import Noise
+from actkit.probes.pictures import OWN, Picture
+from actkit.probes.protocols import Examples, Watched, predict, settings_problems
+from actkit.probes.result import Column, Progress, Result
+
+
+def gallery_problems(
+    *, count: int, eps: float, steps: int, tries: int, magnify: float
+) -> Iterator[tuple[str, InputError]]:
+    """What is wrong with a gallery's settings."""
+    if eps == 0:
+        yield "eps", InputError("the search starts from an eps above 0, got 0")
+    if not 1 <= count <= 64:
+        yield "count", InputError(f"a gallery shows 1 to 64 images, got {count}")
+    if not magnify > 0:
+        yield "magnify", InputError(f"magnify must be positive, got {magnify}")
+    yield from budget_problems(eps=eps, steps=steps)
+    yield from settings_problems(tries=tries)
+
+
+@register("probe", check=gallery_problems)
+def gallery(
+    model: Model,
+    data: Data,
+    *,
+    count: int = 4,
+    magnify: float = 5.0,
+    eps: float = 0.3,
+    steps: int = 10,
+    tries: int = 20,
+    split: str = "test",
+    progress: Progress | None = None,
+) -> Result:
+    """Smallest adversarial examples by FGSM^k (ACT, Figure 2): the image, the adversarial one, their difference magnified, labels, linf distance.
+
+    The same images for every model, chosen once for a split. A misclassified image is its own adversarial example, at distance 0.
+
+    Args:
+        magnify: by how much the perturbation is; it is drawn around mid grey.
+    """
+    examples = Examples(data, split, limit=count, batch_size=count, device=model.device)
+    progress = progress or Progress()
+    x, y, _ = examples.first()
+    with model.frozen("eval") as g:
+
+        def search() -> Tensor:
+            goal = Watched(untargeted(g, y), x, None)
+            x_adv, distance = smallest_perturbation(goal, x, eps=eps, steps=steps, tries=tries)
+            goal.assert_numbers()
+            return torch.cat([x_adv.flatten(1), distance[:, None]], 1)
+
+        found = progress.part("search", search).to(x.device)
+        x_adv, distance = found[:, :-1].view_as(x), found[:, -1]
+        said = predict(g, x_adv)
+    cells = []
+    for i in range(len(x)):
+        noise = ((x_adv[i] - x[i]) * magnify + 0.5).clamp(0, 1)
+        cells += [
+            {"pixels": _pixels(x[i]), "text": f"true: {data.classes[int(y[i])]}"},
+            {"pixels": _pixels(x_adv[i]), "text": f"model: {data.classes[int(said[i])]}"},
+            {
+                "pixels": _pixels(noise),
+                "text": f"x{magnify:g}, {float(distance[i]):.4f}" if distance[i] else "wrong already",
+            },
+        ]
+    picture = Picture(
+        "gallery", "images", "Smallest adversarial examples (FGSM^k)", {"rows": [{"name": OWN, "cells": cells}]},
+        f"Each three: the image and its label, the adversarial image and the model's answer, the perturbation magnified {magnify:g} times and its linf size.",
+    )  # fmt: skip
+    shown = distance[distance.isfinite() & (distance > 0)]
+    return Result(
+        {"mean_shown": float(shown.mean()) if len(shown) else float("nan")},
+        {"distance": distance.cpu()},
+        (Column("mean_shown", "smallest linf shown", percent=False),),
+        attacked=True,
+        pictures=(picture,),
+    )
+
+
+def _pixels(image: Tensor) -> list[list[list[float]]]:
+    """(C, H, W) as rows of pixels, to 3 digits: what a picture keeps."""
+    rows: list[list[list[float]]] = (image.permute(1, 2, 0) * 1000).round().div(1000).tolist()
+    return rows
+
+
+def surface_problems(*, eps: float, points: int, limit: int | None) -> Iterator[tuple[str, InputError]]:
+    """What is wrong with a slice's settings."""
+    if not 3 <= points <= 201 or points % 2 == 0:
+        yield "points", InputError(f"a slice has an odd number of points a side, 3 to 201, got {points}")
+    yield from budget_problems(eps=eps)
+    yield from settings_problems(limit=limit)
+
+
+@register("probe", check=surface_problems)
+def surface(
+    model: Model,
+    data: Data,
+    *,
+    eps: float,
+    points: int = 25,
+    split: str = "test",
+    limit: int | None = 16,
+    batch_size: int = 64,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Result:
+    """A slice of the loss around images: along the sign of its gradient and along a random sign, each up to eps; the mean over `limit` images.
+
+    A jagged slice, or one that is flat along the gradient and steep elsewhere, is a sign of masked gradients. `roughness` is the mean absolute second
+    derivative along the gradient with eps as the unit of length, over the image's own range of losses; the mean over images.
+    """
+    examples = Examples(data, split, limit=limit, batch_size=batch_size, device=model.device)
+    progress = progress or Progress()
+    steps = torch.linspace(-eps, eps, points, device=model.device)
+    with model.frozen("eval") as g:
+
+        def slices(x: Tensor, y: Tensor, ids: Tensor) -> Tensor:
+            goal = away_from(g, lambda logits, rows: cross_entropy(logits, y[rows]))
+            start = x.clone().requires_grad_()
+            (gradient,) = torch.autograd.grad(goal(start, slice(None))[0].sum(), start)
+            along = gradient.sign()
+            across = Noise(ids, seed).integers(2, *x.shape[1:]).float() * 2 - 1
+            with torch.no_grad():
+                grid = [[cross_entropy(g((x + a * along + b * across).clamp(0, 1)), y) for a in steps] for b in steps]
+            return torch.stack([torch.stack(row) for row in grid])  # (points, points, images)
+
+        each = examples.each("slice", progress, slices).double()
+    if not each.isfinite().all():
+        raise ActkitError("the loss is not finite; no result is reported")
+    z = each.mean(-1)
+    middle = each[points // 2]
+    bends = (middle[2:] - 2 * middle[1:-1] + middle[:-2]).abs().mean(0) * ((points - 1) / 2) ** 2
+    spread = each.amax((0, 1)) - each.amin((0, 1))
+    rough = float((bends / spread.clamp_min(1e-12)).mean())
+    axis = [round(float(s), 6) for s in steps]
+    picture = Picture(
+        "surface", "surface", "A slice of the loss around images",
+        {"x": axis, "y": axis, "z": z.tolist(), "x_label": "along the sign of the gradient", "y_label": "along a random sign", "z_label": "cross-entropy"},
+    )  # fmt: skip
+    return Result(
+        {"at_the_image": float(z[points // 2, points // 2]), "highest": float(z.max()), "roughness": rough},
+        columns=(
+            Column("highest", f"loss within {eps}", percent=False),
+            Column("roughness", "roughness", percent=False),
+        ),
+        pictures=(picture,),
+    )

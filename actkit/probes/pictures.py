@@ -1,0 +1,307 @@
+"""Pictures: what is drawn is data first, kept beside each picture as JSON, and drawn by matplotlib in colours that the colour-blind tell apart.
+
+A `Picture` holds everything that is on it. It saves as `<name>.svg`, `<name>.png` and `<name>.json`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import html
+import json
+import math
+import re
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+_NAMED = re.compile(r' id="[\w.]+_\d+"')  # matplotlib's names of groups, the same in every drawing
+
+
+_BLACK = re.compile(r"#000000\b")  # in an SVG
+
+
+Kind = Literal["lines", "bars", "images", "surface"]
+
+
+# Okabe and Ito 2008, yellow left out (too light on white); a model keeps its colour in all pictures.
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+
+
+_FIXED = {"natural": 6, "madry": 1, "trades": 2, "act": 0, "act.natural": 4, "act, natural model": 4, "robust": 0}
+
+
+_MARKS = ("o", "s", "^", "D", "v", "P", "X")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture before it is drawn.
+
+    `data` of 'lines': `series` {name: {x, y, [low, high], [marks: [{x, y, text}]], [dashed], [as: whose colour]}}; of 'bars': `groups` (names on the axis) and `series`
+    {name: {y, [error]}}; of 'images': `rows` [{name, cells: [{pixels (H, W, C) in [0,1], text}]}]; of 'surface': `x`, `y`, `z`.
+    All may have `x_label`, `y_label`, `levels` [{value, text}] (horizontal lines), `percent` (of the y axis), `log`.
+    """
+
+    name: str
+    kind: Kind
+    title: str
+    data: dict[str, Any]
+    caption: str = ""
+    about: dict[str, Any] = field(default_factory=dict)  # which command, commit, machine and data made it
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "kind": self.kind,
+            "title": self.title,
+            "caption": self.caption,
+            "about": self.about,
+            "data": self.data,
+        }
+
+    @staticmethod
+    def from_json(data: Mapping[str, Any]) -> Picture:
+        return Picture(
+            data["name"], data["kind"], data["title"], data["data"], data.get("caption", ""), data.get("about", {})
+        )
+
+    def draw(self, *, titled: bool = True, scale: float = 1.0) -> Any:
+        """As a matplotlib Figure; `scale` of the figure, not of the text on it."""
+        from matplotlib.figure import Figure
+
+        sizes = {
+            "lines": (6.0, 4.0),
+            "bars": (max(6.0, 0.32 * len(self.data.get("groups", ()))), 4.0),
+            "surface": (5.5, 4.5),
+        }
+        if self.kind == "images":
+            rows = self.data["rows"]
+            figure = Figure(
+                figsize=(1.15 * max(len(r["cells"]) for r in rows) + 1.0, 1.45 * len(rows) + 0.6), layout="constrained"
+            )
+            _images(figure, rows)
+        else:
+            width, height = sizes[self.kind]
+            figure = Figure(figsize=(scale * width, scale * height), layout="constrained")
+            axes = figure.subplots()
+            {"lines": _lines, "bars": _bars, "surface": _surface}[self.kind](axes, self.data)
+            axes.set_xlabel(self.data.get("x_label", ""))
+            axes.set_ylabel(self.data.get("y_label", ""))
+        if titled:
+            figure.suptitle(self.title, fontsize=11)
+        return figure
+
+    def save(self, folder: Path) -> list[Path]:
+        """Write the picture as SVG and PNG and its numbers as JSON; the files written."""
+        folder.mkdir(parents=True, exist_ok=True)
+        figure = self.draw()
+        written = []
+        for suffix in ("svg", "png"):
+            path = folder / f"{self.name}.{suffix}"
+            with _settled():
+                figure.savefig(path, dpi=150, metadata={"Date": None} if suffix == "svg" else None)
+            written.append(path)
+        path = folder / f"{self.name}.json"
+        path.write_text(json.dumps(self.to_json(), indent=1) + "\n", encoding="utf-8")
+        return [*written, path]
+
+    def svg(self) -> str:
+        """The drawing as an SVG element without its title, to stand in a page: black is the page's own colour, text is text."""
+        import io
+
+        buffer = io.StringIO()
+        with _settled(f"{self.name} {json.dumps(self.data)}"):  # so that the ids of several in one page differ
+            self.draw(titled=False, scale=0.85).savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+        text = buffer.getvalue()
+        text = _BLACK.sub("currentColor", _NAMED.sub("", text[text.index("<svg") :]))
+        return text.replace("<svg ", f'<svg role="img" aria-label="{html.escape(self.title)}" ', 1)
+
+
+def _settled(salt: str = "") -> Any:
+    """The same picture gives the same file. In a page (with a salt) text stays text."""
+    import matplotlib
+
+    return matplotlib.rc_context({"svg.hashsalt": salt or "actkit", "svg.fonttype": "none" if salt else "path"})
+
+
+OWN = ""  # what a probe calls the series, or the row, of the model that it looks at
+
+
+def together(pictures: Mapping[str, Picture]) -> list[Picture]:
+    """The pictures that a probe made of several models, as one where they have the same axes: each model's series, or row, under its name."""
+    first = next(iter(pictures.values()))
+    if first.kind == "surface":
+        return [
+            Picture(f"{p.name}-{model}", p.kind, f"{p.title}: {model}", p.data, p.caption, p.about)
+            for model, p in pictures.items()
+        ]
+    data = {key: value for key, value in first.data.items() if key not in ("series", "rows", "groups")}
+    if first.kind == "images":
+        data["rows"] = [
+            {**row, "name": model if row["name"] == OWN else row["name"]}
+            for model, p in pictures.items()
+            for row in p.data["rows"]
+        ]
+    else:
+        owned = [(model, name, series) for model, p in pictures.items() for name, series in p.data["series"].items()]
+        if first.kind == "bars":
+            groups = list(dict.fromkeys(g for p in pictures.values() for g in p.data["groups"]))
+            for i, (model, name, series) in enumerate(owned):
+                own = pictures[model].data["groups"]
+                aligned = {}
+                for key in {"y", "error"} & series.keys():
+                    has = dict(zip(own, series[key], strict=True))
+                    aligned[key] = [has.get(group) for group in groups]
+                owned[i] = (model, name, {**series, **aligned})
+            data["groups"] = groups
+        data["series"] = {model if name == OWN else f"{model} {name}": series for model, name, series in owned}
+    return [Picture(first.name, first.kind, first.title, data, first.caption, first.about)]
+
+
+def of_model(picture: Picture, model: str) -> Picture | None:
+    """A picture of several models, or of one, as the probe made it of this model alone; None where the model is not on it."""
+    if picture.kind == "surface":
+        return picture
+    if picture.kind == "images":
+        rows = [{**row, "name": OWN} for row in picture.data["rows"] if row["name"] == model]
+        return dataclasses.replace(picture, data={**picture.data, "rows": rows}) if rows else None
+    series = picture.data["series"].get(model)
+    return None if series is None else dataclasses.replace(picture, data={**picture.data, "series": {OWN: series}})
+
+
+def averaged(pictures: Sequence[Picture]) -> Picture:
+    """One model's picture over several seeds: the mean, with the deviation of the sample as a band or a bar; of images and slices, the first seed's.
+
+    Raises `ValueError` where the seeds' pictures do not have the same points.
+    """
+    first = pictures[0]
+    if len(pictures) == 1 or first.kind in ("images", "surface"):
+        return first
+    series = [picture.data["series"][OWN] for picture in pictures]
+    if any(
+        one.get("x") != series[0].get("x") or other.data.get("groups") != first.data.get("groups")
+        for one, other in zip(series, pictures, strict=True)
+    ):
+        raise ValueError(f"the pictures {first.name!r} of several seeds have different points")
+    points = list(zip(*(one["y"] for one in series), strict=True))
+    mean = [statistics.fmean(point) for point in points]
+    spread = [statistics.stdev(point) for point in points]
+    made = {**series[0], "y": mean}
+    if first.kind == "bars":
+        made["error"] = spread
+    else:
+        made["low"] = [m - s for m, s in zip(mean, spread, strict=True)]
+        made["high"] = [m + s for m, s in zip(mean, spread, strict=True)]
+    return dataclasses.replace(first, data={**first.data, "series": {OWN: made}})
+
+
+def colours(names: Sequence[str]) -> Iterator[tuple[str, str, str]]:
+    """(name, colour, mark) of each series: the known ones always the same."""
+    known = {name: _FIXED[name.lower()] for name in names if name.lower() in _FIXED}
+    free = [i for i in range(len(PALETTE)) if i not in known.values()]
+    for name in names:
+        if not free:  # more than there are colours: again from the first, drawn otherwise
+            free = list(range(len(PALETTE)))
+        i = known[name] if name in known else free.pop(0)
+        yield name, PALETTE[i], _MARKS[i]
+
+
+def _levels(axes: Any, data: Mapping[str, Any]) -> None:
+    for level in data.get("levels", ()):
+        axes.axhline(level["value"], color="0.5", linewidth=1, linestyle=":")
+        axes.annotate(
+            level["text"],
+            (1, level["value"]),
+            xycoords=("axes fraction", "data"),
+            ha="right",
+            va="bottom",
+            color="0.5",
+            fontsize=8,
+        )
+
+
+def _finish(axes: Any, data: Mapping[str, Any]) -> None:
+    from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+    _levels(axes, data)
+    if data.get("percent"):
+        axes.yaxis.set_major_locator(MaxNLocator(nbins=8, steps=[1, 2, 5, 10], min_n_ticks=3))
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
+        axes.set_ylim(bottom=0)
+    if data.get("x_label") == "epoch":
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if data.get("log"):
+        axes.set_xscale("log")
+    axes.grid(alpha=0.25, linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+    if len(data["series"]) > 3 and "groups" in data:  # above the bars, which leave no room
+        axes.legend(frameon=False, fontsize=8, loc="lower left", bbox_to_anchor=(0, 1), ncols=3)
+    elif len(data["series"]) > 1:
+        axes.legend(frameon=False, fontsize=8)
+
+
+def _lines(axes: Any, data: Mapping[str, Any]) -> None:
+    series = data["series"]
+    shades = {
+        name: (colour, mark)
+        for name, colour, mark in colours(list(dict.fromkeys(one.get("as", n) for n, one in series.items())))
+    }
+    for name, one in series.items():
+        colour, mark = shades[one.get("as", name)]
+        few = len(one["x"]) <= 30
+        axes.plot(
+            one["x"], one["y"], color=colour, marker=mark if few else None, markersize=4, linewidth=1.6, label=name,
+            linestyle="--" if one.get("dashed") else ":" if list(shades).index(one.get("as", name)) >= len(PALETTE) else "-",
+        )  # fmt: skip
+        if "low" in one and len(series) > 3:  # bands would hide each other
+            below = [y - low for y, low in zip(one["y"], one["low"], strict=True)]
+            above = [high - y for y, high in zip(one["y"], one["high"], strict=True)]
+            axes.errorbar(one["x"], one["y"], yerr=[below, above], fmt="none", ecolor=colour, elinewidth=1, capsize=2)
+        elif "low" in one:
+            axes.fill_between(one["x"], one["low"], one["high"], color=colour, alpha=0.15, linewidth=0)
+        for point in one.get("marks", ()):
+            axes.plot([point["x"]], [point["y"]], color=colour, marker="*", markersize=11, markeredgecolor="white")
+            axes.annotate(
+                point["text"], (point["x"], point["y"]), xytext=(3, 6), textcoords="offset points", fontsize=8
+            )
+    _finish(axes, data)
+
+
+def _bars(axes: Any, data: Mapping[str, Any]) -> None:
+    groups, series = data["groups"], data["series"]
+    width = 0.8 / max(len(series), 1)
+    for i, (name, colour, _) in enumerate(colours(list(series))):
+        places = [g + (i - (len(series) - 1) / 2) * width for g in range(len(groups))]
+        heights = [math.nan if y is None else y for y in series[name]["y"]]
+        errors = series[name].get("error")
+        bars = None if errors is None else [0.0 if e is None else e for e in errors]
+        axes.bar(places, heights, width, color=colour, label=name, yerr=bars, capsize=2)
+    long = sum(len(g) + 2 for g in groups) > 60  # characters that fit beside each other
+    axes.set_xticks(range(len(groups)), groups, rotation=90 if long else 0, fontsize=7 if long else 9)
+    _finish(axes, data)
+
+
+def _images(figure: Any, rows: Sequence[Mapping[str, Any]]) -> None:
+    columns = max(len(row["cells"]) for row in rows)
+    grid = figure.subplots(len(rows), columns, squeeze=False)
+    for row, line in zip(rows, grid, strict=True):
+        for axes in line:
+            axes.axis("off")
+        for cell, axes in zip(row["cells"], line, strict=False):
+            pixels = cell["pixels"]
+            grey = len(pixels[0][0]) == 1
+            axes.imshow(
+                [[p[0] for p in r] for r in pixels] if grey else pixels, cmap="gray" if grey else None, vmin=0, vmax=1
+            )
+            axes.set_title(cell.get("text", ""), fontsize=7)
+        line[0].annotate(
+            row["name"], (-0.15, 0.5), xycoords="axes fraction", rotation=90, ha="right", va="center", fontsize=9
+        )
+
+
+def _surface(axes: Any, data: Mapping[str, Any]) -> None:
+    drawn = axes.contourf(data["x"], data["y"], data["z"], levels=24, cmap="cividis")
+    axes.plot([0], [0], marker="+", color="white", markersize=9)
+    axes.figure.colorbar(drawn, ax=axes, label=data.get("z_label", "loss"))

@@ -1,0 +1,294 @@
+"""How probes attack: the examples, attempts at them, and the two protocols.
+
+`last_iterate`: what an attack returns counts, every example is attacked, nothing is dropped. `any_iterate`: an example is broken as soon as
+any input within the budget that the attack asked about was misclassified; it then leaves the attack and all later attempts.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from actkit.attacks import Goal, Rows, Threat, targeted, threat, untargeted
+from actkit.attacks.norms import setting
+from actkit.datasets import Data
+from actkit.errors import ActkitError, InputError, nearest
+from actkit.noise import Noise
+from actkit.probes.result import Progress
+
+View = Callable[[Tensor], Tensor]
+
+
+Aim = Callable[[View, Tensor, Tensor], Goal]  # (model, x, y) -> goal
+
+
+def predict(g: View, x: Tensor) -> Tensor:
+    """The predicted classes, shape (B,). Raises `ActkitError` where the model's outputs are not numbers: argmax would still name a class."""
+    with torch.no_grad():
+        logits = g(x)
+    if logits.isnan().any():
+        raise ActkitError(NAN)  # argmax would still name a class
+    return logits.argmax(1)
+
+
+def settings_problems(
+    *,
+    starts: int = 1,
+    targets: int = 1,
+    limit: int | None = None,
+    batch_size: int = 1,
+    tries: int = 1,
+    loss: str = "cross_entropy",
+    mode: str = "worst_case",
+) -> Iterator[tuple[str, InputError]]:
+    """What is wrong with a probe's settings: pairs of the parameter and the error."""
+    sizes = {"starts": starts, "targets": targets, "limit": limit, "batch_size": batch_size, "tries": tries}
+    for name, value in sizes.items():
+        if value is not None and value < 1:
+            yield name, InputError(f"a probe's {name} must be at least 1, got {value}")
+    if loss == "targeted_dlr" and mode == "paper":
+        yield (
+            "loss",
+            InputError("a targeted loss needs mode = 'worst_case': an attack towards each class is no run of its own"),
+        )
+
+
+class Examples:
+    """The examples that a probe looks at, in batches.
+
+    Raises `InputError` for a split that is not there and for sizes below 1.
+    """
+
+    def __init__(self, data: Data, split: str, *, limit: int | None, batch_size: int, device: torch.device) -> None:
+        for name, value in (("limit", limit), ("batch_size", batch_size)):
+            if value is not None and value < 1:
+                raise InputError(f"a probe's {name} must be at least 1, got {value}")
+        self.data, self.split = data, data.split(split).sample(limit)
+        self.batch_size, self.device = batch_size, device
+        if not len(self.split):
+            raise InputError(f"{data.name} has no examples in {split!r}")
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def batches(self, groups: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """x in [0,1], y and ids of each group of places."""
+        for some, (x, y) in zip(groups, self.split.batches(groups, device=self.device), strict=True):
+            yield x, y, self.split.names(some).to(self.device)
+
+    def first(self) -> tuple[Tensor, Tensor, Tensor]:
+        """The first batch."""
+        return next(self.batches([torch.arange(min(self.batch_size, len(self)))]))
+
+    def count(self, examples: int | None = None) -> int:
+        """How many batches so many examples make."""
+        return -(-(len(self) if examples is None else examples) // self.batch_size)
+
+    def each(
+        self,
+        name: str,
+        progress: Progress,
+        compute: Callable[[Tensor, Tensor, Tensor], Tensor],
+        places: Tensor | None = None,
+        *,
+        announced: bool = False,
+    ) -> Tensor:
+        """`compute(x, y, ids)` of every batch, resumably; the examples are the last dimension."""
+        groups = (torch.arange(len(self.split)) if places is None else places).split(self.batch_size)
+        if not announced:
+            progress.expect(len(groups))
+        missing = [group for i, group in enumerate(groups) if not progress.has(f"{name}/{i}")]
+        ready = self.batches(missing)
+        parts = [progress.part(f"{name}/{i}", lambda: compute(*next(ready))) for i in range(len(groups))]
+        return torch.cat(parts, dim=-1)
+
+    def correct(self, g: View, progress: Progress, name: str = "clean") -> Tensor:
+        """Which examples the model gets right unattacked, shape (n,)."""
+
+        def right(x: Tensor, y: Tensor, ids: Tensor) -> Tensor:
+            return predict(g, x) == y
+
+        return self.each(name, progress, right)
+
+
+def tolerance_of(tolerance: float, examples: Examples) -> float:
+    """How far an accuracy may be off: as told, but on few images at least one and a half of them."""
+    return max(tolerance, 1.5 / len(examples))
+
+
+def aim(loss: str, rank: int | None = None) -> Aim:
+    """The goal of an attempt. `rank` is for 'targeted_dlr': towards the class that the clean image's logits rank so, 1 being the best wrong one."""
+    if loss != "targeted_dlr":
+        return lambda g, x, y: untargeted(g, y, loss=loss)
+
+    def towards(g: View, x: Tensor, y: Tensor) -> Goal:
+        with torch.no_grad():
+            ranked = g(x).scatter(1, y[:, None], float("-inf")).argsort(dim=1, descending=True, stable=True)
+        return targeted(g, y, ranked[:, (rank or 1) - 1])
+
+    return towards
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One attack on every example. `key`: what its random start depends on, besides the example."""
+
+    attack: Any
+    aim: Aim
+    key: tuple[int, ...]
+    name: str
+
+
+def attempts(
+    attack: Any, *, loss: str, starts: int, targets: int, seed: int, classes: int, name: str = ""
+) -> list[Attempt]:
+    """An attack from several random starts, and, for a targeted loss, towards several classes."""
+    if starts < 1:
+        raise InputError(f"a probe's starts must be at least 1, got {starts}")
+    if targets < 1:
+        raise InputError(f"a probe's targets must be at least 1, got {targets}")
+    if classes < 2:
+        raise InputError("with a single class there is nothing to attack")
+    ranks: list[int | None] = [None]
+    if loss == "targeted_dlr":
+        ranks = list(range(1, min(targets, classes - 1) + 1))
+    return [
+        Attempt(
+            attack,
+            aim(loss, rank),
+            (seed, start, rank) if rank else (seed, start),
+            f"{name}{start}/{rank or 0}",
+        )
+        for start in range(starts)
+        for rank in ranks
+    ]
+
+
+def _assert_allowed(allowed: Threat, x_adv: Tensor, x: Tensor) -> None:
+    if not allowed.allows(x_adv, x).all():
+        raise ActkitError(
+            f"the attack left [0,1] or its ball ({allowed}), or gave NaN; its result would be no robustness and is not reported"
+        )
+
+
+class Watched:
+    """A goal that remembers who was ever fooled by an allowed input, and whether all values were numbers.
+
+    Args:
+        tell: whether the attack may know who has won; in the protocol of the last iterate it may not.
+    """
+
+    def __init__(self, goal: Goal, x: Tensor, allowed: Threat | None, *, tell: bool = True) -> None:
+        self.goal, self.x, self.allowed, self.tell = goal, x, allowed, tell
+        self.won = torch.zeros(len(x), dtype=torch.bool, device=x.device)
+        self._strange = torch.zeros((), dtype=torch.bool, device=x.device)
+
+    def __call__(self, x_adv: Tensor, rows: Rows) -> tuple[Tensor, Tensor | None]:
+        value, fooled = self.goal(x_adv, rows)
+        assert fooled is not None
+        self._strange |= value.detach().isnan().any()
+        if not self.tell:
+            return value, None
+        if self.allowed is not None:
+            fooled = fooled & self.allowed.allows(x_adv.detach(), self.x[rows])
+        self.won[rows] = self.won[rows] | fooled
+        return value, fooled
+
+    def assert_numbers(self) -> None:
+        """Raises `ActkitError` where a value was NaN: an attack that follows it stands still, and the model would look robust."""
+        if self._strange:
+            raise ActkitError(NAN)
+
+
+NAN = "the model gives NaN, in its outputs or its gradient; no result is reported"
+
+
+def strike(g: View, x: Tensor, y: Tensor, ids: Tensor, attempt: Attempt) -> Tensor:
+    """The attack's last point: x_adv, shape of x. Nobody tells the attack who has won, so nothing is dropped."""
+    watched = Watched(attempt.aim(g, x, y), x, None, tell=False)
+    x_adv: Tensor = attempt.attack(watched, x, noise=Noise(ids, *attempt.key))
+    watched.assert_numbers()
+    _assert_allowed(threat(attempt.attack), x_adv, x)
+    return x_adv
+
+
+def last_iterate(g: View, examples: Examples, runs: list[Attempt], progress: Progress) -> Tensor:
+    """Which examples survive each run's last point, shape (runs, n)."""
+    progress.expect(len(runs) * examples.count())
+
+    def survive(x: Tensor, y: Tensor, ids: Tensor, run: Attempt) -> Tensor:
+        return predict(g, strike(g, x, y, ids, run)) == y
+
+    return torch.stack(
+        [examples.each(run.name, progress, functools.partial(survive, run=run), announced=True) for run in runs]
+    )
+
+
+def any_iterate(
+    g: View, examples: Examples, runs: list[Attempt], alive: Tensor, progress: Progress
+) -> Iterator[tuple[Attempt, Tensor]]:
+    """After each run, which examples are still unbroken, shape (n,). `alive` says which to begin with."""
+    progress.expect(len(runs) * examples.count(int(alive.sum())))
+
+    def broken(x: Tensor, y: Tensor, ids: Tensor, run: Attempt) -> Tensor:
+        allowed = threat(run.attack)
+        watched = Watched(run.aim(g, x, y), x, allowed)
+        x_adv = run.attack(watched, x, noise=Noise(ids, *run.key))
+        watched.assert_numbers()
+        _assert_allowed(allowed, x_adv, x)
+        rows = (~watched.won).nonzero()[:, 0]
+        if len(rows):
+            with torch.no_grad():
+                watched(x_adv[rows], rows)  # PGD's last point has not been looked at yet
+        return watched.won
+
+    for run in runs:
+        places = alive.nonzero()[:, 0]
+        if len(places):
+            won = examples.each(run.name, progress, functools.partial(broken, run=run), places, announced=True)
+            alive = alive.clone()
+            alive[places[won]] = False
+        yield run, alive
+
+
+def with_setting(attack: Any, name: str, value: float, *, scale_step: bool = False) -> Any:
+    """The built attack with another value of one setting; `scale_step`: with eps, the step size changes in proportion.
+
+    Raises `InputError` when the attack has no such setting, or the value is wrong for it.
+    """
+    before, step_size = setting(attack, name), setting(attack, "step_size")
+    if before is None:
+        known = attack.spec.entry.parameters if hasattr(attack, "spec") else []
+        raise InputError(f"the attack has no setting {name!r} to change", help=nearest(name, known))
+    changed = {name: int(value) if isinstance(before, int) and float(value).is_integer() else value}
+    if scale_step and name == "eps" and step_size is not None:
+        if not before:
+            raise InputError("the step size cannot be scaled from an attack whose eps is 0")
+        changed["step_size"] = step_size * value / before
+    if hasattr(attack, "spec"):
+        return attack.spec.replace(**changed).build()
+    return functools.partial(attack, **changed)
+
+
+_TITLES = {"pgd": "PGD", "fgsm": "FGSM", "apgd": "APGD", "square": "Square"}
+
+
+_SUFFIX = {"cross_entropy": "CE", "margin": "margin", "dlr": "DLR", "targeted_dlr": "T"}
+
+
+def title(attack: Any, loss: str = "cross_entropy") -> str:
+    """What the literature calls an attack: PGD-20, FGSM, APGD-CE, APGD-T, Square."""
+    name = (
+        attack.spec.name if hasattr(attack, "spec") else getattr(getattr(attack, "func", attack), "__name__", "attack")
+    )
+    shown = _TITLES.get(name, name)
+    if name == "apgd":
+        return f"{shown}-{_SUFFIX[loss]}"
+    steps = setting(attack, "steps")
+    shown = f"{shown}-{steps}" if isinstance(steps, int) and name != "fgsm" else shown
+    return shown if loss == "cross_entropy" or name == "square" else f"{shown} ({_SUFFIX[loss]})"

@@ -1,0 +1,278 @@
+"""The paper's tables and figures: the study behind each, and what came of it beside what the paper prints.
+
+Trainings are cells as `actkit run` makes them, so that all items share them; examinations are `actkit probe` on those, each in a folder of its own.
+Both are commands that an executor carries out, so that what is there is skipped and what failed is told while the rest goes on.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import re
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from actkit.evaluation.summary import summary_of
+from actkit.machine import provenance
+from actkit.probes.pictures import Picture, averaged, of_model, together
+from actkit.reports.paper import items
+from actkit.reports.paper.items import Claim, Column, Item, Published, Row
+from actkit.reports.paper.study import Study, examined_summary, slug, study
+from actkit.reports.tables import Number
+
+
+@dataclass(frozen=True)
+class Line:
+    """A row: ours over the seeds that are there, and the paper's."""
+
+    row: Row
+    ours: Mapping[str, Number]
+    seeds: tuple[int, ...]
+    paper: Mapping[str, Published]
+    images: Mapping[str, int]  # how many each number looked at
+
+    def difference(self, column: Column) -> float | None:
+        """Ours less the paper's, in the unit that both are printed in."""
+        ours, printed = self.ours.get(column.title), self.paper.get(column.title)
+        if ours is None or printed is None or printed.note:
+            return None
+        return (100 if column.percent else 1) * ours.mean - printed.value
+
+
+Answer = Literal["holds here", "does not hold here", "not clear here", "not known"]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether our numbers bear out what the paper says of its own.
+
+    Clear is a difference of the means over the common seeds that is larger than their deviations together; 'not known' where a number is missing or unverified.
+    """
+
+    claim: Claim
+    answer: Answer
+    because: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"The paper: {self.claim.said} [{self.claim.column}]: {self.answer}{'; ' * bool(self.because)}{'; '.join(self.because)}"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    item: Item
+    lines: tuple[Line, ...]
+    missing: tuple[str, ...]
+    verdicts: tuple[Verdict, ...]
+    pictures: tuple[Picture, ...]
+    about: dict[str, Any]
+
+
+def outcome(made: Study, item: Item, command: str) -> Outcome:
+    """What there is of an item: nothing is run. Cells that are not there are missing, and said to be."""
+    lines, absent = [], []
+    data: dict[str, dict[str, Any]] = {}
+    origins: set[str] = set()
+    for row in item.rows:
+        found: dict[str, list[tuple[int, float, bool]]] = {}
+        images: dict[str, int] = {}
+        seeds = []
+        block = row.group.partition(";")[0]
+        for seed in made.seeds_of(item):
+            got = _result(made, item, row, seed)
+            if isinstance(got, str):
+                absent.append(got)
+                continue
+            summary, model = got
+            tested = {"data": summary["data"], "fingerprint": summary["data_fingerprint"]}
+            if data.setdefault(block, tested) != tested:
+                absent.append(
+                    f"{made.cell(row, seed).title}: tested on other data than the rest of {block}: {tested['fingerprint']}"
+                )
+                continue
+            seeds.append(seed)
+            origins.add(_origin(summary))
+            for column in item.columns:
+                result = summary["results"].get(f"{model}.{column.label(row.reading)}", {})
+                value = result.get("numbers", {}).get(column.number)
+                if value is not None:
+                    found.setdefault(column.title, []).append((seed, float(value), bool(result.get("verified", True))))
+                    if result.get("images"):
+                        images[column.title] = result["images"]
+        numbers = {
+            column.title: Number(
+                tuple(value for _, value, _ in found[column.title]), column.percent, all(ok for *_, ok in found[column.title]),
+                tuple(seed for seed, *_ in found[column.title]),
+            )
+            for column in item.columns
+            if column.title in found
+        }  # fmt: skip
+        printed = {
+            column.title: p
+            for column, p in zip(item.columns, row.paper, strict=False)
+            if p is not None and column.label(row.reading) is not None
+        }
+        lines.append(Line(row, numbers, tuple(seeds), printed, images))
+    about = {
+        "command": command, "scale": item.scale.name, "data": data, **provenance(),
+        "trainings": {c.title: str(c.folder) for c in dict.fromkeys(made.cell(r, s) for r in item.rows for s in made.seeds_of(item))},
+        "examined_by": sorted(origins),
+    }  # fmt: skip
+    pictures = [
+        dataclasses.replace(p, name=f"{item.name}-{p.name}", caption=_caption(item, p), about=about)
+        for p in [*_sweep(item, lines), *_seen(made, item)]
+    ]
+    verdicts = tuple(_verdict(claim, item, lines) for claim in item.claims)
+    return Outcome(item, tuple(lines), tuple(dict.fromkeys(absent)), verdicts, tuple(pictures), about)
+
+
+def _origin(summary: Mapping[str, Any]) -> str:
+    by = summary.get("versions", {})
+    commit = by.get("commit") or "an installed release"
+    return f"actkit {by.get('actkit')} at {commit}, torch {by.get('torch')}, {by.get('gpu') or by.get('processor')}"
+
+
+def _result(made: Study, item: Item, row: Row, seed: int) -> tuple[dict[str, Any], str] | str:
+    """A summary and what it calls the row's model, or what is missing."""
+    own = made.cell(row, seed)
+    if not own.done:
+        return f"{own.title}: not trained"
+    examined = made.examined(item, row, seed)
+    if examined is None:
+        found = summary_of(own.folder)
+        models = list(dict.fromkeys(name.rpartition(".")[0] for name in found["results"]))
+        return (found, row.role or models[0]) if models else f"{own.title}: its evaluation has no probe"
+    summary = examined_summary(examined.folder / "summary.json")
+    if summary is None or not examined.done:
+        return f"{examined.title}: not examined"
+    for name, model in summary["models"].items():
+        if own.folder.resolve() in Path(model["file"]).resolve().parents and row.role in ("", model["role"]):
+            return summary, str(name)
+    return f"{examined.title}: no model with the role {row.role}"
+
+
+def _verdict(claim: Claim, item: Item, lines: Sequence[Line]) -> Verdict:
+    groups = list(dict.fromkeys(line.row.group for line in lines)) if isinstance(claim.left, str) else [""]
+    unit = " %" if next(c.percent for c in item.columns if c.title == claim.column) else ""
+
+    def ours(side: str | tuple[str, str], group: str) -> Number | None:
+        key = side if isinstance(side, tuple) else (group, side)
+        return next((line.ours.get(claim.column) for line in lines if (line.row.group, line.row.method) == key), None)
+
+    answers: list[Answer] = []
+    because = []
+    for group in groups:
+        sides = [ours(side, group) for side in (claim.left, *claim.right)]
+        if None in sides:
+            answers.append("not known")
+            continue
+        left, *right = [number for number in sides if number is not None]
+        answers.append(_held(left, right, claim.sense))
+        which = f"{group}: {answers[-1]}: " if len(groups) > 1 else ""
+        because.append(f"{which}{left.shown()}{unit} against {', '.join(other.shown() + unit for other in right)}")
+    order: tuple[Answer, ...] = ("does not hold here", "not known", "not clear here", "holds here")
+    return Verdict(claim, min(answers, key=order.index), tuple(because))
+
+
+def _held(left: Number, right: Sequence[Number], sense: str) -> Answer:
+    if not all(number.verified for number in (left, *right)):
+        return "not known"
+    found: set[Answer] = set()
+    for other in right:
+        seeds = [seed for seed in left.seeds if seed in other.seeds]
+        one, two = ([n.values[n.seeds.index(seed)] for seed in seeds] for n in (left, other))
+        if not seeds:
+            return "not known"
+        apart = statistics.fmean(one) - statistics.fmean(two)
+        spread = math.hypot(statistics.stdev(one), statistics.stdev(two)) if len(seeds) > 1 else math.inf
+        if abs(apart) <= spread:
+            found.add("not clear here")
+        else:
+            found.add("holds here" if (apart > 0) == (sense == "higher") else "does not hold here")
+    return (
+        "does not hold here"
+        if "does not hold here" in found
+        else "not clear here"
+        if "not clear here" in found
+        else "holds here"
+    )
+
+
+def _caption(item: Item, picture: Picture) -> str:
+    return " ".join(filter(None, [picture.caption, f"Ours, {item.scale.label}."]))
+
+
+def _sweep(item: Item, lines: Sequence[Line]) -> Iterator[Picture]:
+    """Where the groups are the values of one setting, as in Table 1: every number as it changes, the paper's dashed where they are of the same thing."""
+    axis = [re.fullmatch(r"(\w+) = ([\d.]+)", line.row.group) for line in lines]
+    if not all(axis):
+        return
+    series: dict[str, dict[str, Any]] = {}
+    for line, at in zip(lines, axis, strict=True):
+        assert at is not None
+        for column in item.columns:
+            ours, printed = line.ours.get(column.title), line.paper.get(column.title)
+            known = [("", ours.mean, ours.std if len(ours.values) > 1 else 0.0)] if ours else []
+            if printed and item.scale.comparable:
+                known.append((" (paper)", printed.value / 100, (printed.std or 0.0) / 100))
+            for whose, mean, spread in known:
+                one = series.setdefault(
+                    f"{line.row.method}, {column.title}{whose}",
+                    {"x": [], "y": [], "low": [], "high": [], "dashed": bool(whose), "as": f"{line.row.method}, {column.title}"},
+                )  # fmt: skip
+                for key, value in (
+                    ("x", float(at[2])), ("y", mean), ("low", mean - spread), ("high", mean + spread)
+                ):  # fmt: skip
+                    one[key].append(value)
+    if series:
+        name = axis[0][1] if axis[0] else ""
+        data = {"series": series, "x_label": name, "y_label": "accuracy", "percent": True}
+        yield Picture(f"by-{name}", "lines", f"Both models of ACT as {name} changes", data)
+
+
+def _seen(made: Study, item: Item) -> Iterator[Picture]:
+    """What the item's probes show, a model a series, the mean over seeds."""
+    for block in dict.fromkeys(row.group.partition(";")[0] for row in item.rows):
+        rows = {(r.training, r.role): r for r in item.rows if r.group.partition(";")[0] == block}
+        for name in item.pictures:
+            by_method: dict[str, Picture] = {}
+            for row in rows.values():
+                seeds = [p for seed in made.seeds_of(item) if (p := _picture(made, item, row, seed, name))]
+                if seeds:
+                    try:
+                        by_method[row.method] = averaged(seeds)
+                    except ValueError:  # seeds of another length or network: the first alone is shown
+                        by_method[row.method] = seeds[0]
+            if by_method:
+                only = len({row.group.partition(";")[0] for row in item.rows}) == 1
+                for shown in together(by_method):
+                    yield dataclasses.replace(shown, name=name if only else f"{name}-{slug(block)}")
+
+
+def _picture(made: Study, item: Item, row: Row, seed: int, name: str) -> Picture | None:
+    examined, got = made.examined(item, row, seed), _result(made, item, row, seed)
+    if examined is None or isinstance(got, str):
+        return None
+    try:
+        kept = Picture.from_json(
+            json.loads((examined.folder / f"{name}.picture.json").read_text(encoding="utf-8"))
+        )  # fmt: skip
+    except (OSError, ValueError, KeyError):
+        return None
+    return of_model(kept, got[1])
+
+
+def all_here(made: Sequence[Outcome], place: Path, scale: str, *, command: str, **how: Any) -> list[Outcome]:
+    """These items, and those that were written into the same folder before, in the paper's order."""
+    own = {one.item.name: one for one in made}
+    found = []
+    for name in items.NAMES:
+        if name in own:
+            found.append(own[name])
+        elif (place / f"{name}.json").is_file():
+            other = study([items.item(name, scale)], out=place, **how)
+            found.append(outcome(other, other.items[0], command))
+    return found

@@ -1,0 +1,255 @@
+"""The study behind the paper's items: trainings as `actkit run` makes them, shared by all items, and examinations of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from actkit.config.recipe import combined, load_evaluation
+from actkit.config.spec import Spec
+from actkit.errors import CHECK_FAILED, OK, InputError
+from actkit.evaluation.summary import remarked, unverified
+from actkit.files import sha256
+from actkit.networks import model_files
+from actkit.reports.paper import items
+from actkit.reports.paper.items import Examination, Item, Row, Scale, Training
+from actkit.training.study import Cell, cell
+
+
+@dataclass(frozen=True)
+class Examined:
+    """Trained models under an item's probes: a task as a study's cells are."""
+
+    title: str
+    folder: Path
+    cells: tuple[Cell, ...]
+    examination: Examination
+
+    @property
+    def done(self) -> bool:
+        """Whether it looked at the very models that are there now."""
+        summary = examined_summary(self.folder / "summary.json")
+        if summary is None:
+            return False
+        now = {_sum(file) for c in self.cells for file in model_files.current(c.folder)}
+        # Of models that are gone, what was found still stands.
+        return not now or {model["sha256"] for model in summary["models"].values()} <= now
+
+    @property
+    def code(self) -> int:
+        """3 where a check found what makes its numbers unbelievable."""
+        summary = examined_summary(self.folder / "summary.json")
+        return CHECK_FAILED if summary is not None and unverified(summary) else OK
+
+    @property
+    def possible(self) -> bool:
+        """Whether its models are trained, and there are enough of them."""
+        return len(self.cells) > self.examination.together and all(c.done for c in self.cells)
+
+    def command(self, extra: Sequence[str]) -> list[str]:
+        models = [part for c in self.cells for part in ("--ckpt", str(c.folder))]
+        how = [part for s in self.examination.settings for part in ("-s", s)]
+        roles = [part for r in self.examination.roles for part in ("--role", r)]
+        return [
+            "probe", *models, *roles, "--evaluation", self.examination.file, *how, "--out", str(self.folder), *extra
+        ]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Study:
+    """What stands behind some items: every training, once, and where each item finds its own."""
+
+    items: tuple[Item, ...]
+    seeds: tuple[int, ...] | None  # in place of the items' own
+    cells: Mapping[tuple[Training, int], Cell]
+    out: Path
+
+    def seeds_of(self, item: Item) -> tuple[int, ...]:
+        return item.seeds if self.seeds is None else self.seeds
+
+    def cell(self, row: Row, seed: int) -> Cell:
+        return self.cells[row.training, seed]
+
+    @property
+    def trainings(self) -> list[Cell]:
+        return list({c.folder: c for c in self.cells.values()}.values())
+
+    def examined(self, item: Item, row: Row, seed: int) -> Examined | None:
+        """The examination that a row's number comes from; None where it is the one that the training ends with."""
+        how = item.examination
+        if how is None:
+            return None
+        own = self.cell(row, seed)
+        beside: tuple[Cell, ...] = (own,)
+        if how.together:  # with those of its group that are there
+            group = dict.fromkeys(self.cell(other, seed) for other in item.rows if other.group == row.group)
+            beside = tuple(c for c in group if c.done)
+        name = f"{Path(how.file).stem}-{own.folder.parent.name}-{own.folder.name}"
+        if how.together:
+            name = f"{Path(how.file).stem}-{slug(row.group)}-seed{seed}"
+        key = json.dumps(
+            [[s.to_json() for s in _evaluation(how)], how.roles, [c.folder.parts[-2:] for c in beside]], sort_keys=True
+        )
+        digest = hashlib.sha256(key.encode()).hexdigest()[:8]
+        title = (
+            f"{Path(how.file).stem} of {row.group.partition(';')[0] + f' seed {seed}' if how.together else own.title}"
+        )
+        return Examined(title, self.out / "examined" / f"{name}-{digest}", beside, how)
+
+    def examinations(self, *, possible: bool = True) -> list[Examined]:
+        """Those that can be done with what is trained, or all."""
+        found: dict[Path, Examined] = {}
+        for item in self.items:
+            for row in item.rows:
+                for seed in self.seeds_of(item):
+                    made = self.examined(item, row, seed)
+                    if made and (made.possible or not possible):
+                        found.setdefault(made.folder, made)
+        return list(found.values())
+
+    def probes(self) -> dict[Path, list[tuple[list[Spec], bool]]]:
+        """What is still to be examined, by the folder of the training, and whether on the headline model alone; a matrix is counted once a model."""
+        found: dict[Path, dict[Path, tuple[list[Spec], bool]]] = {}
+        for item in self.items:
+            for row in item.rows:
+                for seed in self.seeds_of(item):
+                    made = self.examined(item, row, seed)
+                    if made and not made.examination.together and not made.done:
+                        how = _evaluation(made.examination), made.examination.roles == ("headline",)
+                        found.setdefault(self.cell(row, seed).folder, {})[made.folder] = how
+        return {folder: list(each.values()) for folder, each in found.items()}
+
+
+def study(
+    items: Sequence[Item],
+    *,
+    seeds: Sequence[int] | None = None,
+    settings: Sequence[str] = (),
+    plugins: Sequence[str] = (),
+    trust: bool = False,
+    out: Path,
+    runs: str | None = None,
+) -> Study:
+    """The study behind these items, every recipe read and checked.
+
+    Settings that change more than where the data lie make it another study than the paper's, and the items say so. Raises `InputError` for settings that fit
+    no recipe, or that make rows of one item the same training.
+    """
+    if macros := [s for s in settings if "." not in s.partition("=")[0]]:
+        raise InputError(
+            f"--set {macros[0]}: a scale has macros of its own", help="name a parameter, such as run.epochs=100"
+        )
+    changed = tuple(s for s in settings if not same_study(s))
+    if changed:
+        items = [dataclasses.replace(item, scale=_changed(item.scale, changed)) for item in items]
+    cells: dict[tuple[Training, int], Cell] = {}
+    problems: list[InputError] = []
+    for item in items:
+        for row in item.rows:
+            training = row.training
+            for seed in item.seeds if seeds is None else seeds:
+                if (training, seed) in cells:
+                    continue
+                title = f"{Path(training.recipe).stem}{_of_scale(training)}"
+                try:
+                    cells[training, seed] = cell(
+                        training.recipe, (*training.settings, *settings), seed, title, plugins=plugins, trust=trust, out=runs,
+                    )  # fmt: skip
+                except InputError as error:
+                    problems += getattr(error, "problems", [error])
+    if problems:
+        raise combined(list({str(p): p for p in problems}.values()))
+    for item in items:
+        _assert_apart(item, cells)
+    return Study(tuple(items), None if seeds is None else tuple(seeds), cells, out)
+
+
+_WHERE = ("root", "download", "workers", "timeout")  # of a data set: where it lies and how it is read
+
+
+def same_study(setting: str) -> bool:
+    key = setting.partition("=")[0].strip().rpartition("/")[2]
+    return (key.startswith("dataset.") and key.rpartition(".")[2] in _WHERE) or key in ("run.keep", "run.save_every")
+
+
+def _changed(scale: Scale, settings: tuple[str, ...]) -> Scale:
+    with_ = f"changed by {', '.join(settings)}"
+    return dataclasses.replace(
+        scale, changed=settings, label=f"{scale.label}, {with_}", said=f"{scale.said}; {with_}, so that nothing here is to be held against the paper"
+    )  # fmt: skip
+
+
+def _assert_apart(item: Item, cells: Mapping[tuple[Training, int], Cell]) -> None:
+    """Raise `InputError` where two rows that should differ are the same run under other names."""
+    seen: dict[tuple[int, str], Training] = {}
+    for (training, seed), own in cells.items():
+        if training not in {row.training for row in item.rows}:
+            continue
+        other = seen.setdefault((seed, own.folder.name), training)
+        if other != training:
+            raise InputError(
+                f"with these settings two rows of {item.name} are one and the same training",
+                where=f"{other.recipe} {' '.join(other.settings)} and {training.recipe} {' '.join(training.settings)}",
+                help="leave out the --set that changes what the rows differ in",
+            )
+
+
+def _of_scale(training: Training) -> str:
+    told = [s.partition("=") for s in training.settings if s.startswith(("objective.", "role.backbone"))]
+    return "".join(f" {key.rpartition('.')[2]}={value.removeprefix('@backbone.')}" for key, _, value in told)
+
+
+def _sum(file: Path) -> str:
+    about = file.stat()
+    return _sum_of(file, about.st_mtime_ns, about.st_size)
+
+
+@functools.cache
+def _sum_of(file: Path, changed: int, size: int) -> str:
+    return sha256(file)
+
+
+@functools.cache
+def _evaluation(how: Examination) -> list[Spec]:
+    return load_evaluation(how.file, how.settings)
+
+
+def slug(text: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+
+
+def examined_summary(file: Path) -> dict[str, Any] | None:
+    """What an examination found, marked where a later check raised a red flag; None where it is not there or cannot be used."""
+    try:
+        found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        files = {name: Path(model["file"]) for name, model in found["models"].items()}
+        if (
+            not all({"sha256", "role"} <= model.keys() for model in found["models"].values())
+            or not found["data_fingerprint"]
+        ):
+            return None
+        if not all({"numbers", "flags", "columns"} <= result.keys() for result in found["results"].values()):
+            return None
+        return remarked(found, files) if found["results"] else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def place_of(scale: str, settings: Sequence[str]) -> Path:
+    """Where a scale's items go, apart from those of a study that settings have changed."""
+    changed = sorted(s for s in settings if not same_study(s))
+    mark = f"-{hashlib.sha256(json.dumps(changed).encode()).hexdigest()[:6]}" if changed else ""
+    return Path("reproduced") / f"{scale}{mark}"
+
+
+def items_named(names: Iterable[str], scale: str) -> list[Item]:
+    """By name; 'all' is every one. Raises `InputError` for a name that is none."""
+    wanted = [n for name in names for n in (items.NAMES if name == "all" else [name])]
+    return [items.item(name, scale) for name in dict.fromkeys(wanted)]

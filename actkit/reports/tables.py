@@ -1,0 +1,303 @@
+"""Tables of several runs: grouped by what they differ in, mean and standard deviation over seeds, with n; as text, Markdown, CSV, LaTeX, JSON."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from actkit.config.compare import canonical, diff, flat
+from actkit.config.spec import Spec
+from actkit.errors import InputError
+from actkit.evaluation.summary import summary_of
+from actkit.reports.grids import Grid, assert_format, printed
+from actkit.reports.rows import UNVERIFIED, titles, unit
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A run and what its examination found."""
+
+    folder: Path
+    spec: Spec
+    summary: dict[str, Any]
+
+    @property
+    def seed(self) -> int:
+        return int(self.spec.kwargs.get("seed", 0))
+
+
+@dataclass(frozen=True)
+class Number:
+    """A number over seeds. `values` are fractions where `percent`; an unverified one has a red flag on at least one of its models."""
+
+    values: tuple[float, ...]
+    percent: bool
+    verified: bool = True
+    seeds: tuple[int, ...] = ()
+
+    @property
+    def mean(self) -> float:
+        return statistics.fmean(self.values)
+
+    @property
+    def std(self) -> float:
+        """Of the sample, over n - 1; not a number for a single seed."""
+        return (
+            statistics.stdev(self.values) if len(self.values) > 1 and all(map(math.isfinite, self.values)) else math.nan
+        )
+
+    def shown(self, among: int | None = None, digits: int = 4) -> str:
+        """`among`: how many seeds the row has; a number of fewer says so. `digits` of what is no percentage."""
+        scale, digits = (100, 2) if self.percent else (1, digits)
+        text = f"{scale * self.mean:.{digits}f}"
+        if len(self.values) > 1:
+            text += f" ± {scale * self.std:.{digits}f}"
+        if among is not None and len(self.values) != among:
+            text += f" (n = {len(self.values)})"
+        return text if self.verified else f"{text} {UNVERIFIED}"
+
+    def to_json(self) -> dict[str, Any]:
+        """Fractions where `percent`; what is not finite is null."""
+        values = [v if math.isfinite(v) else None for v in self.values]
+        return {
+            "values": values, "mean": self.mean if math.isfinite(self.mean) else None, "std": None if math.isnan(self.std) else self.std,
+            "n": len(values), "seeds": list(self.seeds), "percent": self.percent, "verified": self.verified,
+        }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Row:
+    group: str  # what this one differs in: 'act alpha=0.5'
+    model: str
+    seeds: tuple[int, ...]
+    numbers: dict[str, Number]
+    folders: tuple[Path, ...]
+
+
+@dataclass(frozen=True)
+class Table:
+    columns: tuple[str, ...]
+    rows: tuple[Row, ...]
+    caption: tuple[str, ...]
+    unfinished: tuple[Path, ...] = ()
+
+
+def find(paths: Iterable[Path]) -> tuple[list[Finished], list[Path]]:
+    """The finished runs at or below these folders, and those that are not finished. Raises `InputError` where there is no run."""
+    finished: list[Finished] = []
+    unfinished: list[Path] = []
+    for path in paths:
+        if not path.is_dir():
+            said = "this is a file" if path.exists() else "there is no such folder"
+            raise InputError(said, where=str(path), help="give runs, or folders that hold runs")
+        kept = [path / "config.json"] if (path / "config.json").is_file() else sorted(path.rglob("config.json"))
+        runs = [
+            file.parent
+            for file in kept
+            if (file.parent / "metrics.jsonl").is_file()
+            or (file.parent / "checkpoints").is_dir()
+            or (file.parent / "summary.json").is_file()
+        ]
+        if not runs:
+            raise InputError(
+                "this folder is no run and holds none", where=str(path), help="a run has config.json and checkpoints"
+            )
+        for folder in runs:
+            if not (folder / "summary.json").is_file():
+                unfinished.append(folder)
+                continue
+            try:
+                spec = Spec.from_json(json.loads((folder / "config.json").read_text(encoding="utf-8")))
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                raise InputError(f"this run's config.json cannot be read: {error}", where=str(folder)) from error
+            summary = summary_of(folder)
+            if not any(folder.resolve() == one.folder.resolve() for one in finished):
+                finished.append(Finished(folder, spec, summary))
+    return finished, unfinished
+
+
+def _assert_alike(runs: Sequence[Finished]) -> None:
+    """Raise `InputError` for runs whose numbers do not mean the same."""
+    first = runs[0]
+    for other in runs[1:]:
+        if other.summary["data_fingerprint"] != first.summary["data_fingerprint"]:
+            raise InputError(
+                "these runs were tested on different data: "
+                f"{first.summary['data']} {first.summary['data_fingerprint']} and {other.summary['data']} {other.summary['data_fingerprint']}",
+                where=f"{first.folder}, {other.folder}", help="make a table of each",
+            )  # fmt: skip
+        mine, theirs = (
+            Spec("", "run", {"evaluation": Spec.from_json(r.summary["evaluation"])}) for r in (first, other)
+        )
+        if changes := diff(mine, theirs):
+            path, a, b = changes[0]
+            raise InputError(
+                f"these runs were examined differently: {path.removeprefix('run.')} is {a!r} in one and {b!r} in another",
+                where=f"{first.folder}, {other.folder}",
+                help="examine them alike: actkit probe --ckpt A --ckpt B --evaluation FILE, or make a table of each",
+            )
+
+
+_ASIDE = ("run.seed", "run.evaluation", "run.keep", "run.save_every")  # what no result depends on, or what is equal
+
+
+def differences(runs: Sequence[Finished]) -> list[str]:
+    """What tells each run from the others, its seed aside: the names of its components where they differ, and the settings that differ within those."""
+    # What a run looks at while it trains changes nothing, unless it chooses or ends by it.
+    chooses = any(run.spec.kwargs.get(key) is not None for run in runs for key in ("best", "stop_on_drop"))
+    aside = _ASIDE if chooses else (*_ASIDE, "run.monitor")
+    settings = [{path: value for path, value in flat(run.spec).items() if not path.startswith(aside)} for run in runs]
+    roles = dict.fromkeys(path for s in settings for path in s if path.endswith(".backbone"))
+    named = ["run.objective", "run.data", *roles]
+    titles: list[list[str]] = [[] for _ in runs]
+    for path in named:
+        values = [str(s[path]).rpartition(".")[2] if path in s else None for s in settings]
+        if len(set(values) - {None}) > 1:
+            for title, value in zip(titles, values, strict=True):
+                if value is not None and value not in title:
+                    title.append(value)
+    kin = [tuple(title) for title in titles]
+    out = [" ".join(title) for title in titles]
+    for group in dict.fromkeys(kin):
+        members = [i for i, k in enumerate(kin) if k == group]
+        varying = _varying([settings[i] for i in members])
+        for path, name in varying.items():
+            for i in members:
+                out[i] += f" {name}={settings[i].get(path)}"
+    return [title.strip() or runs[0].folder.parent.name for title in out]
+
+
+def _varying(settings: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """The settings that differ, by path, and the shortest name that tells each from the others; what differs alike in every role is named once."""
+    paths: list[str] = []
+    seen: set[str] = set()
+    for path in dict.fromkeys(p for s in settings for p in s):
+        values = tuple(repr(canonical(s.get(path))) for s in settings)
+        in_a_role = (path.split(".")[3:], values) if path.startswith("run.roles.") else None
+        if len(set(values)) < 2 or (in_a_role and repr(in_a_role) in seen):
+            continue
+        if in_a_role:
+            seen.add(repr(in_a_role))
+        paths.append(path)
+    names = {}
+    for path in paths:
+        parts = path.split(".")
+        for length in range(1, len(parts) + 1):
+            name = ".".join(parts[-length:])
+            if sum(other == path or other.endswith(f".{name}") for other in paths) == 1:
+                break
+        names[path] = name
+    return names
+
+
+def table(runs: Sequence[Finished], unfinished: Sequence[Path] = ()) -> Table:
+    """Mean and deviation over seeds of every number that the runs' own tables show. Raises `InputError` for runs that cannot stand in one table."""
+    if not runs:
+        listed = ", ".join(map(str, unfinished[:3]))
+        raise InputError(f"no run here is finished ({listed})", help="the same `actkit run` again goes on with it")
+    _assert_alike(runs)
+    named = titles(pair for run in runs for pair in run.summary["results"].items())
+    found: dict[tuple[str, str], dict[str, list[tuple[int, float, bool, bool]]]] = {}
+    members: dict[tuple[str, str], list[Finished]] = {}
+    percents: dict[str, bool] = {}
+    for run, group in zip(runs, differences(runs), strict=True):
+        for name, result in run.summary["results"].items():
+            model, _, label = name.rpartition(".")
+            if not result["columns"]:
+                continue
+            cells = found.setdefault((group, model), {})
+            if run not in members.setdefault((group, model), []):
+                members[group, model].append(run)
+            for column in result["columns"]:
+                value, title = result["numbers"].get(column["number"]), named[label, column["number"]]
+                if value is not None:
+                    percents[title] = column["percent"]
+                    cells.setdefault(title, []).append(
+                        (run.seed, value, column["percent"], result.get("verified", True))
+                    )
+    columns = [title for title in named.values() if title in percents]
+    rows = []
+    for (group, model), cells in found.items():
+        own = members[group, model]
+        seeds = [run.seed for run in own]
+        if twice := {s for s in seeds if seeds.count(s) > 1}:
+            where = ", ".join(str(run.folder) for run in own if run.seed in twice)
+            raise InputError(
+                f"two runs have the same settings and the seed {min(twice)}", where=where, help="leave one out"
+            )
+        numbers = {
+            title: Number(
+                tuple(value for _, value, _, _ in cells[title]), percents[title], all(ok for *_, ok in cells[title]),
+                tuple(seed for seed, *_ in cells[title]),
+            )
+            for title in columns if title in cells
+        }  # fmt: skip
+        rows.append(Row(group, model, tuple(seeds), numbers, tuple(run.folder for run in own)))
+    first = runs[0].summary
+    caption = [f"{first['data']}; mean ± standard deviation of the sample over n seeds; {unit(percents)}"]
+    caption += [f"{spec.title}: {spec!r}" for spec in map(Spec.from_json, first["evaluation"])]
+    caption += [f"not finished: {folder}" for folder in unfinished]
+    return Table(tuple(columns), tuple(rows), tuple(caption), tuple(unfinished))
+
+
+def grid(made: Table) -> Grid:
+    """A number that no run has is a dash."""
+    grouped = len({row.group for row in made.rows}) > 1
+    titles = [*(["group"] if grouped else []), "model", "n", *made.columns]
+    body = [
+        [
+            *([row.group] if grouped else []), row.model, str(len(row.seeds)),
+            *(row.numbers[c].shown(len(row.seeds)) if c in row.numbers else "-" for c in made.columns),
+        ]
+        for row in made.rows
+    ]  # fmt: skip
+    return Grid(titles, body, list(made.caption), left=1 + grouped)
+
+
+def as_csv(made: Table) -> str:
+    """Every number of every row on a line of its own, unrounded: a fraction where `percent` is true."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["group", "model", "number", "mean", "std", "percent", "n", "seeds", "verified"])
+    for row in made.rows:
+        for name, number in row.numbers.items():
+            std = "" if math.isnan(number.std) else number.std
+            writer.writerow(
+                [
+                    row.group,
+                    row.model,
+                    name,
+                    number.mean,
+                    std,
+                    number.percent,
+                    len(number.values),
+                    " ".join(map(str, number.seeds)),
+                    number.verified,
+                ]
+            )
+    return out.getvalue().rstrip("\n")
+
+
+def to_json(made: Table) -> dict[str, Any]:
+    return {
+        "columns": list(made.columns), "caption": list(made.caption), "unfinished": [str(p) for p in made.unfinished],
+        "rows": [
+            {"group": r.group, "model": r.model, "seeds": list(r.seeds), "numbers": {k: n.to_json() for k, n in r.numbers.items()}, "runs": [str(f) for f in r.folders]}
+            for r in made.rows
+        ],
+    }  # fmt: skip
+
+
+def formatted(made: Table, how: str) -> str:
+    """Raises `InputError` for a format that is not there."""
+    assert_format(how)
+    if how == "csv":
+        return as_csv(made)
+    return json.dumps(to_json(made)) if how == "json" else printed(grid(made), how)

@@ -1,0 +1,184 @@
+"""Checkpoints: a directory of safetensors and JSON, whole or absent. No pickle, in or out.
+
+step-00001200/
+  robust.safetensors    weights; its header alone rebuilds the model, its data set and its evaluation
+  state.safetensors     optimizers' and the objective's tensors
+  state.json            everything else that training needs to go on
+  manifest.json         size and SHA-256 of each file, written last
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from actkit.config.spec import BoundObjective
+from actkit.errors import ActkitError
+from actkit.files import fsync, sha256, write_json_synced
+from actkit.machine import versions
+from actkit.networks.model_files import FORMAT, best, load_weights, newest_first, read, save_tensors, step_name
+from actkit.networks.roles import Role, with_averages
+from actkit.training.loop import Position
+
+
+def save(
+    folder: Path,
+    roles: Mapping[str, Role],
+    headers: Mapping[str, dict[str, Any]],
+    position: Position,
+    objective: BoundObjective,
+) -> Path:
+    """Write `folder/step-N`. At every moment the folder holds only whole checkpoints: a temporary one is renamed at the end."""
+    final = folder / step_name(position.step)
+    temporary = folder / f".tmp-{os.getpid()}-{final.name}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _sweep(folder)
+        _room(folder, roles)
+        temporary.mkdir()
+        for name, role in with_averages(roles).items():
+            save_tensors(
+                role.model.state_dict(), temporary / f"{name}.safetensors", {"actkit": json.dumps(headers[name])}
+            )
+        tensors: dict[str, Tensor] = {}
+        state = _pack(
+            {
+                "position": asdict(position),
+                "objective": objective.state_dict(),
+                "roles": {
+                    name: {
+                        "optimizer": role.optimizer.state_dict() if role.optimizer else None,
+                        "schedule": role.schedule.state_dict() if role.schedule else None,
+                        "averaged": role.average.count if role.average else 0,
+                    }
+                    for name, role in roles.items()
+                },
+            },
+            tensors,
+            "state",
+        )
+        save_tensors(tensors, temporary / "state.safetensors")
+        write_json_synced(temporary / "state.json", state)
+        files = {p.name: {"size": p.stat().st_size, "sha256": sha256(p)} for p in sorted(temporary.iterdir())}
+        write_json_synced(
+            temporary / "manifest.json",
+            {"format": FORMAT, "step": position.step, "files": files, "versions": versions()},
+        )
+        fsync(temporary)
+        if final.exists():  # the same step again, after a resume: it holds the same
+            shutil.rmtree(final)
+        temporary.rename(final)
+        fsync(folder)
+    except OSError as error:
+        raise ActkitError(
+            f"the checkpoint could not be written: {error}",
+            where=str(final),
+            help="earlier checkpoints are as they were",
+        ) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return final
+
+
+def _room(folder: Path, roles: Mapping[str, Role]) -> None:
+    need = 2 * sum(
+        t.numel() * t.element_size() for r in with_averages(roles).values() for t in r.model.state_dict().values()
+    )
+    free = shutil.disk_usage(folder).free
+    if free < need:
+        raise ActkitError(
+            f"a checkpoint needs about {need:,} bytes, {free:,} are free",
+            where=str(folder),
+            help="make room, or choose another --out",
+        )
+
+
+def prune(folder: Path, keep: int) -> None:
+    """Delete all but the newest checkpoints and the best one."""
+    for old in newest_first(folder)[keep:]:
+        if old != best(folder):
+            shutil.rmtree(old)
+
+
+def mark_best(folder: Path, step: int) -> None:
+    """Say which checkpoint is the one to use, where it is not the newest."""
+    temporary = folder / f".tmp-{os.getpid()}-best"
+    temporary.write_text(f"{step_name(step)}\n", encoding="utf-8")
+    temporary.replace(folder / "best")
+
+
+def has(folder: Path, step: int) -> bool:
+    """Whether there is a checkpoint of this step."""
+    return (folder / step_name(step)).is_dir()
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what an interrupted writer left behind."""
+    for left in folder.glob(".tmp-*-step-*"):
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def discard_after(found: Path) -> None:
+    """Delete the broken checkpoints newer than the one that a run goes on from, so that they do not count when old ones are pruned."""
+    for checkpoint in newest_first(found.parent):
+        if checkpoint.name > found.name:
+            shutil.rmtree(checkpoint)
+    _sweep(found.parent)
+
+
+def restore(checkpoint: Path, roles: Mapping[str, Role], position: Position, objective: BoundObjective) -> None:
+    """Put a training where it was: weights, optimizers, schedules, the objective's state and the position, in place."""
+    tensors = read(checkpoint / "state.safetensors")[0]
+    state = _unpack(json.loads((checkpoint / "state.json").read_text(encoding="utf-8")), tensors)
+    for name, role in roles.items():
+        load_weights(role, checkpoint / f"{name}.safetensors")
+        saved = state["roles"][name]
+        if role.optimizer is not None:
+            role.optimizer.load_state_dict(saved["optimizer"])
+        if role.schedule is not None:
+            role.schedule.load_state_dict(saved["schedule"])
+        if role.average is not None and saved["averaged"]:
+            role.average.count = saved["averaged"]
+            assert role.averaged is not None
+            load_weights(role.averaged, checkpoint / f"{role.averaged.name}.safetensors")
+    objective.load_state_dict(state["objective"])
+    for key, value in state["position"].items():
+        setattr(position, key, value)
+    device = next(iter(roles.values())).device
+    position.sums = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in position.sums.items()}
+
+
+def _pack(value: Any, tensors: dict[str, Tensor], path: str) -> Any:
+    """As JSON, tensors moved aside under their path."""
+    if isinstance(value, Tensor):
+        tensors[path] = value
+        return {"$tensor": path}
+    if isinstance(value, dict):
+        return {"$dict": [[k, _pack(v, tensors, f"{path}/{k}")] for k, v in value.items()]}
+    if isinstance(value, (list, tuple)):
+        return {f"${type(value).__name__}": [_pack(v, tensors, f"{path}/{i}") for i, v in enumerate(value)]}
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    raise ActkitError(
+        f"{path} is a {type(value).__name__}, which a checkpoint cannot hold",
+        help="keep tensors, numbers, texts, lists and dicts in state_dict()",
+    )
+
+
+def _unpack(value: Any, tensors: dict[str, Tensor]) -> Any:
+    if not isinstance(value, dict):
+        return value
+    ((kind, content),) = value.items()
+    if kind == "$tensor":
+        return tensors[content]
+    if kind == "$dict":
+        return {k: _unpack(v, tensors) for k, v in content}
+    items = [_unpack(v, tensors) for v in content]
+    return tuple(items) if kind == "$tuple" else items

@@ -1,0 +1,161 @@
+"""`run`, the root of every recipe: what is trained and how it is examined; and the folder that it has."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from actkit.config.recipe import Recipe
+from actkit.config.registry import Dataset, Objective, Probe, register
+from actkit.config.spec import Spec
+from actkit.datasets import Data
+from actkit.errors import InputError, nearest
+from actkit.networks import model_files
+from actkit.networks.roles import Role
+from actkit.noise import seed_for
+from actkit.probes import labels
+
+
+@register("", "run")
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A training and its examination; the root of every recipe.
+
+    Args:
+        objective, data: what is trained, on what.
+        epochs, batch_size: the length of the training; `steps` ends it earlier, after so many batches in all.
+        evaluation: the probes at the end; `monitor`: those after every `monitor_every` epochs, to look at, never to choose by.
+        precision: of the training's forward passes. Probes always run in fp32.
+        keep: how many checkpoints to keep; one is written every `save_every` epochs, and at the end.
+        best: the label of a probe in `monitor` that looks at the split 'val'. Where the headline model's number was highest, that checkpoint is kept,
+            examined at the end, and meant by `--ckpt RUN`; None, as in the papers, for the last epoch.
+        stop_on_drop: end the training when the headline model's monitored `worst_run` falls by more than this (a fraction) from one look
+            to the next: catastrophic overfitting. Without it, a fall of more than 0.15 while the training loss falls is a warning.
+        seed: of the initial weights, the order, augmentation and every random start.
+        roles: what each role is made of; in a recipe, `role.backbone = ...` and `natural/role.backbone = ...`.
+    """
+
+    objective: Objective
+    data: Dataset
+    epochs: int
+    batch_size: int
+    steps: int | None = None
+    evaluation: list[Probe]
+    monitor: list[Probe] = field(default_factory=list)
+    monitor_every: int = 1
+    precision: Literal["fp32", "bf16"] = "fp32"
+    keep: int = 2
+    save_every: int = 1
+    best: str | None = None
+    stop_on_drop: float | None = None
+    seed: int = 0
+    roles: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "monitor_every", "keep", "save_every"):
+            if getattr(self, name) < 1:
+                raise InputError(f"run.{name} must be at least 1, got {getattr(self, name)}")
+        if self.steps is not None and self.steps < 1:
+            raise InputError(f"run.steps must be at least 1, got {self.steps}")
+        for name in ("evaluation", "monitor"):
+            try:
+                labels(getattr(self, name))
+            except InputError as error:
+                raise InputError(f"run.{name}: {error.message}", help=error.help) from None
+        for name, parts in self.roles.items():
+            if getattr(parts, "average", None) is not None and parts.average_from >= self.epochs:
+                raise InputError(
+                    f"{name}/role.average_from = {parts.average_from}: the training has {self.epochs} epochs, so nothing would be averaged",
+                    help="lower it, or leave role.average out",
+                )
+        if self.best is not None:
+            self._assert_choosable(self.best)
+        if self.stop_on_drop is not None and self.watched is None:
+            raise InputError(
+                "run.stop_on_drop watches probe.robust_accuracy, which is not in run.monitor",
+                help="add it, or set run.stop_on_drop = None",
+            )
+
+    def _assert_choosable(self, label: str) -> None:
+        probes = {probe.spec.title: probe.spec for probe in self.monitor}
+        if label not in probes:
+            raise InputError(f"run.best = {label!r} is no probe in run.monitor", help=nearest(label, probes))
+        if (split := probes[label].get("split") or "test") != "val":
+            raise InputError(
+                f"run.best = {label!r} would choose a model by the split {split!r}; only 'val' may choose",
+                help=f"hold images out with run.data = @dataset.holdout(), and set monitor/probe.{probes[label].name}.split = 'val'",
+            )
+
+    @property
+    def watched(self) -> str | None:
+        """The label of the monitor's first probe of accuracy under attack."""
+        return next((probe.spec.title for probe in self.monitor if probe.spec.name == "robust_accuracy"), None)
+
+    def make_roles(self, data: Data, device: torch.device | str, *, first_weights: bool = True) -> dict[str, Role]:
+        """The models of this run; their first weights come from `role.weights` where given, unless a checkpoint will bring others."""
+        batches = -(-data.sizes["train"] // self.batch_size)
+        length = {"epoch": self.epochs, "batch": self.epochs * batches}
+        made = {}
+        for name, parts in self.roles.items():
+            seed = seed_for(self.seed, *name.encode())
+            made[name] = parts.make(
+                name,
+                num_classes=data.num_classes,
+                in_chans=data.shape[0],
+                seed=seed,
+                device=device,
+                length=length,
+                precision=self.precision,
+            )
+            assert_takes(made[name], parts, data)
+            if parts.weights is not None and first_weights:
+                weights = model_files.find(Path(parts.weights))
+                chosen = [p for p in weights if p.stem == name] or weights
+                if len(chosen) > 1:
+                    raise InputError(
+                        f"{name}/role.weights could be any of {', '.join(p.name for p in chosen)}", where=parts.weights
+                    )
+                model_files.load_weights(made[name], chosen[0])
+        return made
+
+
+def assert_takes(role: Role, parts: Any, data: Data) -> None:
+    """Show a network two images of the data set's shape."""
+    try:
+        with role.frozen("eval") as view, torch.no_grad():
+            shape = tuple(view(torch.zeros(2, *data.shape, device=role.device)).shape)
+    except (RuntimeError, ValueError, IndexError) as error:
+        raise InputError(
+            f"{parts.backbone.spec!r} does not take images of {'x'.join(map(str, data.shape))}: {str(error).splitlines()[0]}"
+        ) from error
+    if shape != (2, data.num_classes):
+        raise InputError(
+            f"{parts.backbone.spec!r} gives {shape} for 2 images; logits of {data.num_classes} classes are wanted"
+        )
+
+
+def folder_of(recipe: Recipe, out: str | None = None) -> Path:
+    """Where a run of this recipe goes: always the same place for the same settings."""
+    if out is not None:
+        return Path(out)
+    digest = hashlib.sha256(json.dumps(identity_of(recipe.spec).to_json(), sort_keys=True).encode()).hexdigest()[:8]
+    seed = recipe.spec.kwargs.get("seed", 0)
+    return Path("runs") / Path(recipe.source).stem / f"seed{seed}-{digest}"
+
+
+def identity_of(spec: Spec) -> Spec:
+    """What makes a run the run that it is: how its data are fetched and read does not; a seed does, whether it was written or is the default."""
+    return spec.replace(data=without_io_settings(spec.kwargs["data"]), seed=spec.kwargs.get("seed", 0))
+
+
+_HOW = {"download", "workers", "timeout"}  # of a data set: no pixel depends on them
+
+
+def without_io_settings(data: Spec) -> Spec:
+    kept = {k: without_io_settings(v) if isinstance(v, Spec) else v for k, v in data.kwargs.items() if k not in _HOW}
+    return Spec(data.kind, data.name, kept)

@@ -1,0 +1,241 @@
+"""The command line: what it shows, and what it costs to ask."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+
+from helpers import ROOT
+
+RECIPES = [
+    p.name for p in sorted((ROOT / "gin").glob("*.gin")) if "_" in p.name and not p.name.startswith("evaluation")
+]
+
+
+def test_help_answers_without_importing_torch():
+    code = "import sys\nfrom actkit.cli import main\ntry:\n    main.main(['--help'])\nexcept SystemExit: pass\nprint('torch' in sys.modules, 'timm' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip().endswith("False False")
+    assert "Usage:" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        [],
+        ["run"],
+        ["probe"],
+        ["list"],
+        ["config"],
+        ["config", "show"],
+        ["config", "check"],
+        ["config", "diff"],
+        ["import"],
+        ["export"],
+        ["report"],
+    ],
+)
+def test_every_command_explains_itself(actkit, command):
+    said = actkit(*command, "--help")
+    assert said.code == 0
+    assert "Usage: actkit" in said.out
+
+
+def test_the_options_of_run_are_what_scripts_rely_on(actkit):
+    options = set(re.findall(r"--[a-z-]+", actkit("run", "--help").out))
+    assert options == {
+        "--set", "--plugins", "--trust", "--seed", "--out", "--device", "--dry-run", "--json", "--help",
+        "--seeds", "--sweep", "--jobs", "--executor", "--single", "--tensorboard",
+    }  # fmt: skip
+
+
+def smaller(recipe: str) -> list[str]:
+    """What a test can afford of the largest ones: a step of WRN-28-10 takes many seconds."""
+    if "wrn" in recipe or "cifar100" in recipe or "alpha" in recipe:
+        return ["-s", "role.backbone=wrn_16_2"]
+    return ["-s", "dataset.imagenet.size=32"] if "imagenet" in recipe else []
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_every_shipped_recipe_dry_runs_without_data(actkit, recipe, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    said = actkit(
+        "run",
+        f"gin/{recipe}",
+        "--dry-run",
+        "--device",
+        "cpu",
+        "-s",
+        "eval/attack.pgd.steps=1",
+        "-s",
+        "probe.robust_accuracy.starts=1",
+        *smaller(recipe),
+    )
+    assert said.code == 0, said.err
+    assert "units" in said.out
+    assert list(tmp_path.iterdir()) == [], "a dry run writes nothing"
+
+
+@pytest.mark.parametrize(
+    ("recipe", "units"),
+    [
+        ("natural_digits", 3),  # forward 1, backward 2
+        ("madry_digits", 23),  # ten steps of 1 + 1, and 3
+        ("trades_digits", 27),  # one clean forward, ten steps, two forwards and two backwards
+        ("act_digits", 26),  # F 3, ten steps, G 3: the minimum
+    ],
+)
+def test_a_step_costs_what_algebra_says(actkit, recipe, units):
+    assert (
+        json.loads(
+            actkit(
+                "run", f"gin/{recipe}.gin", "--dry-run", "--json", "--device", "cpu", "-s", "eval/attack.pgd.steps=1"
+            ).out
+        )["units"]
+        == units
+    )
+
+
+@pytest.mark.parametrize(("objective", "units"), [("free", 9), ("fast", 5)])
+def test_a_step_that_trains_through_its_attack_costs_what_algebra_says(actkit, write, objective, units):
+    text = f"include 'digits.gin'\nrun.objective = @objective.{objective}()\nobjective.{objective}.eps = 0.1\nobjective.{objective}.step_size = 0.1\n"
+    text += "objective.free.replays = 3\n" if objective == "free" else ""
+    said = actkit(
+        "run", write("r.gin", text), "--dry-run", "--json", "--device", "cpu", "-s", "eval/attack.pgd.steps=1"
+    )
+    assert json.loads(said.out)["units"] == units
+
+
+def test_the_plan_says_which_model_runs_how_often_in_which_mode(actkit):
+    out = actkit("run", "gin/act_digits.gin", "--dry-run", "--device", "cpu", "-s", "eval/attack.pgd.steps=1").out
+    for line in (
+        r"natural +1 x forward +in train mode, weights live",
+        r"robust +10 x forward +in eval +mode, weights frozen",
+        r"robust +10 x backward in eval +mode, weights frozen",
+        r"robust +1 x forward +in train mode, weights live",
+    ):
+        assert re.search(line, out)
+
+
+def test_run_prints_the_table_on_stdout_and_all_else_on_stderr(actkit, quick, tmp_path):
+    said = actkit("run", quick, "--out", tmp_path / "run", "--device", "cpu", "--seed", "5")
+    assert said.code == 0
+    lines = said.out.splitlines()
+    assert lines[0].split() == ["model", "clean", "PGD-2", "worst", "run", "PGD-2", "per-example", "worst"]
+    assert [line.split()[0] for line in lines[1:3]] == ["robust", "natural"]
+    assert "seed 5" in lines[3]
+    assert re.search(r"epoch 2/2  robust: loss \d", said.err)
+    assert f"actkit probe --ckpt {tmp_path / 'run'}" in said.err
+    again = actkit("run", quick, "--out", tmp_path / "run", "--device", "cpu", "--seed", "5")
+    assert again.out == said.out
+    assert "this run is done" in again.err
+
+
+def test_the_default_folder_depends_on_the_settings_and_the_seed_alone(actkit, quick, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folders = [
+        json.loads(actkit("run", quick, "--json", "--device", "cpu", *args).out)["folder"]
+        for args in ([], [], ["--seed", "1"])
+    ]
+    assert folders[0] == folders[1] != folders[2]
+    assert folders[0].startswith("runs/quick/seed0-")
+    assert folders[2].startswith("runs/quick/seed1-")
+
+
+def test_list_shows_components_recipes_and_one_in_detail(actkit):
+    out = actkit("list").out
+    assert re.search(r"^objective +act +actkit +Adversarial Concurrent Training", out, re.M)
+    assert re.search(r"^optimizer +SGD +torch", out, re.M)
+    assert {line.split()[0] for line in actkit("list", "objective").out.splitlines()[1:]} == {"objective"}
+    assert re.search(
+        r"^gin/act_cifar10.gin +Adversarial Concurrent Training on CIFAR-10, ResNet-18, as the paper prints it",
+        actkit("list", "recipes").out,
+        re.M,
+    )
+    detail = actkit("list", "objective", "act").out
+    for part in ("temperature", "default 0.9", "robust, natural", "an attack", "objective.act.attack = ..."):
+        assert part in detail
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["rnu"], "Did you mean 'run'"),
+        (["list", "objectve"], "did you mean 'objective'"),
+        (["list", "objective", "actt"], "did you mean 'objective.act'"),
+        (["run"], "Missing argument 'FILE'"),
+        (["run", "gin/act_digits.gin", "--device", "cuda:99"], "--device cuda:99"),
+        (["run", "gin/act_digits.gin", "--device", "gpu"], "there is no device 'gpu'"),
+        (["run", "gin/act_digits.gin", "--plugins", "nowhere"], "no such folder"),
+        (["run", "gin/act_digits.gin", "-s", "run.epochs=0"], "run.epochs must be at least 1"),
+        (["run", "gin/act_digits.gin", "-s", "train/attack.pgd.eps=-0.1", "--dry-run"], "eps must not be negative"),
+        (["run", "gin/act_digits.gin", "-s", "objective.act.alpha=1.5"], "alpha must lie in [0,1], got 1.5"),
+        (["run", "gin/act_digits.gin", "-s", "objective.act.temperature=0.0"], "temperature must be positive"),
+        (["run", "gin/act_cifar10.gin", "--out", "OUT"], "CIFAR-10 is not there"),
+        (
+            [
+                "run",
+                "gin/act_cifar10.gin",
+                "--out",
+                "OUT",
+                "-s",
+                "run.data=imagefolder",
+                "-s",
+                "dataset.imagefolder.root=nowhere",
+            ],
+            "does not exist",
+        ),
+        (["run", "gin/act_digits.gin", "--out", __file__], "the run's folder cannot be used"),
+        (
+            ["run", "gin/act_digits.gin", "-s", "probe.robust_accuracy.starts=0", "--dry-run"],
+            "starts must be at least 1",
+        ),
+        (["run", "gin/act_digits.gin", "-s", "probe.accuracy.limit=0", "--dry-run"], "limit must be at least 1"),
+        (
+            [
+                "run",
+                "gin/act_cifar10.gin",
+                "--out",
+                "OUT",
+                "-s",
+                "run.data=imagefolder",
+                "-s",
+                "dataset.imagefolder.root=EMPTY",
+            ],
+            "there are no images",
+        ),
+        (["probe"], "Missing option '--ckpt'"),
+    ],
+    ids=lambda v: " ".join(v) if isinstance(v, list) else None,
+)
+def test_a_mistake_on_the_command_line_gets_one_clear_line_and_exit_code_2(
+    actkit, tmp_path, monkeypatch, args, message
+):
+    monkeypatch.chdir(tmp_path)
+    for split in ("train/cat", "test/cat"):
+        (tmp_path / "EMPTY" / split).mkdir(parents=True)
+    said = actkit(*args)
+    assert said.code == 2
+    assert message in said.err
+    assert "Traceback" not in said.err
+
+
+def test_a_plugin_folder_is_used_by_a_recipe(actkit, write, tmp_path):
+    write(
+        "extras/mine.py",
+        "from __future__ import annotations\nfrom actkit import cross_entropy, register\n\n"
+        "@register('objective', 'test_plugin')\ndef mine(x, y, robust, *, scale: float = 1.0):\n    '''Mine.'''\n"
+        "    yield {robust: scale * cross_entropy(robust(x), y)}\n",
+    )
+    path = write(
+        "r.gin",
+        "import extras.mine\ninclude 'digits.gin'\nrun.objective = @objective.test_plugin()\nobjective.test_plugin.scale = 0.5\n",
+    )
+    assert actkit("run", path, "--dry-run").code == 2
+    said = actkit("run", path, "--dry-run", "--plugins", tmp_path / "extras", "--device", "cpu")
+    assert said.code == 0, said.err
+    assert "objective.test_plugin(scale=0.5)" in said.out

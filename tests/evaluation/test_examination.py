@@ -1,0 +1,483 @@
+"""`actkit probe`: which probes on which models, in which tables; interruption; what a red flag does."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from actkit.config.spec import Spec
+from actkit.evaluation.examination import Subject, _names, wanted
+from actkit.files import sha256
+from actkit.networks import model_files
+from helpers.runs import QUICK
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Two finished runs on digits: ACT (two models) and Madry."""
+    from actkit.cli.group import main
+
+    base = tmp_path_factory.mktemp("runs")
+    for name in ("act", "madry"):
+        (base / f"{name}.gin").write_text(QUICK.replace("act_digits", f"{name}_digits"))
+        with pytest.raises(SystemExit) as stop:
+            main.main(["run", str(base / f"{name}.gin"), "--out", str(base / name), "--device", "cpu"])
+        assert not stop.value.code
+    return base
+
+
+FEW = ("-s", "dataset.digits.test_fraction=0.05", "--device", "cpu")
+
+
+def columns(said) -> list[str]:
+    return re.split(r"  +", said.out.splitlines()[0].strip())
+
+
+def test_transfer_gives_the_matrix_of_table_3(actkit, runs):
+    said = actkit("probe", "--probe", "transfer", "--ckpt", runs / "act", "--ckpt", runs / "madry", *FEW)
+    assert said.code == 0, said.err + said.out
+    assert columns(said) == ["model", "PGD-2 from act", "from act.natural", "from madry"]
+    assert [line.split()[0] for line in said.out.splitlines()[1:4]] == ["act", "act.natural", "madry"]
+    found = json.loads(
+        actkit(
+            "probe",
+            "--json",
+            "--probe",
+            "transfer",
+            "--role",
+            "headline",
+            "--ckpt",
+            runs / "act",
+            "--ckpt",
+            runs / "madry",
+            *FEW,
+        ).out
+    )[0]
+    assert list(found["results"]) == ["act.transfer", "madry.transfer"]
+    assert list(found["models"]) == ["act", "madry"]
+    assert all(set(r["numbers"]) == {"act", "madry"} for r in found["results"].values())
+
+
+def test_models_of_one_evaluation_share_a_table_and_those_of_another_eps_do_not(actkit, runs):
+    both = actkit("probe", "--ckpt", runs / "act", "--ckpt", runs / "madry", *FEW)
+    assert both.code == 0
+    assert [line.split()[0] for line in both.out.splitlines()[1:4]] == ["act", "act.natural", "madry"]
+    assert both.out.count("model ") == 1 and "different evaluations" not in both.err
+
+
+def with_eps(runs, tmp_path, eps):
+    """The Madry model, as if it had been saved with another eps."""
+    file = model_files.find(runs / "madry")[0]
+    about = model_files.header(file)
+    about["evaluation"] = json.loads(json.dumps(about["evaluation"]).replace('"eps": 0.15', f'"eps": "{eps}"'))
+    model_files.save_tensors(load_file(file), tmp_path / "other.safetensors", {"actkit": json.dumps(about)})
+    return tmp_path / "other.safetensors"
+
+
+def test_results_of_different_eps_are_not_put_into_one_table_unsaid(actkit, runs, tmp_path):
+    other = with_eps(runs, tmp_path, "8/255")
+    said = actkit("probe", "--ckpt", runs / "act", "--ckpt", other, *FEW)
+    assert "2 different evaluations or data sets: one table for each" in said.err
+    assert said.out.count("model ") == 2 and "eps='8/255'" in said.out and "eps=0.15" in said.out
+    matrix = actkit("probe", "--probe", "transfer", "--ckpt", runs / "act", "--ckpt", other, *FEW)
+    assert "madry was saved with another evaluation: all are examined as act was" in matrix.err
+
+
+def test_columns_of_different_eps_or_numbers_of_images_say_theirs(actkit, runs, write):
+    said = actkit("probe", "--ckpt", runs / "madry", "--evaluation", write("two.gin", TWO_EPS), *FEW)
+    assert columns(said) == ["model", "PGD-2 (linf 4/255)", "PGD-2 (linf 8/255)"]
+    few = ("-s", "small/probe.robust_accuracy.limit=20", "-s", "attack.pgd.eps=4/255")
+    said = actkit("probe", "--ckpt", runs / "madry", "--evaluation", write("two.gin", TWO_EPS), *few, *FEW)
+    assert columns(said) == ["model", "PGD-2 (20 images)", "PGD-2 (90 images)"]
+
+
+TWO_EPS = """
+run.evaluation = [@small/probe.robust_accuracy(), @large/probe.robust_accuracy()]
+probe.robust_accuracy.starts = 1
+small/probe.robust_accuracy.attack = @eval/small/attack.pgd()
+large/probe.robust_accuracy.attack = @eval/large/attack.pgd()
+eval/attack.pgd.steps = 2
+eval/attack.pgd.step_size = 0.01
+eval/small/attack.pgd.eps = '4/255'
+eval/large/attack.pgd.eps = '8/255'
+"""
+
+
+def test_a_probe_by_its_name_takes_the_attack_of_the_models_own_evaluation(actkit, runs):
+    stored = [Spec.from_json(s) for s in model_files.header(model_files.find(runs / "act")[0])["evaluation"]]
+    (attack,) = {s.kwargs["attack"] for s in stored if "attack" in s.kwargs}
+    assert wanted("pgd20", stored) == wanted("robust_accuracy", stored) == [stored[1]]
+    assert wanted("audit", stored) == [Spec("probe", "audit", {"attack": attack})]
+    assert wanted("autoattack", stored) == [Spec("probe", "autoattack", {"eps": 0.15})]
+    l2 = [stored[1].replace(attack=attack.replace(norm="l2"))]
+    assert wanted("autoattack", l2) == [Spec("probe", "autoattack", {"eps": 0.15, "norm": "l2"})]
+    assert wanted("fgsm_k", stored) == [Spec("probe", "fgsm_k")], "it searches its eps"
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "titles"),
+    [
+        ("sweep", ["-s", "probe.sweep.values=['1/255',0.1]"], ["PGD-2 any iterate eps 1/255", "eps 0.1"]),
+        ("sweep", ["-s", "probe.sweep.over=steps", "-s", "probe.sweep.values=[1,3]"], ["PGD any iterate steps 1", "steps 3"]),
+        ("autoattack", ["-s", "probe.autoattack.steps=2", "-s", "probe.autoattack.queries=2"], ["APGD-CE", "+ APGD-T", "+ Square"]),
+        ("fgsm_k", ["-s", "probe.fgsm_k.tries=4"], ["FGSM^k mean", "with misclassified as 0"]),
+        ("pgd20", ["-s", "pgd20/probe.robust_accuracy.attack=fgsm", "-s", "probe.robust_accuracy.starts=1"], ["FGSM"]),
+        ("pgd20", ["-s", "probe.robust_accuracy.mode=worst_case"], ["PGD-2 any iterate"]),
+        ("accuracy", [], ["clean"]),
+    ],
+)  # fmt: skip
+def test_every_probe_runs_by_its_name(actkit, runs, name, settings, titles):
+    said = actkit("probe", "--ckpt", runs / "madry", "--probe", name, *settings, *FEW)
+    assert said.code == 0, said.err
+    assert columns(said)[:3] == ["model", *titles][:3]
+
+
+def test_an_evaluation_may_come_from_a_recipe(actkit, runs):
+    few = ["-s", "attack.pgd.steps=2", "-s", "probe.fgsm_k.tries=3"]
+    said = actkit("probe", "--ckpt", runs / "madry", "--evaluation", "gin/evaluation_table2.gin", *few, *FEW)
+    assert said.code == 0, said.err
+    assert columns(said)[0:2] == ["model", "clean"] and "FGSM^k mean" in columns(said)
+    assert "eps=0.031" in said.out, "the recipe's eps, and it is said"
+
+
+def test_results_and_each_examples_outcome_can_be_kept(actkit, runs, tmp_path):
+    said = actkit("probe", "--ckpt", runs / "madry", "--probe", "pgd20", "--out", tmp_path / "kept", "--json", *FEW)
+    summary = json.loads(said.out)[0]
+    assert json.loads((tmp_path / "kept/summary.json").read_text()) == summary
+    about = json.loads((tmp_path / "kept/robust.pgd20.json").read_text())
+    assert load_file(tmp_path / "kept/robust.pgd20.safetensors")["correct"].shape == (2, 90)
+    assert about["threat"] == {"norm": "linf", "eps": "0.15", "value": 0.15}
+    assert about["models"]["robust"]["sha256"] == sha256(model_files.find(runs / "madry")[0])
+    assert about["command"].startswith("actkit probe --ckpt")
+
+
+BAD = {
+    "an unknown probe": (["--probe", "adit"], "there is no probe 'adit'", "audit"),
+    "an unknown role": (["--role", "teacher"], "no model here has the role teacher", ""),
+    "one model for transfer": (["--probe", "transfer"], "needs at least two models", "--ckpt several times"),
+    "a setting of nothing": (["-s", "probe.sweep.over=eps"], "there is no probe.sweep here", ""),
+    "a parameter that is not there": (["-s", "probe.accuracy.limits=3"], "no parameter 'limits'", "limit"),
+    "grey levels for eps": (["-s", "attack.pgd.eps=8"], "eps must not be above 1, got 8", "'8/255'"),
+    "a negative eps": (["-s", "attack.pgd.eps=-0.1"], "eps must not be negative", ""),
+    "no steps": (["-s", "attack.pgd.steps=0"], "at least 1 step", ""),
+    "another number of classes": (["-s", "dataset.digits.test_fraction=0.05", "--evaluation", "none.gin"], "config file not found", ""),
+    "a setting of the training": (["-s", "train/attack.pgd.eps=0.3"], "the scope train is that of training", "write attack.pgd.eps"),
+    "an evaluation without probes": (["--evaluation", "gin/cyclic.gin"], "no run.evaluation", ""),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("args", "message", "remedy"), BAD.values(), ids=BAD)
+def test_what_cannot_be_done_gets_one_clear_line(actkit, runs, args, message, remedy):
+    said = actkit("probe", "--ckpt", runs / "madry", "--device", "cpu", *args)
+    assert (said.code, said.out) == (2, "")
+    assert message in said.err and remedy in said.err
+    assert "Traceback" not in said.err
+
+
+def test_a_model_for_another_number_of_classes_is_told(actkit, runs, tmp_path):
+    file = model_files.find(runs / "madry")[0]
+    about = model_files.header(file)
+    about["data"] = {"spec": "dataset.moons", "kwargs": {}}
+    model_files.save_tensors(load_file(file), tmp_path / "other.safetensors", {"actkit": json.dumps(about)})
+    said = actkit("probe", "--ckpt", tmp_path / "other.safetensors", "--device", "cpu")
+    assert said.code == 2 and "the model is for 10 classes and 1 channels, moons has 2 and 2" in said.err
+    both = actkit(
+        "probe",
+        "--ckpt",
+        runs / "act",
+        "--ckpt",
+        tmp_path / "other.safetensors",
+        "--probe",
+        "transfer",
+        "--device",
+        "cpu",
+    )
+    assert both.code == 2 and "the models are for different data" in both.err
+
+
+def test_models_get_names_that_tell_them_apart():
+    def subject(objective, role, roles, seed):
+        about = {"objective": f"objective.{objective}()", "role": role, "roles": roles, "seed": seed}
+        return Subject(None, about, "", None, [])
+
+    act = [subject("act", role, ["robust", "natural"], 0) for role in ("robust", "natural")]
+    madry = [subject("madry", "robust", ["robust"], seed) for seed in (0, 1, 1)]
+    assert _names(act, several=False) == ["robust", "natural"]
+    assert _names(act + madry, several=True) == ["act", "act.natural", "madry@seed0", "madry@seed1#1", "madry@seed1#2"]
+
+
+# -- interruption --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_examination_goes_on_where_it_was(actkit, runs, tmp_path, number):
+    """Killed from outside in the middle of its starts; the same command again computes only what is left."""
+    args = [
+        "probe", "--ckpt", str(runs / "madry"), "--probe", "pgd20", "-s", "probe.robust_accuracy.starts=40",
+        "-s", "probe.robust_accuracy.batch_size=64", "--json", "--device", "cpu",
+    ]  # fmt: skip
+    began = subprocess.Popen(
+        [sys.executable, "-c", SLOW, *args], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert "ready" in began.stderr.readline()
+    time.sleep(1.0)
+    began.send_signal(number)
+    out, err = began.communicate(timeout=60)
+    assert began.returncode == {signal.SIGINT: 130, signal.SIGTERM: 75}[number], err
+    assert out == "" and "Traceback" not in err
+    (left,) = (tmp_path / "cache/actkit/unfinished").glob("*.safetensors")
+    parts = len(load_file(left))
+    assert 0 < parts < 240
+    again = actkit(*(a for a in args if a != "--json"))
+    assert again.code == 0 and f"going on with an interrupted examination: {parts} parts are done" in again.err
+    assert not left.exists(), "what is finished is no longer unfinished"
+    assert actkit(*(a for a in args if a != "--json")).out == again.out
+
+
+# The command line, each part of the examination taking a few milliseconds longer.
+SLOW = """
+import sys, time
+import actkit.probes.result as result
+from actkit.cli import main
+part = result.Progress.part
+def slow(self, name, compute):
+    if name == "0/0/1":
+        print("ready", file=sys.stderr, flush=True)
+    time.sleep(0.05)
+    return part(self, name, compute)
+result.Progress.part = slow
+main.main(sys.argv[1:], prog_name="actkit")
+"""
+
+
+def test_what_another_examination_left_is_not_taken_over(tmp_path):
+    from rich.console import Console
+
+    from actkit.cli.display import Terminal
+    from actkit.evaluation.resume import resumable
+
+    display = Terminal(Console(), quiet=True)
+    path = tmp_path / "left.safetensors"
+    with pytest.raises(KeyboardInterrupt), resumable(path, "mine", display) as progress:
+        progress.part("a", lambda: torch.ones(2))
+        raise KeyboardInterrupt
+    with resumable(path, "mine", display) as progress:
+        assert progress.part("a", lambda: torch.zeros(2)).tolist() == [1, 1]
+        with pytest.raises(KeyboardInterrupt), resumable(path, "yours", display) as other:
+            assert other.part("a", lambda: torch.zeros(2)).tolist() == [0, 0]
+            raise KeyboardInterrupt
+    path.write_text("torn")
+    with resumable(path, "mine", display) as progress:
+        assert progress.kept == {}
+
+
+def test_an_examination_whose_progress_cannot_be_kept_goes_on_with_a_warning(tmp_path, capsys):
+    from rich.console import Console
+
+    from actkit.cli.display import Terminal
+    from actkit.evaluation.resume import resumable
+
+    (tmp_path / "file").write_text("no folder")
+    display = Terminal(Console(width=300))
+    with resumable(tmp_path / "file/left.safetensors", "mine", display, every=0.0) as progress:
+        for name in "abc":
+            progress.part(name, lambda: torch.ones(2))
+    assert capsys.readouterr().out.count("progress cannot be kept") == 1
+
+
+# -- red flags -----------------------------------------------------------------------------------------------------------
+
+MASKED = """
+from __future__ import annotations
+import torch
+from actkit import register
+from actkit import Backbone
+
+class Quantised(torch.nn.Module):
+    def __init__(self, net):
+        super().__init__()
+        self.net = net
+
+    def forward(self, x):
+        return self.net((x * 15).round() / 15)
+
+@register("backbone")
+def quantised(num_classes, *, net: Backbone, in_chans=3):
+    return Quantised(net(num_classes, in_chans=in_chans))
+"""
+
+
+def test_under_a_red_flag_every_robust_accuracy_is_marked_wherever_it_is_shown(actkit, write, tmp_path):
+    write("masks/quantised.py", MASKED)
+    plugins = ("--plugins", tmp_path / "masks", "--device", "cpu")
+    text = QUICK.replace("act_digits", "natural_digits").replace("run.epochs = 2", "run.epochs = 6")
+    recipe = write(
+        "masked.gin", text + "role.backbone = @backbone.quantised()\nbackbone.quantised.net = @backbone.resnet()\n"
+    )
+    run = ("run", recipe, "--out", tmp_path / "run", *plugins)
+    first = actkit(*run)
+    assert first.code == 0 and "UNVERIFIED" not in first.out
+    audit = actkit(
+        "probe", "--ckpt", tmp_path / "run", "--probe", "audit", "-s", "probe.audit.limit=30", "-s", "probe.audit.steps=5",
+        "-s", "probe.audit.queries=20", *plugins,
+    )  # fmt: skip
+    assert audit.code == 3, audit.err
+    assert re.search(r"red +zero gradients: \d+ of \d+ images have no gradient at all", audit.out)
+    again = actkit(*run)
+    assert again.code == 3
+    cells = re.split(r"  +", again.out.splitlines()[1].strip())
+    assert [cell.endswith("UNVERIFIED") for cell in cells] == [False, False, True, True], "clean accuracy stands"
+    assert json.loads(actkit(*run, "--json").out)["results"]["natural.pgd20"]["verified"] is False
+    probed = actkit("probe", "--ckpt", tmp_path / "run", "--probe", "pgd20", "--probe", "accuracy", *plugins)
+    assert probed.out.splitlines()[1].count("UNVERIFIED") == 2
+    actkit(
+        "probe", "--ckpt", tmp_path / "run", "--probe", "audit", "-s", "probe.audit.limit=2", "-s", "probe.audit.steps=1",
+        "-s", "probe.audit.queries=1", "-s", "attack.pgd.steps=1", *plugins,
+    )  # fmt: skip
+    assert actkit(*run).code == 3, "what another audit finds takes no flag back"
+    (tmp_path / "run/probes/flags-natural.json").write_text("{}")
+    assert "UNVERIFIED" not in actkit(*run).out
+
+
+def test_flags_stand_by_weights_and_by_what_was_checked(runs, tmp_path):
+    """An audit of an older checkpoint, on other data, or beside other models takes no flag back; the same one does."""
+    import shutil
+
+    from actkit.evaluation.flags import Judge, standing_flags
+    from actkit.probes.result import Flag, Result
+
+    shutil.copytree(runs / "madry", tmp_path / "run", ignore=shutil.ignore_patterns("flags-*"))
+    file = model_files.find(tmp_path / "run")[0]
+    other = model_files.find(runs / "act")[0]
+    audit = [Spec("probe", "audit")]
+
+    def judge(level, file=file, tested="a", beside=()):
+        files = {"m": file, **{f"o{i}": path for i, path in enumerate(beside)}}
+        return Judge(files, audit, {"test": tested}, None)(
+            {"m.audit": Result({}, flags=(Flag("monotone", level, "it rises"),))}
+        )
+
+    judge("red")
+    judge("green", tested="b")
+    judge("green", beside=[other])
+    assert [f.level for f in standing_flags(file)] == ["red", "green", "green"]
+    attacked = Judge({"m": file}, audit, {}, None)(
+        {"m.x": Result({}, attacked=True), "m>n.x": Result({}, attacked=True)}
+    )
+    assert attacked["m.x"]["because"] == attacked["m>n.x"]["because"] == ["m, monotone: it rises"]
+    weights = load_file(file)
+    saved = file.read_bytes()
+    model_files.save_tensors(
+        {k: v + 1 for k, v in weights.items()}, file, {"actkit": json.dumps(model_files.header(file))}
+    )
+    assert standing_flags(file) == [], "other weights, other flags"
+    judge("green")
+    file.write_bytes(saved)
+    assert standing_flags(file)[0].level == "red"
+    judge("green")
+    assert "red" not in [f.level for f in standing_flags(file)]
+
+
+def test_an_examination_is_another_one_when_its_data_or_its_code_changes(runs, write):
+    from actkit.config.plugins import load_plugin_folder
+    from actkit.evaluation.resume import key_of
+
+    file = model_files.find(runs / "madry")
+    write(
+        "keyed/probe_k.py",
+        "from __future__ import annotations\nfrom actkit import register\n@register('probe')\ndef keyed(model, data):\n    pass\n",
+    )
+    load_plugin_folder(write("keyed/other.py", "").parent)
+    data, probes, cpu = Spec("dataset", "digits"), [Spec("probe", "keyed")], torch.device("cpu")
+    key = key_of(file, data, probes, {"test": "a"}, cpu)
+    assert key_of(file, data, probes, {"test": "a"}, cpu) == key
+    assert key_of(file, data, probes, {"test": "b"}, cpu) != key
+    assert key_of(file, Spec("dataset", "digits", {"flip": True}), probes, {"test": "a"}, cpu) != key
+    write("keyed/probe_k.py", "# mended\n")
+    assert key_of(file, data, probes, {"test": "a"}, cpu) != key
+
+
+def test_a_probe_with_no_settings_at_all_goes_through_run_plan_and_probe(actkit, write, tmp_path):
+    write(
+        "bare/bare_probe.py",
+        """
+from __future__ import annotations
+from actkit import register
+from actkit.probes import Result
+
+@register("probe")
+def parameters(model, data):
+    \"\"\"How many there are.\"\"\"
+    return Result({"parameters": float(sum(p.numel() for p in model.model.parameters()))})
+""",
+    )
+    recipe = write("bare.gin", QUICK + "run.evaluation = [@probe.parameters()]\n")
+    common = ("--plugins", tmp_path / "bare", "--device", "cpu")
+    assert actkit("run", recipe, "--dry-run", *common).code == 0
+    said = actkit("run", recipe, "--out", tmp_path / "run", *common)
+    assert (said.code, columns(said)) == (0, ["model", "parameters"])
+    assert actkit("probe", "--ckpt", tmp_path / "run", *common).out.splitlines()[:2] == said.out.splitlines()[:2]
+
+
+UNFIT = {
+    "a loss for more classes": (["run.data=moons", "probe.robust_accuracy.loss=dlr", "role.backbone=mlp"], "needs 3 classes, moons has 2"),
+    "a split that is not there": (["probe.robust_accuracy.split=val"], "digits has no split 'val'"),
+    "no starts": (["probe.robust_accuracy.starts=0"], "starts must be at least 1"),
+    "a targeted loss by the paper": (["probe.robust_accuracy.loss=targeted_dlr"], "mode = 'worst_case'"),
+    "transfer in a run of one model": (
+        ["run.evaluation=[@probe.transfer()]", "probe.transfer.attack=@eval/attack.pgd()"], "needs at least two models, there is 1"
+    ),
+    "falling values": (["run.evaluation=[@probe.sweep()]", "probe.sweep.attack=@eval/attack.pgd()", "probe.sweep.values=[2,1]"], "must rise"),
+    "a search from nothing": (["run.evaluation=[@probe.fgsm_k()]", "probe.fgsm_k.eps=0.0"], "starts from an eps above 0"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("settings", "message"), UNFIT.values(), ids=UNFIT)
+def test_an_evaluation_that_cannot_work_is_told_before_the_training(actkit, write, tmp_path, settings, message):
+    recipe = write("madry.gin", QUICK.replace("act_digits", "madry_digits"))
+    given = [part for setting in settings for part in ("-s", setting)]
+    said = actkit("run", recipe, "--out", tmp_path / "run", "--device", "cpu", *given)
+    assert said.code == 2, said.err
+    assert message in said.err and "epoch" not in said.err and "Traceback" not in said.err
+
+
+def test_a_run_whose_own_audit_is_red_ends_with_code_3(actkit, write, tmp_path):
+    write("masks_b/quantised.py", MASKED.replace("quantised(num", "quantised_b(num"))
+    text = QUICK.replace("act_digits", "natural_digits").replace("run.epochs = 2", "run.epochs = 6")
+    text += """
+role.backbone = @backbone.quantised_b()
+backbone.quantised_b.net = @backbone.resnet()
+run.evaluation = [@pgd/probe.robust_accuracy(), @probe.audit()]
+probe.audit.limit = 30
+probe.audit.steps = 5
+probe.audit.queries = 20
+"""
+    said = actkit(
+        "run",
+        write("masked.gin", text),
+        "--out",
+        tmp_path / "run",
+        "--plugins",
+        tmp_path / "masks_b",
+        "--device",
+        "cpu",
+    )
+    assert said.code == 3
+    assert "UNVERIFIED" in said.out.splitlines()[1] and "red    zero gradients" in said.out
+    assert "unbelievable" in said.err
+    assert json.loads((tmp_path / "run/probes/natural.pgd.json").read_text())["verified"] is False
