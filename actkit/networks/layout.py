@@ -1,0 +1,39 @@
+"""Memory layout: channels-last, but for the layers for which torch is unsafe in it on a CPU."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+SAFE_CHANNELS = 32  # crashes were seen up to 12 input channels; docs/models.md has the bounds
+
+
+def unsafe_in_channels_last(module: nn.Module) -> bool:
+    """Whether torch's CPU backward of this layer may write outside its memory for a channels-last input.
+
+    It is that of convolutions with a 1x1 kernel, a stride and few input channels, in fp32. Depending on the CPU, the process ends ("double free",
+    SIGSEGV) or the damage is silent. A contiguous weight does not help; a contiguous input does.
+    """
+    return (
+        isinstance(module, nn.Conv2d)
+        and module.kernel_size == (1, 1)
+        and max(module.stride) > 1
+        and module.in_channels // module.groups < SAFE_CHANNELS
+    )
+
+
+def _contiguous(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    x, *rest = inputs
+    if isinstance(x, Tensor) and x.device.type == "cpu":
+        return (x.contiguous(), *rest)
+    return inputs
+
+
+def channels_last(model: nn.Module) -> nn.Module:
+    """The model itself, its weights in channels-last; unsafe layers are given contiguous inputs from now on."""
+    for module in model.modules():
+        if unsafe_in_channels_last(module) and _contiguous not in module._forward_pre_hooks.values():
+            module.register_forward_pre_hook(_contiguous)
+    return model.to(memory_format=torch.channels_last)
