@@ -11,7 +11,7 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "errors": ["ActkitError", "InputError"],
     "noise": ["Noise"],
-    "losses": ["cross_entropy", "kl", "mimicry"],
+    "losses": ["cross_entropy", "kl", "kl_from", "mimicry"],
     "config.registry": [
         "register", "Model", "Backbone", "Dataset", "Attack", "Objective", "Probe", "Optimizer", "Schedule",
     ],

@@ -27,15 +27,30 @@ def kl(p: Tensor, q: Tensor, *, temperature: float = 1.0) -> Tensor:
     return F.kl_div(log_q, log_p, reduction="none", log_target=True).sum(1) * temperature**2
 
 
+def kl_from(logits: Tensor, target: Tensor, *, temperature: float = 1.0) -> Tensor:
+    """D_KL(softmax(target/T) || softmax(logits/T)) T^2, shape (B,): `kl(target, logits)`, with the logits first as a goal calls its loss.
+
+    So `away_from(g, kl_from, clean)` moves the prediction away from the clean one. The order is that of `torch.nn.functional.kl_div`.
+    """
+    return kl(target, logits, temperature=temperature)
+
+
 def mimicry(
-    logits: Tensor, y: Tensor, guide: Tensor, *, alpha: float, temperature: float = 1.0, smoothing: float = 0.0
+    logits: Tensor,
+    y: Tensor,
+    guide: Tensor,
+    *,
+    alpha: float,
+    temperature: float = 1.0,
+    smoothing: float = 0.0,
+    label_weight: float = 1.0,
 ) -> Tensor:
     """(1 - alpha) CE(logits, y) + alpha D_KL(guide || logits): eqs. 1 and 2 of ACT (Arani et al. 2020), shape (B,).
 
     With G's logits on x' and F's on x it is L_G (eq. 1); the other way round it is L_F (eq. 2). The guide is a target: no
-    gradient crosses from one model to the other.
+    gradient crosses from one model to the other. `label_weight` multiplies the cross-entropy once more; the printed equations have 1.
     """
-    task = cross_entropy(logits, y, smoothing=smoothing)
+    task = label_weight * cross_entropy(logits, y, smoothing=smoothing)
     return (1 - alpha) * task + alpha * kl(guide.detach(), logits, temperature=temperature)
 
 

@@ -44,7 +44,7 @@ def subject() -> tuple[nn.Module, Tensor, Tensor]:
         for ids in data.train.order(0, epoch).split(128):
             x, y = data.train.batch(ids)
             with role.frozen("eval") as g:
-                goal = away_from(g, lambda logits, rows: cross_entropy(logits, y[rows]))  # noqa: B023  called at once
+                goal = away_from(g, cross_entropy, y)
                 x_adv = pgd(goal, x, noise=Noise(ids, epoch), eps=EPS, step_size=0.05, steps=5)
             role.zero_grad()
             cross_entropy(role(x_adv), y).mean().backward()
@@ -58,7 +58,7 @@ def noise() -> Noise:
 
 
 def unwatched(model: nn.Module, y: Tensor) -> Any:
-    return away_from(model, lambda logits, rows: cross_entropy(logits, y[rows]))
+    return away_from(model, cross_entropy, y)
 
 
 def fooled(model: nn.Module, x_adv: Tensor, y: Tensor) -> Tensor:

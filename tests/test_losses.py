@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from actkit.errors import InputError
-from actkit.losses import cross_entropy, dlr, kl, margin, mimicry, targeted_dlr
+from actkit.losses import cross_entropy, dlr, kl, kl_from, margin, mimicry, targeted_dlr
 
 # softmax of log-probabilities is the probabilities themselves, so these logits make hand work easy
 P = torch.tensor([[0.8, 0.2], [0.5, 0.5]]).log()
@@ -26,6 +26,11 @@ def test_kl_is_the_divergence_of_its_first_argument_from_its_second():
     assert kl(Q, P)[0].item() == pytest.approx(0.5 * math.log(0.5 / 0.8) + 0.5 * math.log(0.5 / 0.2))
 
 
+def test_kl_from_has_the_logits_first_and_the_target_second():
+    assert kl_from(Q, P).tolist() == pytest.approx(KL_PQ)
+    assert kl_from(Q, P, temperature=2.0).equal(kl(P, Q, temperature=2.0))
+
+
 def test_temperature_softens_both_sides_and_multiplies_by_its_square():
     # T = 2 halves the log-odds: softmax((log .8, log .2) / 2) = sqrt(.8), sqrt(.2) normalised = 2/3, 1/3
     p, q = (2 / 3, 1 / 3), (0.5, 0.5)
@@ -37,6 +42,13 @@ def test_equation_1_is_mimicry_of_the_robust_logits_guided_by_the_natural():
     """L_G = (1 - a) CE(G(x'), y) + a D_KL(F(x) || G(x')) with G(x') = Q, F(x) = P."""
     by_hand = [0.3 * -math.log(0.5) + 0.7 * KL_PQ[0], 0.3 * -math.log(0.75) + 0.7 * KL_PQ[1]]
     assert mimicry(Q, Y, P, alpha=0.7).tolist() == pytest.approx(by_hand)
+
+
+def test_a_label_weight_multiplies_the_cross_entropy_alone_and_1_keeps_the_bits():
+    by_hand = [0.25 * 0.3 * -math.log(0.5) + 0.7 * KL_PQ[0], 0.25 * 0.3 * -math.log(0.75) + 0.7 * KL_PQ[1]]
+    assert mimicry(Q, Y, P, alpha=0.7, label_weight=0.25).tolist() == pytest.approx(by_hand)
+    printed = (1 - 0.7) * cross_entropy(Q, Y) + 0.7 * kl(P, Q)
+    assert mimicry(Q, Y, P, alpha=0.7).equal(printed)
 
 
 def test_equation_2_is_the_same_with_the_models_exchanged():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 
 import torch
 
@@ -29,6 +30,7 @@ def test_the_dozen_lines_of_act_make_the_update_of_act():
         "register": lambda kind: lambda f: made.setdefault("act", f),
         "Attack": Attack,
         "away_from": away_from,
+        "partial": partial,
         "cross_entropy": actkit.losses.cross_entropy,
         "kl": actkit.losses.kl,
     }

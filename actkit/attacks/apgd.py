@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from actkit.attacks.goals import Goal, Working, ascend
-from actkit.attacks.norms import NORMS, Norm, budget_problems, check_budget, wide
+from actkit.attacks.goals import ActiveSet, Goal, ascend
+from actkit.attacks.norms import NORMS, Norm, batch_view, budget_problems, check_budget
 from actkit.config.registry import register
 from actkit.noise import Noise
 
@@ -41,15 +41,15 @@ def apgd(
     ball, momentum = NORMS[norm], 0.75
     x = x.detach()
     x_adv = ball.project(x + eps * ball.sphere(noise, x), x, eps)
-    working, looks, previous = Working(x_adv), checkpoints(steps), 0
-    value, fooled, gradient = ascend(goal, x_adv, working.rows)
+    active, looks, previous = ActiveSet(x_adv), checkpoints(steps), 0
+    value, fooled, gradient = ascend(goal, x_adv, active.rows)
     s = {  # the state of each example
         "x": x, "x_adv": x_adv, "before": x_adv, "gradient": gradient, "value": value,
         "best": x_adv, "best_gradient": gradient, "best_value": value,
-        "step": wide(torch.full_like(value, 2 * eps), x), "rises": torch.zeros_like(value),
+        "step": batch_view(torch.full_like(value, 2 * eps), x), "rises": torch.zeros_like(value),
         "checked_value": value, "halved": torch.ones_like(value, dtype=torch.bool),
     }  # fmt: skip
-    if (left := working.drop(fooled, x_adv)) is not None:
+    if (left := active.drop(fooled, x_adv)) is not None:
         s = {name: state[left] for name, state in s.items()}
         fooled = fooled[left] if fooled is not None else None
     for step in range(1, steps + 1):
@@ -59,15 +59,15 @@ def apgd(
         moved = ball.project(at + s["step"] * ball.direction(s["gradient"]), s["x"], eps)
         moved = ball.project(at + (1 - inertia) * (moved - at) + inertia * (at - s["before"]), s["x"], eps)
         if fooled is not None:
-            moved = torch.where(wide(fooled, x), at, moved)  # who has won stays there
-        value, fooled, gradient = ascend(goal, moved, working.rows)
+            moved = torch.where(batch_view(fooled, x), at, moved)  # who has won stays there
+        value, fooled, gradient = ascend(goal, moved, active.rows)
         s["before"], s["x_adv"], s["gradient"] = at, moved, gradient
         s["rises"] = s["rises"] + (value > s["value"])
         s["value"] = value
         better = (value > s["best_value"]) | value.isnan()  # what is no number must be noticed, not passed over
         better = better if fooled is None else better | fooled
-        s["best"] = torch.where(wide(better, x), moved, s["best"])
-        s["best_gradient"] = torch.where(wide(better, x), gradient, s["best_gradient"])
+        s["best"] = torch.where(batch_view(better, x), moved, s["best"])
+        s["best_gradient"] = torch.where(batch_view(better, x), gradient, s["best_gradient"])
         s["best_value"] = torch.where(better, value, s["best_value"])
         if step in looks:
             stalled = s["rises"] <= rho * (step - previous)
@@ -76,11 +76,11 @@ def apgd(
             if fooled is not None:
                 halve = halve & ~fooled
             s["halved"], s["checked_value"], s["rises"] = halve, s["best_value"], torch.zeros_like(s["rises"])
-            s["step"] = torch.where(wide(halve, x), s["step"] / 2, s["step"])
-            s["x_adv"] = torch.where(wide(halve, x), s["best"], s["x_adv"])
-            s["gradient"] = torch.where(wide(halve, x), s["best_gradient"], s["gradient"])
+            s["step"] = torch.where(batch_view(halve, x), s["step"] / 2, s["step"])
+            s["x_adv"] = torch.where(batch_view(halve, x), s["best"], s["x_adv"])
+            s["gradient"] = torch.where(batch_view(halve, x), s["best_gradient"], s["gradient"])
             previous = step
-        if (left := working.drop(fooled, s["best"])) is not None:
+        if (left := active.drop(fooled, s["best"])) is not None:
             s = {name: state[left] for name, state in s.items()}
             fooled = fooled[left] if fooled is not None else None
-    return working.results(s["best"])
+    return active.results(s["best"])

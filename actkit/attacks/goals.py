@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Literal
 
@@ -42,9 +43,37 @@ def targeted(model: Callable[[Tensor], Tensor], y: Tensor, target: Tensor) -> Go
     return goal
 
 
-def away_from(model: Callable[[Tensor], Tensor], loss: Callable[[Tensor, Rows], Tensor]) -> Goal:
-    """The goal of training: raise `loss(logits, rows)`, whatever it is."""
-    return lambda x, rows: (loss(model(x), rows), None)
+def away_from(model: Callable[[Tensor], Tensor], loss: Callable[..., Tensor], *targets: Tensor) -> Goal:
+    """The goal of training: raise `loss(logits, *targets)`; nobody asks who has won.
+
+    The targets belong to the whole batch, (B, ...) each. The goal gives the loss those of the examples that the attack asks about:
+    `away_from(g, cross_entropy, y)`, or for eq. 1 of ACT `away_from(g, partial(mimicry, alpha=alpha), y, natural_logits)`.
+
+    Raises `InputError` for a loss of two arguments without targets, which is how a goal was written before it sliced its targets itself.
+    """
+    if not targets:
+        _refuse_loss_of_rows(loss)
+
+    def goal(x: Tensor, rows: Rows) -> tuple[Tensor, None]:
+        return loss(model(x), *(target[rows] for target in targets)), None
+
+    return goal
+
+
+def _refuse_loss_of_rows(loss: Callable[..., Tensor]) -> None:
+    """Raises `InputError` where a loss needs more than the logits, and no target is there to give it."""
+    try:
+        parameters = inspect.signature(loss).parameters.values()
+    except ValueError:
+        # Some functions written in C have no signature: the call itself will tell.
+        return
+    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    needed = [p.name for p in positional if p.default is p.empty]
+    if len(needed) > 1:
+        raise InputError(
+            f"away_from(model, loss) has no targets to give a loss of ({', '.join(needed)}); it slices the rows of its targets itself now",
+            help="write away_from(model, cross_entropy, y), not away_from(model, lambda logits, rows: cross_entropy(logits, y[rows]))",
+        )
 
 
 def ascend(goal: Goal, x: Tensor, rows: Rows) -> tuple[Tensor, Tensor | None, Tensor]:
@@ -61,10 +90,11 @@ def ascend(goal: Goal, x: Tensor, rows: Rows) -> tuple[Tensor, Tensor | None, Te
     return value.detach(), fooled, gradient
 
 
-class Working:
-    """The examples that an attack still works on. Winners stay where they won, and leave when enough of them have for a smaller batch to pay."""
+class ActiveSet:
+    """The examples that an attack still works on. Who is fooled stays there, and leaves when enough of them are for a smaller batch to pay."""
 
-    PAYS = 1 / 8  # the share of the batch that must have won
+    # The share of the batch that must be fooled before it is made smaller.
+    MIN_DROPPED = 1 / 8
 
     def __init__(self, x_adv: Tensor) -> None:
         self.rows: Rows = slice(None)
@@ -75,7 +105,7 @@ class Working:
         if fooled is None:
             return None
         left = (~fooled).nonzero()[:, 0]
-        if len(left) > (1 - self.PAYS) * len(fooled):
+        if len(left) > (1 - self.MIN_DROPPED) * len(fooled):
             return None
         if isinstance(self.rows, slice):
             self.rows, self._results = torch.arange(len(fooled), device=fooled.device), self._results.clone()

@@ -34,7 +34,7 @@ class Linf:
     def sphere(cls, noise: Noise, x: Tensor) -> Tensor:
         """On the sphere of radius 1."""
         inside = cls.uniform(noise, x)
-        return inside / wide(cls.length(inside), x)
+        return inside / batch_view(cls.length(inside), x)
 
     @staticmethod
     def direction(gradient: Tensor) -> Tensor:
@@ -54,7 +54,7 @@ class L2:
 
     @classmethod
     def uniform(cls, noise: Noise, x: Tensor) -> Tensor:
-        return cls.sphere(noise, x) * wide(noise.uniform() ** (1 / x[0].numel()), x)
+        return cls.sphere(noise, x) * batch_view(noise.uniform() ** (1 / x[0].numel()), x)
 
     @classmethod
     def sphere(cls, noise: Noise, x: Tensor) -> Tensor:
@@ -62,23 +62,23 @@ class L2:
 
     @classmethod
     def direction(cls, gradient: Tensor) -> Tensor:
-        largest = wide(Linf.length(gradient), gradient)
+        largest = batch_view(Linf.length(gradient), gradient)
         scaled = gradient / torch.where(
             largest == 0, 1, largest
         )  # first, so that no square of a small gradient vanishes
-        return scaled / wide(cls.length(scaled).clamp_min(1e-12), gradient)
+        return scaled / batch_view(cls.length(scaled).clamp_min(1e-12), gradient)
 
     @classmethod
     def project(cls, x_adv: Tensor, x: Tensor, eps: Eps) -> Tensor:
         delta = x_adv - x
         # Clamping moves each pixel towards x, which lies in [0,1], so the result stays in the ball.
-        return (x + delta * (eps / wide(cls.length(delta).clamp_min(1e-12), x)).clamp_max(1)).clamp(0, 1)
+        return (x + delta * (eps / batch_view(cls.length(delta).clamp_min(1e-12), x)).clamp_max(1)).clamp(0, 1)
 
 
 NORMS: dict[str, type[Linf] | type[L2]] = {"linf": Linf, "l2": L2}
 
 
-def wide(values: Tensor, x: Tensor) -> Tensor:
+def batch_view(values: Tensor, x: Tensor) -> Tensor:
     """Shape (B,) as (B, 1, 1, 1), to go with images."""
     return values.view(-1, *[1] * (x.dim() - 1))
 

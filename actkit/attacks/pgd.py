@@ -7,8 +7,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from actkit.attacks.goals import Goal, Working, ascend
-from actkit.attacks.norms import NORMS, Norm, budget_problems, check_budget, wide
+from actkit.attacks.goals import ActiveSet, Goal, ascend
+from actkit.attacks.norms import NORMS, Norm, batch_view, budget_problems, check_budget
 from actkit.config.registry import register
 from actkit.noise import Noise
 
@@ -47,16 +47,16 @@ def pgd(
         x_adv = x + start_std * noise.normal(*x.shape[1:])
     if clip_start:
         x_adv = ball.project(x_adv, x, eps)
-    working = Working(x_adv)
+    active = ActiveSet(x_adv)
     for _ in range(steps):
-        _, fooled, gradient = ascend(goal, x_adv, working.rows)
+        _, fooled, gradient = ascend(goal, x_adv, active.rows)
         moved = ball.project(x_adv + step_size * ball.direction(gradient), x, eps)
-        x_adv = moved if fooled is None else torch.where(wide(fooled, x), x_adv, moved)
-        if (left := working.drop(fooled, x_adv)) is not None:
+        x_adv = moved if fooled is None else torch.where(batch_view(fooled, x), x_adv, moved)
+        if (left := active.drop(fooled, x_adv)) is not None:
             x, x_adv = x[left], x_adv[left]
             if not len(left):
                 break
-    return working.results(x_adv)
+    return active.results(x_adv)
 
 
 @register("attack", check=budget_problems)

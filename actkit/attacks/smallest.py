@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from actkit.attacks.goals import Goal, ascend
-from actkit.attacks.norms import Linf, wide
+from actkit.attacks.norms import Linf, batch_view
 from actkit.errors import InputError
 
 
@@ -73,7 +73,7 @@ def _one_run(
     """
     won = torch.zeros(len(rows), dtype=torch.bool, device=x.device)
     place = torch.arange(len(rows), device=x.device)  # of the examples still running, in `rows`
-    x_adv, eps = x[rows], wide(trial[rows], x)
+    x_adv, eps = x[rows], batch_view(trial[rows], x)
     x_adv = Linf.project(x_adv + ratio * eps * Linf.direction(first[rows]), x_adv, eps)
     for step in range(1, steps + 1):
         present = rows[place]

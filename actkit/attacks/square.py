@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from actkit.attacks.goals import Goal, Working
-from actkit.attacks.norms import Linf, budget_problems, check_budget, wide
+from actkit.attacks.goals import ActiveSet, Goal
+from actkit.attacks.norms import Linf, batch_view, budget_problems, check_budget
 from actkit.config.registry import register
 from actkit.noise import Noise
 
@@ -39,11 +39,11 @@ def square(
     with torch.no_grad():
         stripes = noise.integers(2, channels, 1, width) * 2.0 - 1
         x_adv = Linf.project(x + eps * stripes, x, eps)
-        working = Working(x_adv)
-        value, fooled = goal(x_adv, working.rows)
+        active = ActiveSet(x_adv)
+        value, fooled = goal(x_adv, active.rows)
         rows, columns = torch.arange(height, device=x.device), torch.arange(width, device=x.device)
         for query in range(queries):
-            if (left := working.drop(fooled, x_adv)) is not None:
+            if (left := active.drop(fooled, x_adv)) is not None:
                 x, x_adv, value, noise = x[left], x_adv[left], value[left], noise[left]
                 fooled = fooled[left] if fooled is not None else None
                 if not len(left):
@@ -56,10 +56,10 @@ def square(
             )[:, None, None, :]
             signs = noise.integers(2, channels, 1, 1) * 2.0 - 1
             proposed = Linf.project(torch.where(inside, x_adv + 2 * eps * signs, x_adv), x, eps)
-            proposed_value, won = goal(proposed, working.rows)
+            proposed_value, won = goal(proposed, active.rows)
             better = proposed_value > value
             if won is not None and fooled is not None:
                 better, fooled = (better | won) & ~fooled, fooled | won
-            x_adv = torch.where(wide(better, x), proposed, x_adv)
+            x_adv = torch.where(batch_view(better, x), proposed, x_adv)
             value = torch.where(better, proposed_value, value)
-    return working.results(x_adv)
+    return active.results(x_adv)

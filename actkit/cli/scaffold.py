@@ -92,7 +92,7 @@ from actkit import Attack, away_from, cross_entropy, register
 def NAME(x, y, robust, *, attack: Attack, share: float = 0.5, noise):
     """Cross-entropy on clean and adversarial examples: say here what it is, whose, and which forward runs in which mode."""
     with robust.frozen("eval") as f:  # no weight gradients, nothing left behind
-        x_adv = attack(away_from(f, lambda logits, rows: cross_entropy(logits, y[rows])), x, noise=noise)
+        x_adv = attack(away_from(f, cross_entropy, y), x, noise=noise)
     clean, adversarial = cross_entropy(robust(x), y), cross_entropy(robust(x_adv), y)
     yield {robust: (1 - share) * clean + share * adversarial}  # one loss an example; each yield is one update
 ''',

@@ -20,9 +20,9 @@ from actkit.errors import InputError
 from actkit.probes.pictures import OWN, Picture
 from actkit.probes.protocols import (
     Examples,
-    any_iterate,
-    attempts,
-    last_iterate,
+    attack_runs,
+    evaluate_any_iterate,
+    evaluate_last_iterate,
     settings_problems,
     title,
     with_setting,
@@ -84,11 +84,11 @@ def robust_accuracy(
     progress, allowed, name = progress or Progress(), threat(attack), title(attack, loss)
     for _, problem in settings_problems(loss=loss, mode=mode):
         raise problem
-    runs = attempts(attack, loss=loss, starts=starts, targets=targets, seed=seed, classes=data.num_classes)
+    runs = attack_runs(attack, loss=loss, starts=starts, targets=targets, seed=seed, classes=data.num_classes)
     with model.frozen("eval") as g:
         if mode == "worst_case":
             return _worst_case(g, examples, runs, progress, allowed, name)
-        hits = last_iterate(g, examples, runs, progress)
+        hits = evaluate_last_iterate(g, examples, runs, progress)
     by_run = hits.double().mean(1)
     columns = (
         (Column("worst_run", f"{name} worst run"), Column("per_example_worst", f"{name} per-example worst"))
@@ -126,7 +126,7 @@ def _worst_case(g: Any, examples: Examples, runs: list[Any], progress: Progress,
     alive = clean = examples.correct(g, progress)
     # The number of the start (or start and target) that broke each example; -1 for none, -2 for misclassified unattacked.
     broken_by = torch.where(clean, -1, -2)
-    for i, (_, still) in enumerate(any_iterate(g, examples, runs, clean, progress)):
+    for i, (_, still) in enumerate(evaluate_any_iterate(g, examples, runs, clean, progress)):
         broken_by[alive & ~still] = i
         alive = still
     return Result(
@@ -191,7 +191,7 @@ def sweep(
     with model.frozen("eval") as g:
         alive = clean = examples.correct(g, progress) if mode == "worst_case" else torch.empty(0)
         for value, changed in zip(values, made, strict=True):
-            runs = attempts(
+            runs = attack_runs(
                 changed,
                 loss=loss,
                 starts=starts,
@@ -202,11 +202,11 @@ def sweep(
             )
             if mode == "worst_case":
                 alive = alive if over in ("eps", "steps", "queries") else clean
-                for _, still in any_iterate(g, examples, runs, alive, progress):
+                for _, still in evaluate_any_iterate(g, examples, runs, alive, progress):
                     alive = still
                 outcome = alive
             else:
-                hits = last_iterate(g, examples, runs, progress)
+                hits = evaluate_last_iterate(g, examples, runs, progress)
                 outcome = hits[hits.double().mean(1).argmin()]
             numbers[f"{over} {value}"] = share(outcome)
             outcomes.append(outcome)

@@ -21,16 +21,16 @@ from actkit.config.registry import Attack, Model, register
 from actkit.datasets import Data
 from actkit.noise import Noise
 from actkit.probes.protocols import (
-    Attempt,
+    AttackRun,
     Examples,
     View,
-    aim,
-    any_iterate,
-    attempts,
-    last_iterate,
+    attack_runs,
+    evaluate_any_iterate,
+    evaluate_last_iterate,
+    goal_for,
+    perturb,
     predict,
     settings_problems,
-    strike,
     title,
     tolerance_of,
     with_setting,
@@ -78,7 +78,7 @@ def audit(
     examples = Examples(data, split, limit=limit, batch_size=batch_size, device=device)
     # Every model's own examples, to be shown to the others: made once, when they are first wanted.
     made = {
-        name: _Surrogate(model, examples, Attempt(attack, aim(loss), (seed, 0), "surrogate"))
+        name: _Surrogate(model, examples, AttackRun(attack, goal_for(loss), (seed, 0), "surrogate"))
         for name, model in models.items()
     }
     found = {}
@@ -97,7 +97,7 @@ def audit(
 class _Surrogate:
     """One model's adversarial examples, batch by batch."""
 
-    def __init__(self, model: Model, examples: Examples, attempt: Attempt) -> None:
+    def __init__(self, model: Model, examples: Examples, attempt: AttackRun) -> None:
         self.model, self.examples, self.attempt = model, examples, attempt
         self._made: dict[int, Tensor] = {}  # by the first id of a batch, on the CPU
 
@@ -105,7 +105,7 @@ class _Surrogate:
         key = int(ids[0])
         if key not in self._made:
             with self.model.frozen("eval") as f:
-                self._made[key] = strike(f, x, y, ids, self.attempt).cpu()
+                self._made[key] = perturb(f, x, y, ids, self.attempt).cpu()
         return self._made[key].to(x.device)
 
 
@@ -153,17 +153,19 @@ class _Audit:
     ) -> list[float]:
         """Accuracy after each start, any iterate counting."""
         loss = self.loss if loss is None else loss
-        runs = attempts(
+        runs = attack_runs(
             attack, loss=loss, starts=starts, targets=targets, seed=self.seed, classes=self.examples.data.num_classes,
             name=f"{name}/",
         )  # fmt: skip
-        after = [share(still) for _, still in any_iterate(self.g, self.examples, runs, self.clean, self.progress)]
+        after = [
+            share(still) for _, still in evaluate_any_iterate(self.g, self.examples, runs, self.clean, self.progress)
+        ]
         self.numbers[name] = after[-1]
         return after
 
-    def once(self, attack: Any, name: str = "once") -> Attempt:
+    def once(self, attack: Any, name: str = "once") -> AttackRun:
         """The attack from its first random start."""
-        return Attempt(attack, aim(self.loss), (self.seed, 0), name)
+        return AttackRun(attack, goal_for(self.loss), (self.seed, 0), name)
 
     def changed(self, **settings: Any) -> Any:
         """The attack with other settings; its step size grows with eps."""
@@ -222,7 +224,7 @@ class _Audit:
             return
 
         def zero(x: Tensor, y: Tensor, ids: Tensor) -> Tensor:
-            rows = [ascend(aim(loss)(self.g, x, y), x, slice(None))[2] for loss in ("cross_entropy", "margin")]
+            rows = [ascend(goal_for(loss)(self.g, x, y), x, slice(None))[2] for loss in ("cross_entropy", "margin")]
             return torch.stack(
                 [(gradient.flatten(1) == 0).all(1) | gradient.flatten(1).isnan().any(1) for gradient in rows]
             )
@@ -285,7 +287,7 @@ class _Audit:
             return
         twice = with_setting(self.attack, "steps", 2 * steps)
         few, many = (
-            share(last_iterate(self.g, self.examples, [self.once(a, f"last {n}")], self.progress))
+            share(evaluate_last_iterate(self.g, self.examples, [self.once(a, f"last {n}")], self.progress))
             for a, n in ((self.attack, steps), (twice, 2 * steps))
         )
         self.numbers["last_iterate"], self.numbers["last_iterate_twice"] = few, many
@@ -312,7 +314,7 @@ class _Audit:
             self.changed(eps=0.0),
             1.0 if self.allowed.norm == "linf" else math.sqrt(math.prod(self.examples.data.shape)),
         )
-        hits = last_iterate(self.g, self.examples, [self.once(still, "eps 0")], self.progress)[0]
+        hits = evaluate_last_iterate(self.g, self.examples, [self.once(still, "eps 0")], self.progress)[0]
         at_zero = share(hits)
         self.numbers["eps_0"] = at_zero
         yield self.say(

@@ -14,7 +14,7 @@ from actkit.attacks import Norm, Threat, apgd, budget_problems, square
 from actkit.config.registry import Model, register
 from actkit.datasets import Data
 from actkit.errors import ActkitError, InputError
-from actkit.probes.protocols import Attempt, Examples, any_iterate, attempts, predict, settings_problems
+from actkit.probes.protocols import AttackRun, Examples, attack_runs, evaluate_any_iterate, predict, settings_problems
 from actkit.probes.result import Column, Progress, Result, share
 
 
@@ -75,7 +75,7 @@ def autoattack(
         alive = examples.correct(g, progress)
         numbers["clean"] = share(alive)
         for name, runs in plan.items():
-            for _, still in any_iterate(g, examples, runs, alive, progress):
+            for _, still in evaluate_any_iterate(g, examples, runs, alive, progress):
                 alive = still
             numbers[name] = share(alive)
             columns.append(Column(name, name if not columns else f"+ {name}"))
@@ -85,10 +85,10 @@ def autoattack(
 
 def _plan(
     eps: float, norm: Norm, steps: int, targets: int, queries: int, seed: int, classes: int
-) -> dict[str, list[Attempt]]:
+) -> dict[str, list[AttackRun]]:
     """The attacks in order, by their published names."""
     adaptive = functools.partial(apgd, eps=eps, norm=norm, steps=steps)
-    make = functools.partial(attempts, starts=1, targets=targets, seed=seed, classes=classes)
+    make = functools.partial(attack_runs, starts=1, targets=targets, seed=seed, classes=classes)
     plan = {"APGD-CE": make(adaptive, loss="cross_entropy", name="ce/")}
     if classes < 4:
         plan["APGD-margin"] = make(adaptive, loss="margin", name="margin/")

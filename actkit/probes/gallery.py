@@ -15,7 +15,7 @@ from actkit.errors import ActkitError, InputError
 from actkit.losses import cross_entropy
 from actkit.noise import Noise
 from actkit.probes.pictures import OWN, Picture
-from actkit.probes.protocols import Examples, Watched, predict, settings_problems
+from actkit.probes.protocols import Examples, RecordingGoal, predict, settings_problems
 from actkit.probes.result import Column, Progress, Result
 
 
@@ -59,7 +59,7 @@ def gallery(
     with model.frozen("eval") as g:
 
         def search() -> Tensor:
-            goal = Watched(untargeted(g, y), x, None)
+            goal = RecordingGoal(untargeted(g, y), x, None)
             x_adv, distance = smallest_perturbation(goal, x, eps=eps, steps=steps, tries=tries)
             goal.assert_numbers()
             return torch.cat([x_adv.flatten(1), distance[:, None]], 1)
@@ -130,7 +130,7 @@ def surface(
     with model.frozen("eval") as g:
 
         def slices(x: Tensor, y: Tensor, ids: Tensor) -> Tensor:
-            goal = away_from(g, lambda logits, rows: cross_entropy(logits, y[rows]))
+            goal = away_from(g, cross_entropy, y)
             start = x.clone().requires_grad_()
             (gradient,) = torch.autograd.grad(goal(start, slice(None))[0].sum(), start)
             along = gradient.sign()

@@ -1,7 +1,7 @@
-"""How probes attack: the examples, attempts at them, and the two protocols.
+"""How probes attack: the examples, the runs of an attack on them, and the two protocols.
 
-`last_iterate`: what an attack returns counts, every example is attacked, nothing is dropped. `any_iterate`: an example is broken as soon as
-any input within the budget that the attack asked about was misclassified; it then leaves the attack and all later attempts.
+`evaluate_last_iterate`: what an attack returns counts, every example is attacked, nothing is dropped. `evaluate_any_iterate`: an example is
+broken as soon as any input within the budget that the attack asked about was misclassified; it then leaves the attack and all later runs.
 """
 
 from __future__ import annotations
@@ -21,10 +21,12 @@ from actkit.errors import ActkitError, InputError, nearest
 from actkit.noise import Noise
 from actkit.probes.result import Progress
 
+# The frozen model: logits of x in [0,1].
 View = Callable[[Tensor], Tensor]
+# (model, x, y) -> goal
+GoalFor = Callable[[View, Tensor, Tensor], Goal]
 
-
-Aim = Callable[[View, Tensor, Tensor], Goal]  # (model, x, y) -> goal
+NAN = "the model gives NaN, in its outputs or its gradient; no result is reported"
 
 
 def predict(g: View, x: Tensor) -> Tensor:
@@ -32,7 +34,7 @@ def predict(g: View, x: Tensor) -> Tensor:
     with torch.no_grad():
         logits = g(x)
     if logits.isnan().any():
-        raise ActkitError(NAN)  # argmax would still name a class
+        raise ActkitError(NAN)
     return logits.argmax(1)
 
 
@@ -117,12 +119,12 @@ class Examples:
 
 
 def tolerance_of(tolerance: float, examples: Examples) -> float:
-    """How far an accuracy may be off: as told, but on few images at least one and a half of them."""
+    """How far an accuracy may be off: as given, but on few images at least one and a half of them."""
     return max(tolerance, 1.5 / len(examples))
 
 
-def aim(loss: str, rank: int | None = None) -> Aim:
-    """The goal of an attempt. `rank` is for 'targeted_dlr': towards the class that the clean image's logits rank so, 1 being the best wrong one."""
+def goal_for(loss: str, rank: int | None = None) -> GoalFor:
+    """The goal of a run. `rank` is for 'targeted_dlr': towards the class that the clean image's logits rank so, 1 being the best wrong one."""
     if loss != "targeted_dlr":
         return lambda g, x, y: untargeted(g, y, loss=loss)
 
@@ -135,18 +137,18 @@ def aim(loss: str, rank: int | None = None) -> Aim:
 
 
 @dataclass(frozen=True)
-class Attempt:
+class AttackRun:
     """One attack on every example. `key`: what its random start depends on, besides the example."""
 
     attack: Any
-    aim: Aim
+    goal_for: GoalFor
     key: tuple[int, ...]
     name: str
 
 
-def attempts(
+def attack_runs(
     attack: Any, *, loss: str, starts: int, targets: int, seed: int, classes: int, name: str = ""
-) -> list[Attempt]:
+) -> list[AttackRun]:
     """An attack from several random starts, and, for a targeted loss, towards several classes."""
     if starts < 1:
         raise InputError(f"a probe's starts must be at least 1, got {starts}")
@@ -158,9 +160,9 @@ def attempts(
     if loss == "targeted_dlr":
         ranks = list(range(1, min(targets, classes - 1) + 1))
     return [
-        Attempt(
+        AttackRun(
             attack,
-            aim(loss, rank),
+            goal_for(loss, rank),
             (seed, start, rank) if rank else (seed, start),
             f"{name}{start}/{rank or 0}",
         )
@@ -176,83 +178,82 @@ def _assert_allowed(allowed: Threat, x_adv: Tensor, x: Tensor) -> None:
         )
 
 
-class Watched:
+class RecordingGoal:
     """A goal that remembers who was ever fooled by an allowed input, and whether all values were numbers.
 
     Args:
-        tell: whether the attack may know who has won; in the protocol of the last iterate it may not.
+        allowed: the threat model that an input must obey to count; None where the attack has no budget.
+        early_stopping: whether the attack learns who is fooled and may stop there; in the protocol of the last iterate it may not.
     """
 
-    def __init__(self, goal: Goal, x: Tensor, allowed: Threat | None, *, tell: bool = True) -> None:
-        self.goal, self.x, self.allowed, self.tell = goal, x, allowed, tell
-        self.won = torch.zeros(len(x), dtype=torch.bool, device=x.device)
-        self._strange = torch.zeros((), dtype=torch.bool, device=x.device)
+    def __init__(self, goal: Goal, x: Tensor, allowed: Threat | None, *, early_stopping: bool = True) -> None:
+        self.goal, self.x, self.allowed, self.early_stopping = goal, x, allowed, early_stopping
+        self.fooled = torch.zeros(len(x), dtype=torch.bool, device=x.device)
+        self._has_nan = torch.zeros((), dtype=torch.bool, device=x.device)
 
     def __call__(self, x_adv: Tensor, rows: Rows) -> tuple[Tensor, Tensor | None]:
         value, fooled = self.goal(x_adv, rows)
         assert fooled is not None
-        self._strange |= value.detach().isnan().any()
-        if not self.tell:
+        self._has_nan |= value.detach().isnan().any()
+        if not self.early_stopping:
             return value, None
         if self.allowed is not None:
             fooled = fooled & self.allowed.allows(x_adv.detach(), self.x[rows])
-        self.won[rows] = self.won[rows] | fooled
+        self.fooled[rows] = self.fooled[rows] | fooled
         return value, fooled
 
     def assert_numbers(self) -> None:
         """Raises `ActkitError` where a value was NaN: an attack that follows it stands still, and the model would look robust."""
-        if self._strange:
+        if self._has_nan:
             raise ActkitError(NAN)
 
 
-NAN = "the model gives NaN, in its outputs or its gradient; no result is reported"
-
-
-def strike(g: View, x: Tensor, y: Tensor, ids: Tensor, attempt: Attempt) -> Tensor:
-    """The attack's last point: x_adv, shape of x. Nobody tells the attack who has won, so nothing is dropped."""
-    watched = Watched(attempt.aim(g, x, y), x, None, tell=False)
-    x_adv: Tensor = attempt.attack(watched, x, noise=Noise(ids, *attempt.key))
-    watched.assert_numbers()
-    _assert_allowed(threat(attempt.attack), x_adv, x)
+def perturb(g: View, x: Tensor, y: Tensor, ids: Tensor, run: AttackRun) -> Tensor:
+    """The attack's last point: x_adv, shape of x. The attack does not learn who is fooled, so nothing is dropped."""
+    goal = RecordingGoal(run.goal_for(g, x, y), x, None, early_stopping=False)
+    x_adv: Tensor = run.attack(goal, x, noise=Noise(ids, *run.key))
+    goal.assert_numbers()
+    _assert_allowed(threat(run.attack), x_adv, x)
     return x_adv
 
 
-def last_iterate(g: View, examples: Examples, runs: list[Attempt], progress: Progress) -> Tensor:
+def evaluate_last_iterate(g: View, examples: Examples, runs: list[AttackRun], progress: Progress) -> Tensor:
     """Which examples survive each run's last point, shape (runs, n)."""
     progress.expect(len(runs) * examples.count())
 
-    def survive(x: Tensor, y: Tensor, ids: Tensor, run: Attempt) -> Tensor:
-        return predict(g, strike(g, x, y, ids, run)) == y
+    def survive(x: Tensor, y: Tensor, ids: Tensor, run: AttackRun) -> Tensor:
+        return predict(g, perturb(g, x, y, ids, run)) == y
 
     return torch.stack(
         [examples.each(run.name, progress, functools.partial(survive, run=run), announced=True) for run in runs]
     )
 
 
-def any_iterate(
-    g: View, examples: Examples, runs: list[Attempt], alive: Tensor, progress: Progress
-) -> Iterator[tuple[Attempt, Tensor]]:
+def evaluate_any_iterate(
+    g: View, examples: Examples, runs: list[AttackRun], alive: Tensor, progress: Progress
+) -> Iterator[tuple[AttackRun, Tensor]]:
     """After each run, which examples are still unbroken, shape (n,). `alive` says which to begin with."""
     progress.expect(len(runs) * examples.count(int(alive.sum())))
 
-    def broken(x: Tensor, y: Tensor, ids: Tensor, run: Attempt) -> Tensor:
+    def broken(x: Tensor, y: Tensor, ids: Tensor, run: AttackRun) -> Tensor:
         allowed = threat(run.attack)
-        watched = Watched(run.aim(g, x, y), x, allowed)
-        x_adv = run.attack(watched, x, noise=Noise(ids, *run.key))
-        watched.assert_numbers()
+        goal = RecordingGoal(run.goal_for(g, x, y), x, allowed)
+        x_adv = run.attack(goal, x, noise=Noise(ids, *run.key))
+        goal.assert_numbers()
         _assert_allowed(allowed, x_adv, x)
-        rows = (~watched.won).nonzero()[:, 0]
+        rows = (~goal.fooled).nonzero()[:, 0]
         if len(rows):
+            # PGD's last point has not been looked at yet.
             with torch.no_grad():
-                watched(x_adv[rows], rows)  # PGD's last point has not been looked at yet
-        return watched.won
+                goal(x_adv[rows], rows)
+        return goal.fooled
 
     for run in runs:
         places = alive.nonzero()[:, 0]
         if len(places):
-            won = examples.each(run.name, progress, functools.partial(broken, run=run), places, announced=True)
+            fooled = examples.each(run.name, progress, functools.partial(broken, run=run), places, announced=True)
             alive = alive.clone()
-            alive[places[won]] = False
+            alive[places[fooled]] = False
         yield run, alive
 
 
@@ -276,9 +277,7 @@ def with_setting(attack: Any, name: str, value: float, *, scale_step: bool = Fal
 
 
 _TITLES = {"pgd": "PGD", "fgsm": "FGSM", "apgd": "APGD", "square": "Square"}
-
-
-_SUFFIX = {"cross_entropy": "CE", "margin": "margin", "dlr": "DLR", "targeted_dlr": "T"}
+_LOSS_SUFFIX = {"cross_entropy": "CE", "margin": "margin", "dlr": "DLR", "targeted_dlr": "T"}
 
 
 def title(attack: Any, loss: str = "cross_entropy") -> str:
@@ -288,7 +287,7 @@ def title(attack: Any, loss: str = "cross_entropy") -> str:
     )
     shown = _TITLES.get(name, name)
     if name == "apgd":
-        return f"{shown}-{_SUFFIX[loss]}"
+        return f"{shown}-{_LOSS_SUFFIX[loss]}"
     steps = setting(attack, "steps")
     shown = f"{shown}-{steps}" if isinstance(steps, int) and name != "fgsm" else shown
-    return shown if loss == "cross_entropy" or name == "square" else f"{shown} ({_SUFFIX[loss]})"
+    return shown if loss == "cross_entropy" or name == "square" else f"{shown} ({_LOSS_SUFFIX[loss]})"

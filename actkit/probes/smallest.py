@@ -11,7 +11,7 @@ from actkit.attacks import budget_problems, smallest_perturbation, untargeted
 from actkit.config.registry import Model, register
 from actkit.datasets import Data
 from actkit.errors import InputError
-from actkit.probes.protocols import Examples, Watched, settings_problems
+from actkit.probes.protocols import Examples, RecordingGoal, settings_problems
 from actkit.probes.result import Column, Progress, Result, share
 
 
@@ -49,7 +49,7 @@ def fgsm_k(
     with model.frozen("eval") as g:
 
         def search(x: Tensor, y: Tensor, ids: Tensor) -> Tensor:
-            goal = Watched(untargeted(g, y), x, None)
+            goal = RecordingGoal(untargeted(g, y), x, None)
             distance = smallest_perturbation(goal, x, eps=eps, steps=steps, tries=tries)[1]
             goal.assert_numbers()
             return distance

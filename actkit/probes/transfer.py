@@ -12,7 +12,16 @@ from actkit.attacks.goals import Loss
 from actkit.config.registry import Attack, Model, register
 from actkit.datasets import Data
 from actkit.errors import InputError
-from actkit.probes.protocols import Attempt, Examples, aim, predict, settings_problems, strike, title, tolerance_of
+from actkit.probes.protocols import (
+    AttackRun,
+    Examples,
+    goal_for,
+    perturb,
+    predict,
+    settings_problems,
+    title,
+    tolerance_of,
+)
 from actkit.probes.result import Column, Flag, Progress, Result, share
 
 
@@ -43,13 +52,13 @@ def transfer(
     device = next(iter(models.values())).device
     examples = Examples(data, split, limit=limit, batch_size=batch_size, device=device)
     progress = progress or Progress()
-    run = Attempt(attack, aim(loss), (seed, 0), "0")
+    run = AttackRun(attack, goal_for(loss), (seed, 0), "0")
     fooled: dict[str, Tensor] = {}  # by surrogate: (models, n)
     for name, source in models.items():
 
         def outcome(x: Tensor, y: Tensor, ids: Tensor, source: Model = source) -> Tensor:
             with source.frozen("eval") as f:
-                x_adv = strike(f, x, y, ids, run)
+                x_adv = perturb(f, x, y, ids, run)
             seen = []
             for target in models.values():
                 with target.frozen("eval") as g:

@@ -7,6 +7,7 @@ parameter gradients, running statistics, nothing left behind. The docstrings say
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor
 from actkit.attacks import away_from, check_budget, pgd
 from actkit.config.registry import Attack, Model, register
 from actkit.errors import InputError
-from actkit.losses import cross_entropy, kl, mimicry
+from actkit.losses import cross_entropy, kl, kl_from, mimicry
 from actkit.noise import Noise
 
 Updates = Iterator[dict[Model, Tensor]]
@@ -50,7 +51,7 @@ def madry(
     batch statistics are then used but not kept); one training-mode forward on x_adv, so clean data never move the running statistics.
     """
     with robust.frozen(attack_mode) as g:
-        x_adv = attack(away_from(g, lambda logits, rows: cross_entropy(logits, y[rows])), x, noise=noise)
+        x_adv = attack(away_from(g, cross_entropy, y), x, noise=noise)
     yield {robust: cross_entropy(robust(x_adv), y, smoothing=label_smoothing)}
 
 
@@ -73,7 +74,7 @@ def trades(
     with robust.frozen("eval") as g:
         with torch.no_grad():
             clean = g(x)
-        x_adv = attack(away_from(g, lambda logits, rows: kl(clean[rows], logits)), x, noise=noise)
+        x_adv = attack(away_from(g, kl_from, clean), x, noise=noise)
     logits = robust(x)
     yield {robust: cross_entropy(logits, y, smoothing=label_smoothing) + beta * kl(logits, robust(x_adv))}
 
@@ -117,21 +118,19 @@ def act(
     BatchNorm: F forwards once, on clean x in training mode, and those logits serve the attack and both losses; G is in eval mode in
     the attack and in training mode on x_adv, so its statistics never see clean data. Both models are updated at once (eq. 3).
     """
-    natural_logits = natural(x)  # F(x)
-    target, weight = natural_logits.detach(), 1 / len(x) if attack_cross_entropy == "batch_mean" else 1.0
+    label_weight = 1 / len(x) if attack_cross_entropy == "batch_mean" else 1.0
+    discrepancy = partial(mimicry, alpha=alpha, temperature=attack_temperature, label_weight=label_weight)
+    loss = partial(mimicry, alpha=alpha, temperature=temperature, smoothing=label_smoothing)
 
-    def discrepancy(logits: Tensor, rows: Any) -> Tensor:  # eq. 1 as a function of the perturbation
-        task = weight * cross_entropy(logits, y[rows])
-        return (1 - alpha) * task + alpha * kl(target[rows], logits, temperature=attack_temperature)
-
+    # F(x)
+    natural_logits = natural(x)
     with robust.frozen("eval") as g:
-        x_adv = attack(away_from(g, discrepancy), x, noise=noise)
-    robust_logits = robust(x_adv)  # G(x + delta)
-    how = {"alpha": alpha, "temperature": temperature, "smoothing": label_smoothing}
-    yield {
-        robust: mimicry(robust_logits, y, natural_logits, **how),  # eq. 1
-        natural: mimicry(natural_logits, y, robust_logits, **how),  # eq. 2
-    }
+        # Eq. 1 as a function of the perturbation.
+        x_adv = attack(away_from(g, discrepancy, y, natural_logits.detach()), x, noise=noise)
+    # G(x + delta)
+    robust_logits = robust(x_adv)
+    # Eq. 1 and eq. 2.
+    yield {robust: loss(robust_logits, y, natural_logits), natural: loss(natural_logits, y, robust_logits)}
 
 
 @register("objective")
@@ -189,6 +188,6 @@ def fast(
     BatchNorm: training mode in both forwards, and the one of the attack moves the running statistics too, as in the official code.
     It is known to collapse suddenly (catastrophic overfitting); `run.stop_on_drop` watches for that.
     """
-    goal = away_from(robust, lambda logits, rows: cross_entropy(logits, y[rows]))
+    goal = away_from(robust, cross_entropy, y)
     x_adv = pgd(goal, x, noise=noise, eps=eps, step_size=1.25 * eps if step_size is None else step_size, steps=1)
     yield {robust: cross_entropy(robust(x_adv), y, smoothing=label_smoothing)}

@@ -41,7 +41,7 @@ def trained(digits) -> dict[str, nn.Module]:
                 x, y = digits.train.batch(ids)
                 if adversarial:
                     with role.frozen("eval") as g:
-                        goal = away_from(g, lambda logits, rows: cross_entropy(logits, y[rows]))
+                        goal = away_from(g, cross_entropy, y)
                         x = pgd(goal, x, noise=Noise(ids, epoch), eps=EPS, step_size=0.05, steps=5)
                 role.zero_grad()
                 cross_entropy(role(x), y).mean().backward()

@@ -189,9 +189,11 @@ def test_rounding_takes_no_point_of_an_l2_ball_out_of_it(eps):
 
 
 def test_the_start_towards_a_class_does_not_depend_on_how_many_there_are():
-    from actkit.probes.protocols import attempts
+    from actkit.probes.protocols import attack_runs
 
-    few, many = (attempts(None, loss="targeted_dlr", starts=1, targets=t, seed=0, classes=5, name="") for t in (1, 9))
+    few, many = (
+        attack_runs(None, loss="targeted_dlr", starts=1, targets=t, seed=0, classes=5, name="") for t in (1, 9)
+    )
     assert [len(few), len(many)] == [1, 4], "towards each wrong class once"
     assert few[0].key == many[0].key
     assert len({run.key for run in many}) == 4

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import torch
 
-from actkit import Attack, away_from, cross_entropy, kl, register
+from actkit import Attack, away_from, cross_entropy, kl, kl_from, register
 
 
 @register("objective")
@@ -18,7 +18,7 @@ def hat(x, y, robust, helper, *, attack: Attack, beta: float = 2.5, gamma: float
     with robust.frozen("eval") as f:
         with torch.no_grad():
             clean = f(x)
-        x_adv = attack(away_from(f, lambda logits, rows: kl(clean[rows], logits)), x, noise=noise)
+        x_adv = attack(away_from(f, kl_from, clean), x, noise=noise)
     with helper.frozen("eval") as h, torch.no_grad():
         labels = h(x_adv).argmax(1)
     logits, adversarial, beyond = robust(x), robust(x_adv), robust(x + stretch * (x_adv - x))

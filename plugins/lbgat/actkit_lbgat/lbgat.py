@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import torch
 
-from actkit import Attack, away_from, cross_entropy, kl, register
+from actkit import Attack, away_from, cross_entropy, kl, kl_from, register
 
 
 @register("objective")
@@ -18,7 +18,7 @@ def lbgat(x, y, robust, natural, *, attack: Attack, beta: float = 6.0, noise):
     with robust.frozen("eval") as f:
         with torch.no_grad():
             clean = f(x)
-        x_adv = attack(away_from(f, lambda logits, rows: kl(clean[rows], logits)), x, noise=noise)
+        x_adv = attack(away_from(f, kl_from, clean), x, noise=noise)
     adversarial, logits, guide = robust(x_adv), robust(x), natural(x)
     boundary = (adversarial - guide).square().mean(1)
     yield {robust: boundary + beta * kl(logits, adversarial), natural: cross_entropy(guide, y)}

@@ -20,7 +20,7 @@ def mart(x, y, robust, *, attack: Attack, beta: float = 5.0, noise):
     BatchNorm: the attack in eval mode; then two training-mode forwards, x and x'.
     """
     with robust.frozen("eval") as f:
-        x_adv = attack(away_from(f, lambda logits, rows: cross_entropy(logits, y[rows])), x, noise=noise)
+        x_adv = attack(away_from(f, cross_entropy, y), x, noise=noise)
     logits, adversarial = robust(x), robust(x_adv)
     others = adversarial.softmax(1).scatter(1, y[:, None], 0.0).amax(1)
     boosted = cross_entropy(adversarial, y) - torch.log(1.0001 - others)
