@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -9,6 +13,9 @@ from actkit.attacks.goals import ActiveSet, Goal, ascend
 from actkit.attacks.norms import NORMS, Norm, batch_view, budget_problems, check_budget
 from actkit.config.registry import register
 from actkit.noise import Noise
+
+# alpha of Algorithm 1: the share of the new step, the rest being the step before.
+MOMENTUM = 0.75
 
 
 def checkpoints(steps: int) -> list[int]:
@@ -21,6 +28,34 @@ def checkpoints(steps: int) -> list[int]:
         gap = max(gap - shrink, least)
         at += gap
     return found
+
+
+@dataclass(frozen=True)
+class _State:
+    """Where each example of the batch is: images of shape (B, C, H, W), values and flags of shape (B,)."""
+
+    x: Tensor
+    x_adv: Tensor
+    x_before: Tensor
+    gradient: Tensor
+    value: Tensor
+    # None where the goal does not tell.
+    fooled: Tensor | None
+    x_best: Tensor
+    best_gradient: Tensor
+    best_value: Tensor
+    # Of shape (B, 1, 1, 1).
+    step_size: Tensor
+    # In how many steps since the last checkpoint the value rose.
+    rises: Tensor
+    # The best value at the last checkpoint, and whether the step size was halved there.
+    checked_value: Tensor
+    halved: Tensor
+
+    def __getitem__(self, rows: Tensor) -> _State:
+        """Some of the examples."""
+        tensors: dict[str, Any] = {name: None if state is None else state[rows] for name, state in vars(self).items()}
+        return _State(**tensors)
 
 
 @register("attack", check=budget_problems)
@@ -38,49 +73,85 @@ def apgd(
     [0,1]. Raises `InputError` as `pgd` does.
     """
     check_budget(eps=eps, steps=steps, norm=norm)
-    ball, momentum = NORMS[norm], 0.75
     x = x.detach()
-    x_adv = ball.project(x + eps * ball.sphere(noise, x), x, eps)
+    x_adv = NORMS[norm].project(x + eps * NORMS[norm].sphere(noise, x), x, eps)
     active, looks, previous = ActiveSet(x_adv), checkpoints(steps), 0
-    value, fooled, gradient = ascend(goal, x_adv, active.rows)
-    s = {  # the state of each example
-        "x": x, "x_adv": x_adv, "before": x_adv, "gradient": gradient, "value": value,
-        "best": x_adv, "best_gradient": gradient, "best_value": value,
-        "step": batch_view(torch.full_like(value, 2 * eps), x), "rises": torch.zeros_like(value),
-        "checked_value": value, "halved": torch.ones_like(value, dtype=torch.bool),
-    }  # fmt: skip
-    if (left := active.drop(fooled, x_adv)) is not None:
-        s = {name: state[left] for name, state in s.items()}
-        fooled = fooled[left] if fooled is not None else None
+    state = _begin(goal, x, x_adv, active, eps)
+    if (left := active.drop(state.fooled, x_adv)) is not None:
+        state = state[left]
     for step in range(1, steps + 1):
-        if not len(s["x"]):
+        if not len(state.x):
             break
-        at, inertia = s["x_adv"], (1 - momentum) if step > 1 else 0.0
-        moved = ball.project(at + s["step"] * ball.direction(s["gradient"]), s["x"], eps)
-        moved = ball.project(at + (1 - inertia) * (moved - at) + inertia * (at - s["before"]), s["x"], eps)
-        if fooled is not None:
-            moved = torch.where(batch_view(fooled, x), at, moved)  # who has won stays there
-        value, fooled, gradient = ascend(goal, moved, active.rows)
-        s["before"], s["x_adv"], s["gradient"] = at, moved, gradient
-        s["rises"] = s["rises"] + (value > s["value"])
-        s["value"] = value
-        better = (value > s["best_value"]) | value.isnan()  # what is no number must be noticed, not passed over
-        better = better if fooled is None else better | fooled
-        s["best"] = torch.where(batch_view(better, x), moved, s["best"])
-        s["best_gradient"] = torch.where(batch_view(better, x), gradient, s["best_gradient"])
-        s["best_value"] = torch.where(better, value, s["best_value"])
+        x_next = _next_point(state, norm, eps, inertia=(1 - MOMENTUM) if step > 1 else 0.0)
+        state = _evaluate(state, x_next, *ascend(goal, x_next, active.rows))
         if step in looks:
-            stalled = s["rises"] <= rho * (step - previous)
-            stuck = ~s["halved"] & (s["checked_value"] >= s["best_value"])
-            halve = stalled | stuck
-            if fooled is not None:
-                halve = halve & ~fooled
-            s["halved"], s["checked_value"], s["rises"] = halve, s["best_value"], torch.zeros_like(s["rises"])
-            s["step"] = torch.where(batch_view(halve, x), s["step"] / 2, s["step"])
-            s["x_adv"] = torch.where(batch_view(halve, x), s["best"], s["x_adv"])
-            s["gradient"] = torch.where(batch_view(halve, x), s["best_gradient"], s["gradient"])
+            state = _halve_where_stalled(state, rho * (step - previous))
             previous = step
-        if (left := active.drop(fooled, s["best"])) is not None:
-            s = {name: state[left] for name, state in s.items()}
-            fooled = fooled[left] if fooled is not None else None
-    return active.results(s["best"])
+        if (left := active.drop(state.fooled, state.x_best)) is not None:
+            state = state[left]
+    return active.results(state.x_best)
+
+
+def _begin(goal: Goal, x: Tensor, x_adv: Tensor, active: ActiveSet, eps: float) -> _State:
+    value, fooled, gradient = ascend(goal, x_adv, active.rows)
+    return _State(
+        x=x,
+        x_adv=x_adv,
+        x_before=x_adv,
+        gradient=gradient,
+        value=value,
+        fooled=fooled,
+        x_best=x_adv,
+        best_gradient=gradient,
+        best_value=value,
+        step_size=batch_view(torch.full_like(value, 2 * eps), x),
+        rises=torch.zeros_like(value),
+        checked_value=value,
+        halved=torch.ones_like(value, dtype=torch.bool),
+    )
+
+
+def _next_point(state: _State, norm: Norm, eps: float, *, inertia: float) -> Tensor:
+    """A step along the gradient, and `inertia` times the step before. Who has won stays there."""
+    ball, x_adv = NORMS[norm], state.x_adv
+    moved = ball.project(x_adv + state.step_size * ball.direction(state.gradient), state.x, eps)
+    moved = ball.project(x_adv + (1 - inertia) * (moved - x_adv) + inertia * (x_adv - state.x_before), state.x, eps)
+    return moved if state.fooled is None else torch.where(batch_view(state.fooled, x_adv), x_adv, moved)
+
+
+def _evaluate(state: _State, x_next: Tensor, value: Tensor, fooled: Tensor | None, gradient: Tensor) -> _State:
+    """The state at the next point, whose value and gradient are given; it is the best one where the value rose, or where it won."""
+    # What is no number must be noticed, not passed over.
+    better = (value > state.best_value) | value.isnan()
+    better = better if fooled is None else better | fooled
+    return dataclasses.replace(
+        state,
+        x_adv=x_next,
+        x_before=state.x_adv,
+        gradient=gradient,
+        value=value,
+        fooled=fooled,
+        x_best=torch.where(batch_view(better, x_next), x_next, state.x_best),
+        best_gradient=torch.where(batch_view(better, x_next), gradient, state.best_gradient),
+        best_value=torch.where(better, value, state.best_value),
+        rises=state.rises + (value > state.value),
+    )
+
+
+def _halve_where_stalled(state: _State, enough_rises: float) -> _State:
+    """At a checkpoint (conditions 1 and 2 of section 3.2): back to the best point with half the step size."""
+    stalled = state.rises <= enough_rises
+    stuck = ~state.halved & (state.checked_value >= state.best_value)
+    halve = stalled | stuck
+    if state.fooled is not None:
+        halve = halve & ~state.fooled
+    of_images = batch_view(halve, state.x)
+    return dataclasses.replace(
+        state,
+        x_adv=torch.where(of_images, state.x_best, state.x_adv),
+        gradient=torch.where(of_images, state.best_gradient, state.gradient),
+        step_size=torch.where(of_images, state.step_size / 2, state.step_size),
+        rises=torch.zeros_like(state.rises),
+        checked_value=state.best_value,
+        halved=halve,
+    )

@@ -26,7 +26,7 @@ from actkit.machine import deterministic, provenance
 from actkit.networks import model_files
 from actkit.networks.roles import Role
 from actkit.probes import Progress, Result, measure, models_of
-from actkit.probes.pictures import Picture, together
+from actkit.probes.pictures import Picture, merged
 
 
 def examine(
@@ -54,7 +54,7 @@ def pictures_of(results: Mapping[str, Result], about: Mapping[str, Any]) -> list
     made = []
     for (label, _), by_model in found.items():
         own = next(iter(by_model.values()))
-        for picture in together(by_model):
+        for picture in merged(by_model):
             called = picture.name if label in (own.name, "") else f"{label}-{picture.name}"
             made.append(dataclasses.replace(picture, name=called, about=dict(about)))
     return made

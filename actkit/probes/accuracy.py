@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import torch
@@ -19,7 +19,9 @@ from actkit.datasets import Data
 from actkit.errors import InputError
 from actkit.probes.pictures import OWN, Picture
 from actkit.probes.protocols import (
+    AttackRun,
     Examples,
+    View,
     attack_runs,
     evaluate_any_iterate,
     evaluate_last_iterate,
@@ -88,25 +90,33 @@ def robust_accuracy(
     with model.frozen("eval") as g:
         if mode == "worst_case":
             return _worst_case(g, examples, runs, progress, allowed, name)
-        hits = evaluate_last_iterate(g, examples, runs, progress)
-    by_run = hits.double().mean(1)
-    columns = (
-        (Column("worst_run", f"{name} worst run"), Column("per_example_worst", f"{name} per-example worst"))
-        if starts > 1
-        else (Column("worst_run", name),)
-    )
+        correct = evaluate_last_iterate(g, examples, runs, progress)
+    return _worst_run(correct, examples, allowed, name)
+
+
+def _worst_run(correct: Tensor, examples: Examples, allowed: Threat, name: str) -> Result:
+    """Mode `paper`; `correct` of shape (starts, n)."""
+    starts, by_run, never_fooled = len(correct), correct.double().mean(1), correct.all(0)
+    columns: tuple[Column, ...] = (Column("worst_run", name),)
+    shown = name
+    if starts > 1:
+        columns = (
+            Column("worst_run", f"{name} worst run"),
+            Column("per_example_worst", f"{name} per-example worst"),
+        )
+        shown = f"{name}, worst of {starts} starts"
     return Result(
         {
             "mean": float(by_run.mean()),
             "std": float(by_run.std()) if starts > 1 else 0.0,
             "worst_run": float(by_run.min()),
-            "per_example_worst": share(hits.all(0)),
+            "per_example_worst": share(never_fooled),
         },
-        {"correct": hits},
+        {"correct": correct},
         columns,
         allowed,
         attacked=True,
-        pictures=(_by_class(hits.all(0), examples, data, f"{name}, worst of {starts} starts" if starts > 1 else name),),
+        pictures=(_by_class(never_fooled, examples, examples.data, shown),),
     )
 
 
@@ -114,15 +124,21 @@ def _by_class(correct: Tensor, examples: Examples, data: Data, name: str) -> Pic
     labels = examples.split.labels
     there = [c for c in range(data.num_classes) if (labels == c).any()]
     return Picture(
-        "by-class", "bars", f"Accuracy of each class under {name}",
+        "by-class",
+        "bars",
+        f"Accuracy of each class under {name}",
         {
-            "groups": [data.classes[c] for c in there], "series": {OWN: {"y": [share(correct[labels == c]) for c in there]}}, "percent": True,
+            "groups": [data.classes[c] for c in there],
+            "series": {OWN: {"y": [share(correct[labels == c]) for c in there]}},
+            "percent": True,
             "y_label": "per-example worst",
         },
-    )  # fmt: skip
+    )
 
 
-def _worst_case(g: Any, examples: Examples, runs: list[Any], progress: Progress, allowed: Any, name: str) -> Result:
+def _worst_case(
+    g: View, examples: Examples, runs: list[AttackRun], progress: Progress, allowed: Threat, name: str
+) -> Result:
     alive = clean = examples.correct(g, progress)
     # The number of the start (or start and target) that broke each example; -1 for none, -2 for misclassified unattacked.
     broken_by = torch.where(clean, -1, -2)
@@ -186,33 +202,19 @@ def sweep(
         values=values, starts=starts, targets=targets, limit=limit, batch_size=batch_size, loss=loss, mode=mode
     ):
         raise problem
-    made = [with_setting(attack, over, value, scale_step=scale_step) for value in values]
-    numbers, outcomes = {}, []
+    attacks = [with_setting(attack, over, value, scale_step=scale_step) for value in values]
+    runs = [
+        attack_runs(a, loss=loss, starts=starts, targets=targets, seed=seed, classes=data.num_classes, name=f"{v}/")
+        for a, v in zip(attacks, values, strict=True)
+    ]
     with model.frozen("eval") as g:
-        alive = clean = examples.correct(g, progress) if mode == "worst_case" else torch.empty(0)
-        for value, changed in zip(values, made, strict=True):
-            runs = attack_runs(
-                changed,
-                loss=loss,
-                starts=starts,
-                targets=targets,
-                seed=seed,
-                classes=data.num_classes,
-                name=f"{value}/",
-            )
-            if mode == "worst_case":
-                alive = alive if over in ("eps", "steps", "queries") else clean
-                for _, still in evaluate_any_iterate(g, examples, runs, alive, progress):
-                    alive = still
-                outcome = alive
-            else:
-                hits = evaluate_last_iterate(g, examples, runs, progress)
-                outcome = hits[hits.double().mean(1).argmin()]
-            numbers[f"{over} {value}"] = share(outcome)
-            outcomes.append(outcome)
-    allowed = threat(attack)
-    name = title(attack, loss).removesuffix(f"-{setting(attack, 'steps')}") if over == "steps" else title(attack, loss)
-    name += (" l2" if allowed.norm == "l2" else "") + (" any iterate" if mode == "worst_case" else "")
+        if mode == "worst_case":
+            nested = over in ("eps", "steps", "queries")
+            outcomes = _any_iterate_at_each_value(g, examples, runs, nested, progress)
+        else:
+            outcomes = _worst_run_at_each_value(g, examples, runs, progress)
+    numbers = {f"{over} {value}": share(outcome) for value, outcome in zip(values, outcomes, strict=True)}
+    allowed, name = threat(attack), _swept_title(attack, loss, over, mode)
     columns = tuple(Column(number, f"{name} {number}" if i == 0 else number) for i, number in enumerate(numbers))
     return Result(
         numbers,
@@ -220,14 +222,56 @@ def sweep(
         columns,
         Threat(allowed.norm, math.nan) if over == "eps" else allowed,
         attacked=True,
-        pictures=(
-            Picture(
-                f"sweep-{over}", "lines", f"Accuracy under {name} as {over} grows",
-                {
-                    "series": {OWN: {"x": [float(v) for v in values], "y": list(numbers.values())}}, "percent": True, "y_label": "accuracy",
-                    "x_label": f"eps ({allowed.norm}, pixels in [0,1])" if over == "eps" else over, "log": over == "steps" and values[0] > 0,
-                    "levels": [{"value": 1 / data.num_classes, "text": "chance"}],
-                },
-            ),
-        ),
-    )  # fmt: skip
+        pictures=(_curve(name, over, values, list(numbers.values()), allowed, data),),
+    )
+
+
+def _any_iterate_at_each_value(
+    g: View, examples: Examples, runs: Sequence[list[AttackRun]], nested: bool, progress: Progress
+) -> list[Tensor]:
+    """Which examples hold at each value, any iterate counting. `nested`: what breaks at one value counts as broken at the later ones."""
+    alive = clean = examples.correct(g, progress)
+    outcomes = []
+    for runs_of_value in runs:
+        alive = alive if nested else clean
+        for _, still in evaluate_any_iterate(g, examples, runs_of_value, alive, progress):
+            alive = still
+        outcomes.append(alive)
+    return outcomes
+
+
+def _worst_run_at_each_value(
+    g: View, examples: Examples, runs: Sequence[list[AttackRun]], progress: Progress
+) -> list[Tensor]:
+    """Which examples hold at each value, at the last iterate of the run that leaves least."""
+    outcomes = []
+    for runs_of_value in runs:
+        correct = evaluate_last_iterate(g, examples, runs_of_value, progress)
+        outcomes.append(correct[correct.double().mean(1).argmin()])
+    return outcomes
+
+
+def _swept_title(attack: Any, loss: str, over: str, mode: Mode) -> str:
+    """What the literature calls the attack, without the number of steps where it is what changes."""
+    name = title(attack, loss)
+    if over == "steps":
+        name = name.removesuffix(f"-{setting(attack, 'steps')}")
+    return name + (" l2" if threat(attack).norm == "l2" else "") + (" any iterate" if mode == "worst_case" else "")
+
+
+def _curve(
+    name: str, over: str, values: Sequence[float], accuracies: list[float], allowed: Threat, data: Data
+) -> Picture:
+    return Picture(
+        f"sweep-{over}",
+        "lines",
+        f"Accuracy under {name} as {over} grows",
+        {
+            "series": {OWN: {"x": [float(v) for v in values], "y": accuracies}},
+            "percent": True,
+            "y_label": "accuracy",
+            "x_label": f"eps ({allowed.norm}, pixels in [0,1])" if over == "eps" else over,
+            "log": over == "steps" and values[0] > 0,
+            "levels": [{"value": 1 / data.num_classes, "text": "chance"}],
+        },
+    )

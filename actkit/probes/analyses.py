@@ -44,11 +44,13 @@ def norms(model: Model, data: Data) -> Result:
         columns=(Column("total", "weight norm", percent=False), Column("mean", "mean over layers", percent=False)),
         pictures=(
             Picture(
-                "norms", "bars", "Frobenius norm of the weights of each layer",
+                "norms",
+                "bars",
+                "Frobenius norm of the weights of each layer",
                 {"groups": list(found), "series": {OWN: {"y": list(found.values())}}, "y_label": "Frobenius norm"},
             ),
         ),
-    )  # fmt: skip
+    )
 
 
 @register("probe", check=settings_problems)
@@ -81,11 +83,13 @@ def entropy(
         (Column("mean", "entropy (nats)", percent=False),),
         pictures=(
             Picture(
-                "entropy", "bars", f"Mean posterior entropy over {len(examples):,} {split} images",
+                "entropy",
+                "bars",
+                f"Mean posterior entropy over {len(examples):,} {split} images",
                 {"groups": [data.name], "series": {OWN: {"y": [float(found.mean())]}}, "y_label": "nats"},
             ),
         ),
-    )  # fmt: skip
+    )
 
 
 def compression_problems(
@@ -131,43 +135,68 @@ def compression(
         hidden=hidden, epochs=epochs, lr=lr, classes=classes, limit=limit, batch_size=batch_size
     ):
         raise problem
-    whole = data.split(split)
-    if classes is not None and classes < data.num_classes:
-        kept = (whole.labels < classes).nonzero()[:, 0]
-        if not len(kept):
-            raise InputError(f"{data.name} has no {split} images of its first {classes} classes")
-        whole = whole.take(kept)
-    part = Data(data.name, data.shape, data.classes, {split: len(whole)}, lambda name: whole)
-    examples = Examples(part, split, limit=limit, batch_size=256, device=model.device)
+    examples = _of_first_classes(data, split, classes, limit, model.device)
     progress = progress or Progress()
     progress.expect(examples.count() + 1)
-    with model.representation() as features:
-
-        def see(x: Tensor, y: Tensor, ids: Tensor) -> Tensor:
-            with torch.no_grad():
-                return features(x).T  # the examples are the last dimension
-
-        seen = examples.each("features", progress, see, announced=True).T.to(model.device)
-    if not seen.isfinite().all():
-        raise ActkitError("the representation is not finite; no result is reported")
+    features = _representations(model, examples, progress)
     if standardise:
-        seen = (seen - seen.mean(0)) / seen.std(0, correction=0).clamp_min(1e-12)
-    names = examples.split.names(torch.arange(len(examples)))
-    coins = Noise(names, seed).integers(2).to(model.device)
+        features = (features - features.mean(0)) / features.std(0, correction=0).clamp_min(1e-12)
+    ids = examples.split.names(torch.arange(len(examples)))
+    coins = Noise(ids, seed).integers(2).to(model.device)
     curve = progress.part(
-        "fit", lambda: _fit(seen, coins, [400, 200] if hidden is None else hidden, epochs, lr, batch_size, seed)
+        "fit", lambda: _fit(features, coins, [400, 200] if hidden is None else hidden, epochs, lr, batch_size, seed)
     )
     by_epoch, correct = curve[:epochs], curve[epochs:].bool()
-    numbers = {"accuracy": share(correct), "images": float(len(examples)), "features": float(seen.shape[1])}
+    numbers = {"accuracy": share(correct), "images": float(len(examples)), "features": float(features.shape[1])}
     numbers |= {f"epoch {i + 1}": float(value) for i, value in enumerate(by_epoch)}
-    picture = Picture(
-        "compression", "lines", f"Fitting random labels to {len(examples):,} frozen representations",
+    return Result(
+        numbers,
+        {"correct": correct},
+        (Column("accuracy", "fits random labels"),),
+        pictures=(_fit_curve(by_epoch.tolist(), len(examples)),),
+    )
+
+
+def _of_first_classes(data: Data, split: str, classes: int | None, limit: int | None, device: torch.device) -> Examples:
+    """The examples of the first `classes` classes, None for all, in batches of 256."""
+    images = data.split(split)
+    if classes is not None and classes < data.num_classes:
+        kept = (images.labels < classes).nonzero()[:, 0]
+        if not len(kept):
+            raise InputError(f"{data.name} has no {split} images of its first {classes} classes")
+        images = images.take(kept)
+    part = Data(data.name, data.shape, data.classes, {split: len(images)}, lambda name: images)
+    return Examples(part, split, limit=limit, batch_size=256, device=device)
+
+
+def _representations(model: Model, examples: Examples, progress: Progress) -> Tensor:
+    """What enters the model's last layer, of shape (n, features), on the model's device."""
+    with model.representation() as representation:
+
+        def compute(x: Tensor, y: Tensor, ids: Tensor) -> Tensor:
+            # The examples are the last dimension.
+            with torch.no_grad():
+                return representation(x).T
+
+        features = examples.each("features", progress, compute, announced=True).T.to(model.device)
+    if not features.isfinite().all():
+        raise ActkitError("the representation is not finite; no result is reported")
+    return features
+
+
+def _fit_curve(by_epoch: list[float], images: int) -> Picture:
+    return Picture(
+        "compression",
+        "lines",
+        f"Fitting random labels to {images:,} frozen representations",
         {
-            "series": {OWN: {"x": list(range(1, epochs + 1)), "y": by_epoch.tolist()}}, "x_label": "epoch", "y_label": "accuracy", "percent": True,
+            "series": {OWN: {"x": list(range(1, len(by_epoch) + 1)), "y": by_epoch}},
+            "x_label": "epoch",
+            "y_label": "accuracy",
+            "percent": True,
             "levels": [{"value": 0.5, "text": "chance"}],
         },
-    )  # fmt: skip
-    return Result(numbers, {"correct": correct}, (Column("accuracy", "fits random labels"),), pictures=(picture,))
+    )
 
 
 def _fit(x: Tensor, y: Tensor, hidden: list[int], epochs: int, lr: float, batch_size: int, seed: int) -> Tensor:

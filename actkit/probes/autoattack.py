@@ -68,13 +68,13 @@ def autoattack(
     progress, allowed = progress or Progress(), Threat(norm, eps)
     if tier == "official":
         return _official(model, examples, allowed, seed, progress)
-    plan = _plan(eps, norm, steps, targets, queries, seed, data.num_classes)
+    ensemble = _quick_ensemble(eps, norm, steps, targets, queries, seed, data.num_classes)
     numbers: dict[str, float] = {}
     columns: list[Column] = []
     with model.frozen("eval") as g:
         alive = examples.correct(g, progress)
         numbers["clean"] = share(alive)
-        for name, runs in plan.items():
+        for name, runs in ensemble.items():
             for _, still in evaluate_any_iterate(g, examples, runs, alive, progress):
                 alive = still
             numbers[name] = share(alive)
@@ -83,24 +83,24 @@ def autoattack(
     return Result(numbers, {"correct": alive}, tuple(columns), allowed, attacked=True)
 
 
-def _plan(
+def _quick_ensemble(
     eps: float, norm: Norm, steps: int, targets: int, queries: int, seed: int, classes: int
 ) -> dict[str, list[AttackRun]]:
     """The attacks in order, by their published names."""
     adaptive = functools.partial(apgd, eps=eps, norm=norm, steps=steps)
-    make = functools.partial(attack_runs, starts=1, targets=targets, seed=seed, classes=classes)
-    plan = {"APGD-CE": make(adaptive, loss="cross_entropy", name="ce/")}
+    runs = functools.partial(attack_runs, starts=1, targets=targets, seed=seed, classes=classes)
+    ensemble = {"APGD-CE": runs(adaptive, loss="cross_entropy", name="ce/")}
     if classes < 4:
-        plan["APGD-margin"] = make(adaptive, loss="margin", name="margin/")
+        ensemble["APGD-margin"] = runs(adaptive, loss="margin", name="margin/")
     else:
-        plan["APGD-T"] = make(adaptive, loss="targeted_dlr", name="t/")
+        ensemble["APGD-T"] = runs(adaptive, loss="targeted_dlr", name="t/")
     if norm == "linf" and queries:
-        searching = functools.partial(square, eps=eps, queries=queries, rescale=False)
-        plan["Square"] = make(searching, loss="margin", name="square/")
-    return plan
+        search = functools.partial(square, eps=eps, queries=queries, rescale=False)
+        ensemble["Square"] = runs(search, loss="margin", name="square/")
+    return ensemble
 
 
-class _Module(nn.Module):
+class _ViewModule(nn.Module):
     """The frozen view as a module, which the package expects."""
 
     def __init__(self, view: Any) -> None:
@@ -125,11 +125,15 @@ def _official(model: Model, examples: Examples, allowed: Threat, seed: int, prog
 
         def survive(x: Tensor, y: Tensor, ids: Tensor) -> Tensor:
             devices = [x.device] if x.device.type == "cuda" else []
-            with torch.random.fork_rng(devices=devices):  # it seeds the global generator
+            # It seeds the global generator.
+            with torch.random.fork_rng(devices=devices):
                 adversary = AutoAttack(
-                    _Module(g).eval(), norm={"linf": "Linf", "l2": "L2"}[allowed.norm], eps=float(allowed.eps), seed=seed,
+                    _ViewModule(g).eval(),
+                    norm={"linf": "Linf", "l2": "L2"}[allowed.norm],
+                    eps=float(allowed.eps),
+                    seed=seed,
                     device=x.device,
-                )  # fmt: skip
+                )
                 # Its nine targets are one too many where there are fewer than ten classes.
                 adversary.apgd_targeted.n_target_classes = adversary.fab.n_target_classes = min(9, classes - 1)
                 x_adv, _ = adversary.run_standard_evaluation(x, y, batch_size=len(x))

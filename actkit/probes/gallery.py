@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -66,22 +67,19 @@ def gallery(
 
         found = progress.part("search", search).to(x.device)
         x_adv, distance = found[:, :-1].view_as(x), found[:, -1]
-        said = predict(g, x_adv)
-    cells = []
-    for i in range(len(x)):
-        noise = ((x_adv[i] - x[i]) * magnify + 0.5).clamp(0, 1)
-        cells += [
-            {"pixels": _pixels(x[i]), "text": f"true: {data.classes[int(y[i])]}"},
-            {"pixels": _pixels(x_adv[i]), "text": f"model: {data.classes[int(said[i])]}"},
-            {
-                "pixels": _pixels(noise),
-                "text": f"x{magnify:g}, {float(distance[i]):.4f}" if distance[i] else "wrong already",
-            },
-        ]
+        predicted = predict(g, x_adv)
+    rows = [
+        (x[i], x_adv[i], data.classes[int(y[i])], data.classes[int(predicted[i])], float(distance[i]))
+        for i in range(len(x))
+    ]
+    cells = [cell for row in rows for cell in _cells(*row, magnify)]
     picture = Picture(
-        "gallery", "images", "Smallest adversarial examples (FGSM^k)", {"rows": [{"name": OWN, "cells": cells}]},
+        "gallery",
+        "images",
+        "Smallest adversarial examples (FGSM^k)",
+        {"rows": [{"name": OWN, "cells": cells}]},
         f"Each three: the image and its label, the adversarial image and the model's answer, the perturbation magnified {magnify:g} times and its linf size.",
-    )  # fmt: skip
+    )
     shown = distance[distance.isfinite() & (distance > 0)]
     return Result(
         {"mean_shown": float(shown.mean()) if len(shown) else float("nan")},
@@ -90,6 +88,19 @@ def gallery(
         attacked=True,
         pictures=(picture,),
     )
+
+
+def _cells(
+    x: Tensor, x_adv: Tensor, label: str, predicted: str, distance: float, magnify: float
+) -> list[dict[str, Any]]:
+    """The image, the adversarial image and the perturbation, magnified around mid grey; x and x_adv of shape (C, H, W)."""
+    perturbation = ((x_adv - x) * magnify + 0.5).clamp(0, 1)
+    size = f"x{magnify:g}, {distance:.4f}" if distance else "wrong already"
+    return [
+        {"pixels": _pixels(x), "text": f"true: {label}"},
+        {"pixels": _pixels(x_adv), "text": f"model: {predicted}"},
+        {"pixels": _pixels(perturbation), "text": size},
+    ]
 
 
 def _pixels(image: Tensor) -> list[list[list[float]]]:
@@ -137,26 +148,41 @@ def surface(
             across = Noise(ids, seed).integers(2, *x.shape[1:]).float() * 2 - 1
             with torch.no_grad():
                 grid = [[cross_entropy(g((x + a * along + b * across).clamp(0, 1)), y) for a in steps] for b in steps]
-            return torch.stack([torch.stack(row) for row in grid])  # (points, points, images)
+            # Of shape (points, points, images).
+            return torch.stack([torch.stack(row) for row in grid])
 
         each = examples.each("slice", progress, slices).double()
     if not each.isfinite().all():
         raise ActkitError("the loss is not finite; no result is reported")
     z = each.mean(-1)
-    middle = each[points // 2]
-    bends = (middle[2:] - 2 * middle[1:-1] + middle[:-2]).abs().mean(0) * ((points - 1) / 2) ** 2
-    spread = each.amax((0, 1)) - each.amin((0, 1))
-    rough = float((bends / spread.clamp_min(1e-12)).mean())
-    axis = [round(float(s), 6) for s in steps]
+    axis = [round(float(step), 6) for step in steps]
     picture = Picture(
-        "surface", "surface", "A slice of the loss around images",
-        {"x": axis, "y": axis, "z": z.tolist(), "x_label": "along the sign of the gradient", "y_label": "along a random sign", "z_label": "cross-entropy"},
-    )  # fmt: skip
+        "surface",
+        "surface",
+        "A slice of the loss around images",
+        {
+            "x": axis,
+            "y": axis,
+            "z": z.tolist(),
+            "x_label": "along the sign of the gradient",
+            "y_label": "along a random sign",
+            "z_label": "cross-entropy",
+        },
+    )
     return Result(
-        {"at_the_image": float(z[points // 2, points // 2]), "highest": float(z.max()), "roughness": rough},
+        {"at_the_image": float(z[points // 2, points // 2]), "highest": float(z.max()), "roughness": _roughness(each)},
         columns=(
             Column("highest", f"loss within {eps}", percent=False),
             Column("roughness", "roughness", percent=False),
         ),
         pictures=(picture,),
     )
+
+
+def _roughness(each: Tensor) -> float:
+    """The mean over images of the mean absolute second derivative along the gradient; slices of shape (points, points, images)."""
+    points = len(each)
+    middle = each[points // 2]
+    bends = (middle[2:] - 2 * middle[1:-1] + middle[:-2]).abs().mean(0) * ((points - 1) / 2) ** 2
+    spread = each.amax((0, 1)) - each.amin((0, 1))
+    return float((bends / spread.clamp_min(1e-12)).mean())

@@ -16,23 +16,28 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-_NAMED = re.compile(r' id="[\w.]+_\d+"')  # matplotlib's names of groups, the same in every drawing
-
-
-_BLACK = re.compile(r"#000000\b")  # in an SVG
-
-
 Kind = Literal["lines", "bars", "images", "surface"]
 
+# What a probe calls the series, or the row, of the model that it looks at.
+OWN = ""
 
 # Okabe and Ito 2008, yellow left out (too light on white); a model keeps its colour in all pictures.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+# Places in the palette.
+_FIXED_COLOURS = {
+    "natural": 6,
+    "madry": 1,
+    "trades": 2,
+    "act": 0,
+    "act.natural": 4,
+    "act, natural model": 4,
+    "robust": 0,
+}
 
-
-_FIXED = {"natural": 6, "madry": 1, "trades": 2, "act": 0, "act.natural": 4, "act, natural model": 4, "robust": 0}
-
-
-_MARKS = ("o", "s", "^", "D", "v", "P", "X")
+# In an SVG: the ids that matplotlib gives to groups, the same in every drawing, and its black.
+_GROUP_IDS = re.compile(r' id="[\w.]+_\d+"')
+_BLACK = re.compile(r"#000000\b")
 
 
 @dataclass(frozen=True)
@@ -49,7 +54,8 @@ class Picture:
     title: str
     data: dict[str, Any]
     caption: str = ""
-    about: dict[str, Any] = field(default_factory=dict)  # which command, commit, machine and data made it
+    # Which command, commit, machine and data made it.
+    about: dict[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -71,19 +77,17 @@ class Picture:
         """As a matplotlib Figure; `scale` of the figure, not of the text on it."""
         from matplotlib.figure import Figure
 
-        sizes = {
-            "lines": (6.0, 4.0),
-            "bars": (max(6.0, 0.32 * len(self.data.get("groups", ()))), 4.0),
-            "surface": (5.5, 4.5),
-        }
         if self.kind == "images":
             rows = self.data["rows"]
-            figure = Figure(
-                figsize=(1.15 * max(len(r["cells"]) for r in rows) + 1.0, 1.45 * len(rows) + 0.6), layout="constrained"
-            )
+            size = (1.15 * max(len(row["cells"]) for row in rows) + 1.0, 1.45 * len(rows) + 0.6)
+            figure = Figure(figsize=size, layout="constrained")
             _images(figure, rows)
         else:
-            width, height = sizes[self.kind]
+            width, height = {
+                "lines": (6.0, 4.0),
+                "bars": (max(6.0, 0.32 * len(self.data.get("groups", ()))), 4.0),
+                "surface": (5.5, 4.5),
+            }[self.kind]
             figure = Figure(figsize=(scale * width, scale * height), layout="constrained")
             axes = figure.subplots()
             {"lines": _lines, "bars": _bars, "surface": _surface}[self.kind](axes, self.data)
@@ -100,7 +104,7 @@ class Picture:
         written = []
         for suffix in ("svg", "png"):
             path = folder / f"{self.name}.{suffix}"
-            with _settled():
+            with _svg_settings():
                 figure.savefig(path, dpi=150, metadata={"Date": None} if suffix == "svg" else None)
             written.append(path)
         path = folder / f"{self.name}.json"
@@ -112,29 +116,27 @@ class Picture:
         import io
 
         buffer = io.StringIO()
-        with _settled(f"{self.name} {json.dumps(self.data)}"):  # so that the ids of several in one page differ
+        # The salt is the picture's own, so that the ids of several in one page differ.
+        with _svg_settings(f"{self.name} {json.dumps(self.data)}"):
             self.draw(titled=False, scale=0.85).savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
         text = buffer.getvalue()
-        text = _BLACK.sub("currentColor", _NAMED.sub("", text[text.index("<svg") :]))
+        text = _BLACK.sub("currentColor", _GROUP_IDS.sub("", text[text.index("<svg") :]))
         return text.replace("<svg ", f'<svg role="img" aria-label="{html.escape(self.title)}" ', 1)
 
 
-def _settled(salt: str = "") -> Any:
-    """The same picture gives the same file. In a page (with a salt) text stays text."""
+def _svg_settings(salt: str = "") -> Any:
+    """matplotlib's settings with which the same picture gives the same file. In a page (with a salt) text stays text."""
     import matplotlib
 
     return matplotlib.rc_context({"svg.hashsalt": salt or "actkit", "svg.fonttype": "none" if salt else "path"})
 
 
-OWN = ""  # what a probe calls the series, or the row, of the model that it looks at
-
-
-def together(pictures: Mapping[str, Picture]) -> list[Picture]:
+def merged(pictures: Mapping[str, Picture]) -> list[Picture]:
     """The pictures that a probe made of several models, as one where they have the same axes: each model's series, or row, under its name."""
     first = next(iter(pictures.values()))
     if first.kind == "surface":
         return [
-            Picture(f"{p.name}-{model}", p.kind, f"{p.title}: {model}", p.data, p.caption, p.about)
+            dataclasses.replace(p, name=f"{p.name}-{model}", title=f"{p.title}: {model}")
             for model, p in pictures.items()
         ]
     data = {key: value for key, value in first.data.items() if key not in ("series", "rows", "groups")}
@@ -144,20 +146,26 @@ def together(pictures: Mapping[str, Picture]) -> list[Picture]:
             for model, p in pictures.items()
             for row in p.data["rows"]
         ]
-    else:
-        owned = [(model, name, series) for model, p in pictures.items() for name, series in p.data["series"].items()]
-        if first.kind == "bars":
-            groups = list(dict.fromkeys(g for p in pictures.values() for g in p.data["groups"]))
-            for i, (model, name, series) in enumerate(owned):
-                own = pictures[model].data["groups"]
-                aligned = {}
-                for key in {"y", "error"} & series.keys():
-                    has = dict(zip(own, series[key], strict=True))
-                    aligned[key] = [has.get(group) for group in groups]
-                owned[i] = (model, name, {**series, **aligned})
-            data["groups"] = groups
-        data["series"] = {model if name == OWN else f"{model} {name}": series for model, name, series in owned}
-    return [Picture(first.name, first.kind, first.title, data, first.caption, first.about)]
+        return [dataclasses.replace(first, data=data)]
+    if first.kind == "bars":
+        data["groups"] = list(dict.fromkeys(group for p in pictures.values() for group in p.data["groups"]))
+    data["series"] = {
+        model if name == OWN else f"{model} {name}": _aligned(series, p.data["groups"], data["groups"])
+        if first.kind == "bars"
+        else series
+        for model, p in pictures.items()
+        for name, series in p.data["series"].items()
+    }
+    return [dataclasses.replace(first, data=data)]
+
+
+def _aligned(series: Mapping[str, Any], own: Sequence[str], groups: Sequence[str]) -> dict[str, Any]:
+    """A series of bars over its own groups as one over all of them, None where it has no bar."""
+    aligned = dict(series)
+    for key in {"y", "error"} & series.keys():
+        values = dict(zip(own, series[key], strict=True))
+        aligned[key] = [values.get(group) for group in groups]
+    return aligned
 
 
 def of_model(picture: Picture, model: str) -> Picture | None:
@@ -199,13 +207,14 @@ def averaged(pictures: Sequence[Picture]) -> Picture:
 
 def colours(names: Sequence[str]) -> Iterator[tuple[str, str, str]]:
     """(name, colour, mark) of each series: the known ones always the same."""
-    known = {name: _FIXED[name.lower()] for name in names if name.lower() in _FIXED}
+    known = {name: _FIXED_COLOURS[name.lower()] for name in names if name.lower() in _FIXED_COLOURS}
     free = [i for i in range(len(PALETTE)) if i not in known.values()]
     for name in names:
-        if not free:  # more than there are colours: again from the first, drawn otherwise
+        # More than there are colours: again from the first, drawn otherwise.
+        if not free:
             free = list(range(len(PALETTE)))
         i = known[name] if name in known else free.pop(0)
-        yield name, PALETTE[i], _MARKS[i]
+        yield name, PALETTE[i], _MARKERS[i]
 
 
 def _levels(axes: Any, data: Mapping[str, Any]) -> None:
@@ -222,7 +231,7 @@ def _levels(axes: Any, data: Mapping[str, Any]) -> None:
         )
 
 
-def _finish(axes: Any, data: Mapping[str, Any]) -> None:
+def _style_axes(axes: Any, data: Mapping[str, Any]) -> None:
     from matplotlib.ticker import MaxNLocator, PercentFormatter
 
     _levels(axes, data)
@@ -236,7 +245,8 @@ def _finish(axes: Any, data: Mapping[str, Any]) -> None:
         axes.set_xscale("log")
     axes.grid(alpha=0.25, linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
-    if len(data["series"]) > 3 and "groups" in data:  # above the bars, which leave no room
+    # Above the bars, which leave no room.
+    if len(data["series"]) > 3 and "groups" in data:
         axes.legend(frameon=False, fontsize=8, loc="lower left", bbox_to_anchor=(0, 1), ncols=3)
     elif len(data["series"]) > 1:
         axes.legend(frameon=False, fontsize=8)
@@ -251,11 +261,19 @@ def _lines(axes: Any, data: Mapping[str, Any]) -> None:
     for name, one in series.items():
         colour, mark = shades[one.get("as", name)]
         few = len(one["x"]) <= 30
+        reused = list(shades).index(one.get("as", name)) >= len(PALETTE)
         axes.plot(
-            one["x"], one["y"], color=colour, marker=mark if few else None, markersize=4, linewidth=1.6, label=name,
-            linestyle="--" if one.get("dashed") else ":" if list(shades).index(one.get("as", name)) >= len(PALETTE) else "-",
-        )  # fmt: skip
-        if "low" in one and len(series) > 3:  # bands would hide each other
+            one["x"],
+            one["y"],
+            color=colour,
+            marker=mark if few else None,
+            markersize=4,
+            linewidth=1.6,
+            label=name,
+            linestyle="--" if one.get("dashed") else ":" if reused else "-",
+        )
+        # Of more than three, bands would hide each other.
+        if "low" in one and len(series) > 3:
             below = [y - low for y, low in zip(one["y"], one["low"], strict=True)]
             above = [high - y for y, high in zip(one["y"], one["high"], strict=True)]
             axes.errorbar(one["x"], one["y"], yerr=[below, above], fmt="none", ecolor=colour, elinewidth=1, capsize=2)
@@ -266,7 +284,7 @@ def _lines(axes: Any, data: Mapping[str, Any]) -> None:
             axes.annotate(
                 point["text"], (point["x"], point["y"]), xytext=(3, 6), textcoords="offset points", fontsize=8
             )
-    _finish(axes, data)
+    _style_axes(axes, data)
 
 
 def _bars(axes: Any, data: Mapping[str, Any]) -> None:
@@ -278,9 +296,10 @@ def _bars(axes: Any, data: Mapping[str, Any]) -> None:
         errors = series[name].get("error")
         bars = None if errors is None else [0.0 if e is None else e for e in errors]
         axes.bar(places, heights, width, color=colour, label=name, yerr=bars, capsize=2)
-    long = sum(len(g) + 2 for g in groups) > 60  # characters that fit beside each other
+    # 60 characters fit beside each other.
+    long = sum(len(g) + 2 for g in groups) > 60
     axes.set_xticks(range(len(groups)), groups, rotation=90 if long else 0, fontsize=7 if long else 9)
-    _finish(axes, data)
+    _style_axes(axes, data)
 
 
 def _images(figure: Any, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 
 import torch
@@ -53,19 +54,10 @@ def transfer(
     examples = Examples(data, split, limit=limit, batch_size=batch_size, device=device)
     progress = progress or Progress()
     run = AttackRun(attack, goal_for(loss), (seed, 0), "0")
-    fooled: dict[str, Tensor] = {}  # by surrogate: (models, n)
-    for name, source in models.items():
-
-        def outcome(x: Tensor, y: Tensor, ids: Tensor, source: Model = source) -> Tensor:
-            with source.frozen("eval") as f:
-                x_adv = perturb(f, x, y, ids, run)
-            seen = []
-            for target in models.values():
-                with target.frozen("eval") as g:
-                    seen.append(predict(g, x_adv) != y)
-            return torch.stack(seen)
-
-        fooled[name] = examples.each(name, progress, outcome)
+    fooled = {
+        name: examples.each(name, progress, functools.partial(_fooled_by, source, models, run))
+        for name, source in models.items()
+    }
     return {
         target: _row(
             target, {name: hits[i] for name, hits in fooled.items()}, attack, loss, tolerance_of(tolerance, examples)
@@ -74,16 +66,25 @@ def transfer(
     }
 
 
+def _fooled_by(source: Model, models: Mapping[str, Model], run: AttackRun, x: Tensor, y: Tensor, ids: Tensor) -> Tensor:
+    """Which of the examples made on `source` fool each model, shape (models, B)."""
+    with source.frozen("eval") as f:
+        x_adv = perturb(f, x, y, ids, run)
+    fooled = []
+    for target in models.values():
+        with target.frozen("eval") as g:
+            fooled.append(predict(g, x_adv) != y)
+    return torch.stack(fooled)
+
+
 def _row(target: str, fooled: dict[str, Tensor], attack: Attack, loss: str, tolerance: float) -> Result:
     rates = {name: share(hits) for name, hits in fooled.items()}
     white = rates[target]
     better = {name: rate for name, rate in rates.items() if rate > white + tolerance}
     if better:
         name = max(better, key=lambda name: better[name])
-        flag = Flag(
-            "transfer", "red",
-            f"examples made on {name} fool {target} in {100 * better[name]:.1f} %, its own in {100 * white:.1f} %",
-        )  # fmt: skip
+        said = f"examples made on {name} fool {target} in {100 * better[name]:.1f} %, its own in {100 * white:.1f} %"
+        flag = Flag("transfer", "red", said)
     else:
         flag = Flag("transfer", "green", f"no surrogate beats the white-box attack ({100 * white:.1f} %)")
     first = next(iter(rates))

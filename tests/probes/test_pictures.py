@@ -16,7 +16,7 @@ from actkit.errors import ActkitError, InputError
 from actkit.evaluation.examination import pictures_of
 from actkit.networks.roles import Role
 from actkit.probes import Result, gallery, surface
-from actkit.probes.pictures import OWN, PALETTE, Picture, averaged, colours, of_model, together
+from actkit.probes.pictures import OWN, PALETTE, Picture, averaged, colours, merged, of_model
 
 LINES = Picture(
     "curve",
@@ -55,19 +55,19 @@ def test_a_saved_picture_is_the_same_again(tmp_path):
 
 
 def test_pictures_of_several_models_become_one_with_each_under_its_name():
-    (lines,) = together({"act": LINES, "madry": LINES})
+    (lines,) = merged({"act": LINES, "madry": LINES})
     assert list(lines.data["series"]) == ["act", "madry"]
     other = Picture("bars", "bars", "Bars", {"groups": ["b", "c"], "series": {OWN: {"y": [5.0, 6.0]}}})
-    (bars,) = together({"act": BARS, "wide": other})
+    (bars,) = merged({"act": BARS, "wide": other})
     assert bars.data["groups"] == ["a", "b", "c"]
     assert {name: s["y"] for name, s in bars.data["series"].items()} == {
         "act": [1.0, 2.0, None],
         "wide": [None, 5.0, 6.0],
     }
     bars.draw()
-    (grid,) = together({"act": GRID, "madry": GRID})
+    (grid,) = merged({"act": GRID, "madry": GRID})
     assert [row["name"] for row in grid.data["rows"]] == ["act", "madry"]
-    assert [p.name for p in together({"act": SLICE, "madry": SLICE})] == ["slice-act", "slice-madry"]
+    assert [p.name for p in merged({"act": SLICE, "madry": SLICE})] == ["slice-act", "slice-madry"]
     assert BARS.data["series"] == {OWN: {"y": [1.0, 2.0]}}  # what was handed in is as it was
 
 

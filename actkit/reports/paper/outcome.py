@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from actkit.evaluation.summary import summary_of
 from actkit.machine import provenance
-from actkit.probes.pictures import Picture, averaged, of_model, together
+from actkit.probes.pictures import Picture, averaged, merged, of_model
 from actkit.reports.paper import items
 from actkit.reports.paper.items import Claim, Column, Item, Published, Row
 from actkit.reports.paper.study import Study, examined_summary, slug, study
@@ -248,7 +248,7 @@ def _seen(made: Study, item: Item) -> Iterator[Picture]:
                         by_method[row.method] = seeds[0]
             if by_method:
                 only = len({row.group.partition(";")[0] for row in item.rows}) == 1
-                for shown in together(by_method):
+                for shown in merged(by_method):
                     yield dataclasses.replace(shown, name=name if only else f"{name}-{slug(block)}")
 
 
