@@ -33,8 +33,10 @@ from actkit.networks.roles import Precision, Role
 from actkit.noise import Noise
 from actkit.training.loop import update
 
-EPS, STEP_SIZE, ALPHA, CLASSES, SEED = 0.031, 0.007, 0.9, 10, 0  # section 4.1 of the paper
-TOLERANCE = 0.05  # of the norm of the update: rounding may flip the sign of a few tiny gradients in PGD
+# Section 4.1 of the paper.
+EPS, STEP_SIZE, ALPHA, CLASSES, SEED = 0.031, 0.007, 0.9, 10, 0
+# Of the norm of the update: rounding may flip the sign of a few tiny gradients in PGD.
+TOLERANCE = 0.05
 ROOT = Path(__file__).resolve().parents[1]
 Models = dict[str, nn.Module]
 
@@ -55,7 +57,8 @@ class Arm:
 def plain_arm(initial: Models, x: Tensor, y: Tensor, *, steps: int) -> Arm:
     """Algorithm 1 and eqs. 1 and 2 as anyone would write them first. It uses nothing of actkit but the network's architecture."""
     models = copy.deepcopy(initial)
-    robust, natural = models["robust"], models["natural"]  # G and F
+    # G and F.
+    robust, natural = models["robust"], models["natural"]
     robust_sgd, natural_sgd = sgd(robust), sgd(natural)
 
     def loss(logits: Tensor, guide: Tensor) -> Tensor:
@@ -80,8 +83,10 @@ def plain_arm(initial: Models, x: Tensor, y: Tensor, *, steps: int) -> Arm:
         robust.train()
 
         robust_logits = robust(x_adv)
-        robust_loss = loss(robust_logits, guide)  # eq. 1
-        natural_loss = loss(natural_logits, F.softmax(robust_logits, dim=1).detach())  # eq. 2
+        # Eq. 1.
+        robust_loss = loss(robust_logits, guide)
+        # Eq. 2.
+        natural_loss = loss(natural_logits, F.softmax(robust_logits, dim=1).detach())
         robust_sgd.zero_grad()
         robust_loss.backward()
         robust_sgd.step()
@@ -177,6 +182,49 @@ def machine(device: torch.device) -> dict[str, Any]:
     }
 
 
+def check(gate: dict[str, dict[str, dict[str, float]]]) -> None:
+    """Print how the arms' updates differ from the reference's; an error where actkit's fp32 arm does not compute the same step."""
+    print(
+        "The update by the same start against that of plain code in channels-last layout: relative in norm, largest in a weight"
+    )
+    for name, models in gate.items():
+        differences = (f"   {role} {by['relative']:.1e}, {by['max_abs']:.1e}" for role, by in models.items())
+        print(f"{name:12}" + "".join(differences))
+    # `not all`, so that nan fails.
+    if not all(by["relative"] < TOLERANCE for by in gate["actkit fp32"].values()):
+        raise click.ClickException(
+            f"plain and actkit fp32 do not compute the same step (tolerance {TOLERANCE} in norm): nothing was timed"
+        )
+
+
+def timed(
+    arms: dict[str, Arm], initial: Models, device: torch.device, *, warmup: int, rounds: int
+) -> dict[str, list[float]]:
+    """Seconds of each arm's steps: every round times every arm once, in shuffled order; those of the warm-up are not kept."""
+    times: dict[str, list[float]] = {name: [] for name in arms}
+    shuffle = random.Random(SEED)
+    for _ in range(warmup + rounds):
+        for name in shuffle.sample(list(arms), len(arms)):
+            times[name].append(seconds(arms[name], initial, device))
+    return {name: values[warmup:] for name, values in times.items()}
+
+
+def summarise(times: dict[str, list[float]]) -> dict[str, dict[str, dict[str, float]]]:
+    """The spread of each arm's seconds, and of how many times as fast as plain code it is, round by round."""
+    summary = {name: {"seconds": spread(values)} for name, values in times.items()}
+    for name in list(times)[1:]:
+        ratios = [plain / arm for plain, arm in zip(times["plain"], times[name], strict=True)]
+        summary[name]["plain/arm"] = spread(ratios)
+    return summary
+
+
+def show(summary: dict[str, dict[str, dict[str, float]]]) -> None:
+    print(f"{'seconds':>27} (min .. max)   {'plain/arm':>15} (min .. max)")
+    for name, parts in summary.items():
+        columns = ("{median:10.3f} ({min:.3f} .. {max:.3f})".format(**part) for part in parts.values())
+        print(f"{name:12}  " + "   ".join(columns))
+
+
 @click.command(context_settings={"show_default": True, "help_option_names": ["-h", "--help"]})
 @click.option("--batch", default=64, type=click.IntRange(2), help="Images in the batch.")
 @click.option("--steps", default=10, type=click.IntRange(1), help="K, the steps of PGD.")
@@ -203,7 +251,8 @@ def main(batch: int, steps: int, pairs: int, warmup: int, device: str, threads: 
     )
     head, where = commit(), torch.device(device)
     if file is not None:
-        file.parent.mkdir(parents=True, exist_ok=True)  # now, not after an hour of timing
+        # Now, not after an hour of timing.
+        file.parent.mkdir(parents=True, exist_ok=True)
     if threads is not None:
         torch.set_num_threads(threads)
     # What `actkit run` sets for fp32, here for every arm: fp32 means fp32, and no arm gets a kernel that another may not use.
@@ -221,48 +270,16 @@ def main(batch: int, steps: int, pairs: int, warmup: int, device: str, threads: 
         "actkit bf16": actkit_arm(initial, x, y, steps=steps, ids=ids, precision="bf16"),
     }
 
-    start = Noise(ids, SEED, 1).uniform(*x.shape[1:], low=-1.0, high=1.0)  # the draws that actkit's PGD makes
+    # The draws that actkit's PGD makes.
+    start = Noise(ids, SEED, 1).uniform(*x.shape[1:], low=-1.0, high=1.0)
     reference = channels_last(plain_arm(initial, x, y, steps=steps))
     for arm in (reference, *arms.values()):
         arm.step(start)
     gate = {name: compare(initial, reference.models, arm.models) for name, arm in arms.items()}
-    print(
-        "The update by the same start against that of plain code in channels-last layout: relative in norm, largest in a weight"
-    )
-    for name, models in gate.items():
-        print(
-            f"{name:12}"
-            + "".join(
-                f"   {role} {differs['relative']:.1e}, {differs['max_abs']:.1e}" for role, differs in models.items()
-            )
-        )
-    if not all(
-        differs["relative"] < TOLERANCE for differs in gate["actkit fp32"].values()
-    ):  # `not all`, so that nan fails
-        raise click.ClickException(
-            f"plain and actkit fp32 do not compute the same step (tolerance {TOLERANCE} in norm): nothing was timed"
-        )
-
-    times: dict[str, list[float]] = {name: [] for name in arms}
-    shuffle = random.Random(SEED)
-    for _ in range(warmup + pairs):
-        for name in shuffle.sample(list(arms), len(arms)):
-            times[name].append(seconds(arms[name], initial, where))
-    times = {name: values[warmup:] for name, values in times.items()}
-
-    summary: dict[str, dict[str, dict[str, float]]] = {
-        name: {"seconds": spread(values)} for name, values in times.items()
-    }
-    for name in list(times)[1:]:
-        summary[name]["plain/arm"] = spread(
-            [ours / theirs for ours, theirs in zip(times["plain"], times[name], strict=True)]
-        )
-    print(f"{'seconds':>27} (min .. max)   {'plain/arm':>15} (min .. max)")
-    for name, parts in summary.items():
-        print(
-            f"{name:12}  "
-            + "   ".join("{median:10.3f} ({min:.3f} .. {max:.3f})".format(**part) for part in parts.values())
-        )
+    check(gate)
+    times = timed(arms, initial, where, warmup=warmup, rounds=pairs)
+    summary = summarise(times)
+    show(summary)
 
     if file is not None:
         result = {"command": command, "date": time.strftime("%Y-%m-%d"), "commit": head, "machine": machine(where)}

@@ -36,9 +36,15 @@ def subject() -> tuple[nn.Module, Tensor, Tensor]:
     data = Spec("dataset", "digits").build()()
     torch.manual_seed(0)
     model = nn.Sequential(
-        nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 32, 3, stride=2, padding=1), nn.ReLU(), nn.Flatten(),
-        nn.Linear(512, 64), nn.ReLU(), nn.Linear(64, 10),
-    )  # fmt: skip
+        nn.Conv2d(1, 16, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(16, 32, 3, stride=2, padding=1),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(512, 64),
+        nn.ReLU(),
+        nn.Linear(64, 10),
+    )
     role = Role("robust", model, optimizer=torch.optim.Adam(model.parameters(), lr=2e-3))
     for epoch in range(12):
         for ids in data.train.order(0, epoch).split(128):
@@ -105,8 +111,9 @@ def foolbox_pgd(steps: int, norm: str, start: str) -> tuple[Tensor, Tensor]:
     goal = Seen(unwatched(model, y))
     ours = pgd(goal, x, noise=noise(), eps=eps, step_size=step, steps=steps, norm=norm, start=start)
     base = {
-        "linf": foolbox.attacks.LinfProjectedGradientDescentAttack, "l2": foolbox.attacks.L2ProjectedGradientDescentAttack,
-    }[norm]  # fmt: skip
+        "linf": foolbox.attacks.LinfProjectedGradientDescentAttack,
+        "l2": foolbox.attacks.L2ProjectedGradientDescentAttack,
+    }[norm]
 
     class FromOurStart(base):  # type: ignore[misc, valid-type]
         def get_random_start(self, x0: Any, epsilon: float) -> Any:
@@ -211,8 +218,13 @@ def foolbox_smallest() -> tuple[Tensor, Tensor]:
     for _ in range(14):
         middle = (low + high) / 2
         won = torch.stack(
-            [attack(foolbox.PyTorchModel(model, bounds=(0, 1)), x[i : i + 1], y[i : i + 1], epsilons=float(middle[i]))[2][0] for i in range(N)]
-        )  # fmt: skip
+            [
+                attack(
+                    foolbox.PyTorchModel(model, bounds=(0, 1)), x[i : i + 1], y[i : i + 1], epsilons=float(middle[i])
+                )[2][0]
+                for i in range(N)
+            ]
+        )
         low, high = torch.where(won, low, middle), torch.where(won, middle, high)
     theirs = torch.where(start, 0.0, high)
     honest = fooled(model, x_adv, y) & ((x_adv - x).abs().amax((1, 2, 3)) <= distance + 1e-6)
@@ -246,8 +258,14 @@ def main() -> None:
     for name, (_, check) in CHECKS.items():
         ours, theirs = check()
         rows.append(
-            {"check": name, "agree": int((ours == theirs).sum()), "of": N, "fooled by ours": int(ours.sum()), "by theirs": int(theirs.sum())}
-        )  # fmt: skip
+            {
+                "check": name,
+                "agree": int((ours == theirs).sum()),
+                "of": N,
+                "fooled by ours": int(ours.sum()),
+                "by theirs": int(theirs.sum()),
+            }
+        )
         print(
             f"{name:<45} {rows[-1]['agree']} of {N} agree; fooled: ours {rows[-1]['fooled by ours']}, theirs {rows[-1]['by theirs']}"
         )
@@ -256,11 +274,16 @@ def main() -> None:
     changed = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, check=False).stdout
     versions = {p: importlib.metadata.version(p) for p in ("torch", "foolbox", "secml-torch", "numpy")}
     about = {
-        "command": "make crosscheck", "commit": commit + (" with changes" if changed else ""), "machine": platform.machine(),
-        "python": platform.python_version(), "versions": versions, "autoattack": autoattack_module()[1],
+        "command": "make crosscheck",
+        "commit": commit + (" with changes" if changed else ""),
+        "machine": platform.machine(),
+        "python": platform.python_version(),
+        "versions": versions,
+        "autoattack": autoattack_module()[1],
         "model": f"{sum(p.numel() for p in model.parameters()):,} parameters, trained adversarially on digits at eps {EPS}",
-        "clean accuracy": float((model(x).argmax(1) == y).double().mean()), "checks": rows,
-    }  # fmt: skip
+        "clean accuracy": float((model(x).argmax(1) == y).double().mean()),
+        "checks": rows,
+    }
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(about, indent=1) + "\n")
 

@@ -36,9 +36,13 @@ def start(root: str) -> dict[str, float]:
     assert images == len(train)
     ended = time.perf_counter()
     return {
-        "images": len(train) + len(data.test), "epoch_images": images, "listing": listed - began, "reading": read - listed,
-        "epoch": ended - read, "threads": torch.get_num_threads(),
-    }  # fmt: skip
+        "images": len(train) + len(data.test),
+        "epoch_images": images,
+        "listing": listed - began,
+        "reading": read - listed,
+        "epoch": ended - read,
+        "threads": torch.get_num_threads(),
+    }
 
 
 def main() -> None:
@@ -71,10 +75,15 @@ def main() -> None:
     import torch
 
     found = {
-        "command": f"python benchmarks/data.py {given.root}", "commit": commit, "machine": f"{len(os.sched_getaffinity(0))} cores of {cpu}",
-        "versions": {"torch": torch.__version__, "python": platform.python_version()}, "unit": "seconds",
-        "note": "the files had been read by the system before: its own cache was warm", "first_start": runs[0], "second_start": runs[1],
-    }  # fmt: skip
+        "command": f"python benchmarks/data.py {given.root}",
+        "commit": commit,
+        "machine": f"{len(os.sched_getaffinity(0))} cores of {cpu}",
+        "versions": {"torch": torch.__version__, "python": platform.python_version()},
+        "unit": "seconds",
+        "note": "the files had been read by the system before: its own cache was warm",
+        "first_start": runs[0],
+        "second_start": runs[1],
+    }
     (RESULTS / "data_cifar10.json").write_text(json.dumps(found, indent=1) + "\n")
     for name in ("first_start", "second_start"):
         print(name, {k: round(v, 2) for k, v in found[name].items()})

@@ -78,7 +78,8 @@ class Units:
 
     def __init__(self, model: nn.Module) -> None:
         self.forward = self.input_gradients = self.backward = 0
-        model.register_forward_hook(lambda *seen: self.seen(*seen))  # a function is shared by copies of the model
+        # A function is shared by copies of the model.
+        model.register_forward_hook(lambda *seen: self.seen(*seen))
 
     def seen(self, module: nn.Module, inputs: Any, logits: Tensor) -> None:
         self.forward += len(logits)
@@ -117,7 +118,8 @@ def main() -> None:
     if importlib.util.find_spec("foolbox"):
         arms["foolbox"] = functools.partial(theirs, role, x, y, eps, step)
     rows: dict[str, Any] = {}
-    for name, arm in arms.items():  # counted, and warmed up
+    # Counted, and warmed up.
+    for name, arm in arms.items():
         units = Units(role.model)
         role.forget_views()
         rows[name] = {"robust accuracy": arm(), "units an image": units.total / len(x), "seconds": []}
@@ -145,14 +147,20 @@ def main() -> None:
         given.json.write_text(
             json.dumps(
                 {
-                    "command": f"python benchmarks/evaluation.py --ckpt {given.ckpt} --images {given.images}", "commit": commit,
-                    "machine": f"{platform.machine()}, {torch.get_num_threads()} threads", "torch": torch.__version__,
-                    "model": about["backbone"], "data": about["data"], "attack": attack.to_json(), "starts": STARTS, "arms": rows,
+                    "command": f"python benchmarks/evaluation.py --ckpt {given.ckpt} --images {given.images}",
+                    "commit": commit,
+                    "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
+                    "torch": torch.__version__,
+                    "model": about["backbone"],
+                    "data": about["data"],
+                    "attack": attack.to_json(),
+                    "starts": STARTS,
+                    "arms": rows,
                 },
                 indent=1,
             )
             + "\n"
-        )  # fmt: skip
+        )
 
 
 if __name__ == "__main__":

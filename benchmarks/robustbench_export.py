@@ -42,7 +42,8 @@ def write(folder: Path) -> None:
     for arch, name in MODELS.items():
         torch.manual_seed(0)
         model = Spec("backbone", arch).build()(CLASSES[arch], in_chans=3)
-        model.train()(images())  # so that the statistics are not the first ones
+        # So that the statistics are not the first ones.
+        model.train()(images())
         torch.save(model.state_dict(), folder / f"{arch}.pt")
         ((file, _),) = convert(folder / f"{arch}.pt", arch, out=folder / f"{arch}.safetensors")
         export(file, name=name, out=folder / name)
@@ -77,10 +78,17 @@ def load(folder: Path) -> None:
         ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, cwd=here
     ).stdout.strip()
     result = {
-        "command": "make robustbench", "commit": commit, "machine": platform.machine(),
-        "versions": {"robustbench": importlib.metadata.version("robustbench"), "timm": timm.__version__, "torch": torch.__version__},
-        "data": "16 random images of 32x32", "models": found,
-    }  # fmt: skip
+        "command": "make robustbench",
+        "commit": commit,
+        "machine": platform.machine(),
+        "versions": {
+            "robustbench": importlib.metadata.version("robustbench"),
+            "timm": timm.__version__,
+            "torch": torch.__version__,
+        },
+        "data": "16 random images of 32x32",
+        "models": found,
+    }
     print(json.dumps(result, indent=1))
     if any(entry["largest_difference"] > 1e-5 or not entry["in_eval_mode"] for entry in found.values()):
         sys.exit("the logits differ")

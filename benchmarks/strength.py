@@ -51,11 +51,18 @@ def main() -> None:
     trained = json.loads((Path(given.ckpt) / "summary.json").read_text())
     rising = {model: all(row[a] >= row[b] for a, b in itertools.pairwise(ORDER)) for model, row in rows.items()}
     about = {
-        "command": " ".join(command), "trained by": trained["command"], "commit": git("rev-parse", "HEAD"),
-        "uncommitted changes": bool(git("status", "--porcelain")), "machine": f"{platform.machine()}, {summary['device']}",
-        "versions": summary["versions"], "data": summary["data"], "data_fingerprint": summary["data_fingerprint"],
-        "evaluation": summary["evaluation"], "accuracy": rows, "in order": rising,
-    }  # fmt: skip
+        "command": " ".join(command),
+        "trained by": trained["command"],
+        "commit": git("rev-parse", "HEAD"),
+        "uncommitted changes": bool(git("status", "--porcelain")),
+        "machine": f"{platform.machine()}, {summary['device']}",
+        "versions": summary["versions"],
+        "data": summary["data"],
+        "data_fingerprint": summary["data_fingerprint"],
+        "evaluation": summary["evaluation"],
+        "accuracy": rows,
+        "in order": rising,
+    }
     (OUT / f"strength_{given.name}.json").write_text(json.dumps(about, indent=1) + "\n")
     for model, row in rows.items():
         print(

@@ -31,12 +31,8 @@ from actkit.config.registry import Model
 from actkit.evaluation.examination import examine
 from actkit.training.run import Run
 
-BLUE, VERMILLION, PURPLE, GREEN = (
-    "#0072B2",
-    "#D55E00",
-    "#CC79A7",
-    "#009E73",
-)  # Okabe and Ito's, safe for the colour-blind
+# Okabe and Ito's, safe for the colour-blind.
+BLUE, VERMILLION, PURPLE, GREEN = "#0072B2", "#D55E00", "#CC79A7", "#009E73"
 STYLE: dict[str, tuple[str, Any, str]] = {"robust": (BLUE, "-", "robust G"), "natural": (VERMILLION, "--", "natural F")}
 FRAMES, PAUSE, FPS = 60, 16, 8
 HERE = Path(__file__).parent
@@ -90,9 +86,18 @@ def draw(
     handles: list[Any] = [
         *(Line2D([], [], color=colour, ls=line, lw=2.4, label=label) for colour, line, label in STYLE.values()),
         Patch(color="#E4E4E4", label="they disagree"),
-        Line2D([], [], ls="none", color="#555555", marker="s", markersize=11, mfc="none", label=rf"$\ell_\infty$ ball, $\epsilon$ = {eps:g}"),
+        Line2D(
+            [],
+            [],
+            ls="none",
+            color="#555555",
+            marker="s",
+            markersize=11,
+            mfc="none",
+            label=rf"$\ell_\infty$ ball, $\epsilon$ = {eps:g}",
+        ),
         Line2D([], [], ls="none", color="black", marker=r"$\rightarrow$", markersize=13, label="perturbation"),
-    ]  # fmt: skip
+    ]
     axes.legend(
         handles=handles,
         loc="upper center",

@@ -12,7 +12,8 @@ from torch import Tensor
 from actkit.errors import InputError
 from actkit.losses import cross_entropy, dlr, margin, targeted_dlr
 
-Rows = Tensor | slice  # examples of a batch: an index tensor, or all of them
+# Examples of a batch: an index tensor, or all of them.
+Rows = Tensor | slice
 Goal = Callable[[Tensor, Rows], tuple[Tensor, Tensor | None]]
 Loss = Literal["cross_entropy", "margin", "dlr", "targeted_dlr"]
 LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"cross_entropy": cross_entropy, "margin": margin, "dlr": dlr}

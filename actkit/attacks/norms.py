@@ -16,7 +16,8 @@ from actkit.errors import InputError
 from actkit.noise import Noise
 
 Norm = Literal["linf", "l2"]
-Eps = float | Tensor  # of shape (B, 1, 1, 1) where each example has its own
+# Of shape (B, 1, 1, 1) where each example has its own.
+Eps = float | Tensor
 
 
 class Linf:
@@ -62,10 +63,9 @@ class L2:
 
     @classmethod
     def direction(cls, gradient: Tensor) -> Tensor:
+        # Scaled first, so that no square of a small gradient vanishes.
         largest = batch_view(Linf.length(gradient), gradient)
-        scaled = gradient / torch.where(
-            largest == 0, 1, largest
-        )  # first, so that no square of a small gradient vanishes
+        scaled = gradient / torch.where(largest == 0, 1, largest)
         return scaled / batch_view(cls.length(scaled).clamp_min(1e-12), gradient)
 
     @classmethod
@@ -88,7 +88,8 @@ class Threat:
     """What the attacker may do: every image within `eps` of x in `norm`, and in [0,1]. An eps that is no number: several, each said elsewhere."""
 
     norm: Norm
-    eps: float  # prints as it was written: '8/255'
+    # Prints as it was written: '8/255'.
+    eps: float
 
     def __str__(self) -> str:
         return self.norm if math.isnan(self.eps) else f"{self.norm} eps {self.eps}"
@@ -116,7 +117,8 @@ def setting(attack: Any, name: str, default: Any = None) -> Any:
     found = inspect.signature(function).parameters.get(name)
     if found is not None and found.default is not inspect.Parameter.empty:
         return found.default
-    return getattr(attack, name, default)  # of a class
+    # An attribute, where the attack is a class.
+    return getattr(attack, name, default)
 
 
 def budget_problems(

@@ -72,7 +72,8 @@ def _one_run(
     `first` is the gradient at x, the same in every run.
     """
     won = torch.zeros(len(rows), dtype=torch.bool, device=x.device)
-    place = torch.arange(len(rows), device=x.device)  # of the examples still running, in `rows`
+    # Of the examples still running, in `rows`.
+    place = torch.arange(len(rows), device=x.device)
     x_adv, eps = x[rows], batch_view(trial[rows], x)
     x_adv = Linf.project(x_adv + ratio * eps * Linf.direction(first[rows]), x_adv, eps)
     for step in range(1, steps + 1):

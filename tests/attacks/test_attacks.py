@@ -62,11 +62,15 @@ def test_pgd_reaches_the_worst_margin_of_a_linear_model(norm, start):
 @pytest.mark.parametrize(
     ("attack", "norm"),
     [
-        (PGD, "linf"), (PGD, "l2"), (fgsm, "linf"), (fgsm, "l2"),
-        (functools.partial(apgd, steps=30), "linf"), (functools.partial(apgd, steps=50), "l2"),
+        (PGD, "linf"),
+        (PGD, "l2"),
+        (fgsm, "linf"),
+        (fgsm, "l2"),
+        (functools.partial(apgd, steps=30), "linf"),
+        (functools.partial(apgd, steps=50), "l2"),
     ],
     ids=["pgd-linf", "pgd-l2", "fgsm-linf", "fgsm-l2", "apgd-linf", "apgd-l2"],
-)  # fmt: skip
+)
 @pytest.mark.parametrize("watched", [True, False], ids=["watched", "unwatched"])
 def test_robust_accuracy_of_a_linear_model_is_the_closed_form(attack, norm, watched):
     model, w = linear()

@@ -12,7 +12,7 @@ from actkit.config.spec import Spec
 from actkit.losses import cross_entropy
 from actkit.networks.roles import Role
 from actkit.noise import Noise
-from actkit.probes import measure
+from actkit.probes import Progress, measure
 from actkit.probes.result import Flag, Result
 
 EPS = 0.15
@@ -32,9 +32,15 @@ def trained(digits) -> dict[str, nn.Module]:
     def net(adversarial: bool) -> nn.Module:
         torch.manual_seed(0)
         model = nn.Sequential(
-            nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 32, 3, stride=2, padding=1), nn.ReLU(), nn.Flatten(),
-            nn.Linear(512, 64), nn.ReLU(), nn.Linear(64, 10),
-        )  # fmt: skip
+            nn.Conv2d(1, 16, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(16, 32, 3, stride=2, padding=1),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Linear(512, 64),
+            nn.ReLU(),
+            nn.Linear(64, 10),
+        )
         role = Role("robust", model, optimizer=torch.optim.Adam(model.parameters(), lr=2e-3))
         for epoch in range(12):
             for ids in digits.train.order(0, epoch).split(128):
@@ -238,6 +244,31 @@ def test_accuracy_at_eps_0_that_is_not_clean_accuracy_is_red(trained, digits):
     assert "eps 0" in raised(audit(Noisy(trained["natural"], 0.3), digits))
 
 
+def test_an_interrupted_audit_goes_on_in_the_same_order_and_finds_the_same(trained, digits):
+    class Interrupted(dict):
+        """Holds so many parts, and then the work is interrupted."""
+
+        def __setitem__(self, name, part):
+            if len(self) == 12:
+                raise KeyboardInterrupt
+            super().__setitem__(name, part)
+
+    def audited(parts: dict) -> Result:
+        probe = AUDIT.replace(limit=20, queries=5, steps=5, starts=2).build()
+        models = {"robust": Role("robust", trained["robust"])}
+        return measure([probe], models, digits, Progress(parts))["robust.audit"]
+
+    whole, kept = {}, Interrupted()
+    straight = audited(whole)
+    with pytest.raises(KeyboardInterrupt):
+        audited(kept)
+    assert list(kept) == list(whole)[:12] and len(whole) > 12
+    resumed = dict(kept)
+    again = audited(resumed)
+    assert (again.numbers, again.flags) == (straight.numbers, straight.flags)
+    assert list(resumed) == list(whole)
+
+
 def test_the_l2_ball_is_audited_too(trained, digits):
     attack = ATTACK.replace(norm="l2", eps=1.0, step_size=0.1)
     result = audit(trained["natural"], digits, attack=attack)
@@ -255,8 +286,11 @@ def test_on_a_robust_model_of_real_digits_stronger_attacks_succeed_more(trained,
     ensemble = Spec("probe", "autoattack", {"eps": EPS, "queries": 0, "steps": 50}).build()
     numbers = ensemble(Role("robust", trained["robust"]), digits).numbers
     order = [
-        left(Spec("attack", "fgsm", {"eps": EPS}), starts=1), left(ATTACK), left(ATTACK.replace(steps=100)), numbers["APGD-T"],
-    ]  # fmt: skip
+        left(Spec("attack", "fgsm", {"eps": EPS}), starts=1),
+        left(ATTACK),
+        left(ATTACK.replace(steps=100)),
+        numbers["APGD-T"],
+    ]
     assert order == sorted(order, reverse=True)
     assert order[0] > order[1] > order[-1] > 0.4, "attacks that differ, on a model that holds"
     assert "Square" not in numbers, "no queries, no Square"

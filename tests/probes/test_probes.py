@@ -60,10 +60,14 @@ def test_accuracy_counts_every_example():
 @pytest.mark.parametrize("mode", ["paper", "worst_case"])
 @pytest.mark.parametrize(
     "attack",
-    [PGD, Spec("attack", "fgsm", {"eps": 0.05}), Spec("attack", "apgd", {"eps": 0.05, "steps": 20}),
-     Spec("attack", "square", {"eps": 0.05, "queries": 20})],
+    [
+        PGD,
+        Spec("attack", "fgsm", {"eps": 0.05}),
+        Spec("attack", "apgd", {"eps": 0.05, "steps": 20}),
+        Spec("attack", "square", {"eps": 0.05, "queries": 20}),
+    ],
     ids=lambda a: a.name,
-)  # fmt: skip
+)
 def test_accuracy_under_attack_is_that_of_the_examples_farther_than_eps(mode, attack):
     role, data = thresholds()
     result = robust(mode=mode, attack=attack, loss="margin" if attack.name == "square" else "cross_entropy").build()(
@@ -231,7 +235,11 @@ PROBES = {
     "paper": robust(attack=SMALL, starts=3),
     "worst case": robust(attack=SMALL, starts=3, mode="worst_case"),
     "targeted": robust(
-        attack=Spec("attack", "apgd", {"eps": 0.03, "steps": 10}), mode="worst_case", starts=1, loss="targeted_dlr", targets=3
+        attack=Spec("attack", "apgd", {"eps": 0.03, "steps": 10}),
+        mode="worst_case",
+        starts=1,
+        loss="targeted_dlr",
+        targets=3,
     ),
     "square": robust(
         attack=Spec("attack", "square", {"eps": 0.03, "queries": 30}), mode="worst_case", starts=2, loss="margin"
@@ -239,7 +247,7 @@ PROBES = {
     "sweep": Spec("probe", "sweep", {"attack": SMALL, "values": [0.01, 0.03, 0.06]}),
     "fgsm_k": Spec("probe", "fgsm_k", {"tries": 8}),
     "autoattack": Spec("probe", "autoattack", {"eps": 0.03, "steps": 10, "queries": 20}),
-}  # fmt: skip
+}
 
 
 def outcome(spec: Spec, role: Role, data: Data, **kwargs) -> torch.Tensor:

@@ -35,7 +35,8 @@ class awp:
     """
 
     def __init__(self, *, objective: Objective, gamma: float = 0.005, warmup: float = 0.0) -> None:
-        try:  # asked for here, so that a recipe is refused and not its first batch
+        # Asked for here, so that a recipe is refused and not its first batch.
+        try:
             objective.using(attack=objective.attack)
         except AttributeError:
             raise InputError(
@@ -47,7 +48,8 @@ class awp:
         made: list[torch.Tensor] = []
         calls = 0
 
-        def once(*args, **kwargs):  # each call of the attack is made in the first pass and replayed in the second
+        # Each call of the attack is made in the first pass and replayed in the second.
+        def once(*args, **kwargs):
             nonlocal calls
             if calls == len(made):
                 made.append(self.inner.attack(*args, **kwargs))
@@ -79,7 +81,8 @@ class awp:
             for w, step in zip(weights, steps, strict=True):
                 w.data.add_(step)
             yield from inner(x, y, *models, noise=noise, progress=progress)
-        except BaseException:  # no update was made: the weights are exactly as they were
+        except BaseException:
+            # No update was made: the weights are exactly as they were.
             for w, value in zip(weights, saved, strict=True):
                 w.data.copy_(value)
             raise

@@ -28,7 +28,8 @@ class Given(nn.Module):
 def test_the_loss_is_eq_11():
     role = Role("robust", Given(), trained=True)
     x, y = torch.tensor([0.5]).view(1, 1, 1, 1), torch.tensor([1])
-    attack = PGD.replace(step_size=0.2)  # from wherever it starts, it ends at the edge of the box
+    # From wherever it starts, it ends at the edge of the box.
+    attack = PGD.replace(step_size=0.2)
     objective = Spec("objective", "mart", {"attack": attack, "beta": 3.0}).build()
     (loss,) = next(objective(x, y, role, noise=Noise(torch.arange(1), 0))).values()
     # The attack lowers the pixel to 0.4, where class 1 is least likely.

@@ -13,7 +13,8 @@ from actkit import InputError, Spec
 def test_it_has_the_size_of_a_wrn_28_10_and_no_relu():
     with torch.device("meta"):
         model = Spec("backbone", "wrn_silu", {}).build()(10, in_chans=3)
-    assert sum(p.numel() for p in model.parameters()) == 36_479_194  # as with ReLU: the activation has no weights
+    # As with ReLU: the activation has no weights.
+    assert sum(p.numel() for p in model.parameters()) == 36_479_194
     assert not any(isinstance(m, nn.ReLU) for m in model.modules())
 
 
