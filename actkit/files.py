@@ -7,6 +7,8 @@ import hashlib
 import json
 import os
 import platform
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,11 +22,6 @@ def umask() -> int:
     return mask
 
 
-def write_json_synced(path: Path, data: Any) -> None:
-    path.write_text(json.dumps(data, indent=1), encoding="utf-8")
-    fsync(path)
-
-
 def fsync(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY)
     try:
@@ -33,9 +30,95 @@ def fsync(path: Path) -> None:
         os.close(handle)
 
 
+# -- whole or absent -----------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def writing(path: Path, *, durable: bool = False) -> Iterator[Path]:
+    """A temporary name in the same folder, for a file or a folder; what was written there takes the place of `path` when all went well.
+
+    A file replaces an older one. A folder replaces an empty one. After an error nothing of it is left, and `path` is as it was.
+
+    Args:
+        durable: on the disk before this returns, also if the machine then loses its power. The files in a folder are the writer's business.
+    """
+    temporary = temporary_name(path)
+    try:
+        yield temporary
+        if durable:
+            fsync(temporary)
+        temporary.replace(path)
+        if durable:
+            fsync(path.parent)
+    finally:
+        if temporary.is_dir():
+            shutil.rmtree(temporary, ignore_errors=True)
+        else:
+            temporary.unlink(missing_ok=True)
+
+
+def temporary_name(path: Path) -> Path:
+    """This process's name beside `path` for what is not whole yet."""
+    return path.with_name(f".tmp-{os.getpid()}-{path.name}")
+
+
+def remove_temporary(folder: Path, pattern: str) -> None:
+    """Remove the folders that interrupted writers of these names have left behind."""
+    for left in folder.glob(f".tmp-*-{pattern}"):
+        shutil.rmtree(left, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def adding_to(folder: Path) -> Iterator[Path]:
+    """A temporary folder in `folder`; its contents are moved there when all went well. What is there already stays as it is."""
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=".tmp-", dir=folder))
+    try:
+        yield temporary
+        for new in sorted(temporary.iterdir()):
+            to = folder / new.name
+            if not to.exists():
+                try:
+                    new.rename(to)
+                except OSError:
+                    # Unless another process was quicker.
+                    if not to.exists():
+                        raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_text(path: Path, text: str, *, durable: bool = False) -> None:
+    """Write a text file whole or not at all, as UTF-8."""
+    with writing(path, durable=durable) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, data: Any, *, durable: bool = False) -> None:
+    """Write a JSON file whole or not at all."""
+    write_text(path, json.dumps(data, indent=1) + "\n", durable=durable)
+
+
+# -- sums ----------------------------------------------------------------------------------------------------------------
+
+
 def sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def md5(path: Path) -> str:
+    """What data sets' own pages publish; it guards against accidents alone."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
+def sha256_of(data: Any, length: int = 64) -> str:
+    """The first characters of the SHA-256 of what JSON can hold: a short name for settings, whatever the order of their keys."""
+    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:length]
+
+
+# -- one process at a time -----------------------------------------------------------------------------------------------
 
 
 IN_USE = "another run is using this folder"
@@ -85,13 +168,16 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def alone_with(file: Path) -> Iterator[None]:
-    """One process at a time changes this file."""
+def locked_file(file: Path) -> Iterator[None]:
+    """Hold one file while it is read and changed; whoever else wants it waits."""
     import fcntl
 
     with file.with_name(f".{file.name}.lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
+
+
+# -- folders -------------------------------------------------------------------------------------------------------------
 
 
 def make_folder(folder: Path) -> None:
@@ -102,13 +188,6 @@ def make_folder(folder: Path) -> None:
         raise InputError(
             f"the folder cannot be made: {error.strerror}", where=str(folder), help="choose another place"
         ) from error
-
-
-def write_json(path: Path, data: Any) -> None:
-    """Write a JSON file whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
-    temporary.replace(path)
 
 
 def cache_folder(name: str) -> Path:

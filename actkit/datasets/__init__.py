@@ -7,7 +7,7 @@ from actkit.datasets.decoding import FileSplit, worker_error
 from actkit.datasets.folders import imagefolder, imagenet
 from actkit.datasets.holdout import holdout
 from actkit.datasets.published import CLASSES, cifar10, cifar100, torchvision
-from actkit.datasets.splits import Data, Labelled, Split, crop_and_flip, made_up
+from actkit.datasets.splits import Data, Labelled, Split, crop_and_flip, random_batch
 
 __all__ = [
     "CLASSES",
@@ -22,8 +22,8 @@ __all__ = [
     "holdout",
     "imagefolder",
     "imagenet",
-    "made_up",
+    "random_batch",
     "moons",
     "torchvision",
     "worker_error",
-]  # fmt: skip
+]

@@ -1,8 +1,14 @@
-"""Data sets that need no file of their own."""
+"""Data sets that need no file of the user's: scikit-learn's digits, and its moons."""
 
 from __future__ import annotations
 
+import gzip
+import importlib.util
+from pathlib import Path
+
+import numpy as np
 import torch
+from torch import Tensor
 
 from actkit.config.registry import register
 from actkit.datasets.splits import Data, Split, augmentation, with_augmentation
@@ -21,19 +27,35 @@ def digits(*, test_fraction: float = 0.2, split_seed: int = 0, crop: int = 0, fl
     test_size = round(total * test_fraction)
 
     def read(name: str) -> Split:
-        from sklearn.datasets import load_digits
-
-        raw = load_digits()
+        images, labels = _packaged_digits()
         order = torch.randperm(total, generator=torch.Generator().manual_seed(split_seed))
         ids = order[:test_size] if name == "test" else order[test_size:]
-        images = torch.from_numpy(raw.images).float()[:, None] / 16
-        return Split(images[ids], torch.from_numpy(raw.target).long()[ids])
+        return Split(images[ids], labels[ids])
 
     shape = (1, 8, 8)
-    return Data(
-        "digits", shape, tuple("0123456789"), {"train": total - test_size, "test": test_size},
-        with_augmentation(read, augmentation(crop, flip, shape)),
-    )  # fmt: skip
+    sizes = {"train": total - test_size, "test": test_size}
+    return Data("digits", shape, tuple("0123456789"), sizes, with_augmentation(read, augmentation(crop, flip, shape)))
+
+
+def _packaged_digits() -> tuple[Tensor, Tensor]:
+    """Images (1797, 1, 8, 8) fp32 in [0,1] and labels (1797,): the file that scikit-learn's `load_digits` reads.
+
+    It is found without importing scikit-learn, which takes a second. Raises `InputError` where it is not there.
+    """
+    package = importlib.util.find_spec("sklearn")
+    folder = Path(package.origin).parent if package and package.origin else Path("sklearn")
+    file = folder / "datasets" / "data" / "digits.csv.gz"
+    try:
+        with gzip.open(file, "rt") as lines:
+            table = np.loadtxt(lines, np.uint8, delimiter=",")
+    except (OSError, ValueError) as error:
+        raise InputError(
+            "scikit-learn's digits cannot be read" if package else "the digits come with scikit-learn, which is not installed",
+            where=str(file),
+            help="pip install --force-reinstall scikit-learn",
+        ) from error
+    pixels, labels = torch.from_numpy(table[:, :-1]), torch.from_numpy(table[:, -1])
+    return pixels.float().view(-1, 1, 8, 8) / 16, labels.long()
 
 
 @register("dataset")

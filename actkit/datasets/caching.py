@@ -1,17 +1,16 @@
-"""What reading a data set tells while it works, and where it keeps what it need not do twice."""
+"""Where the reading of a data set keeps what it need not do twice."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
 import json
-import os
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from actkit.files import cache_folder
+from actkit.files import cache_folder, sha256_of, write_text, writing
 
 
 def cached(key: Any, make: Callable[[], np.ndarray]) -> np.ndarray:
@@ -19,7 +18,7 @@ def cached(key: Any, make: Callable[[], np.ndarray]) -> np.ndarray:
 
     A copy that is damaged is made again; a disk that cannot hold one costs only the time.
     """
-    name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:24]
+    name = sha256_of(key, 24)
     file, about = cache_folder("images") / f"{name}.npy", cache_folder("images") / f"{name}.json"
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError, EOFError):
         wanted = json.loads(about.read_text(encoding="utf-8"))["sha256"]
@@ -29,15 +28,9 @@ def cached(key: Any, make: Callable[[], np.ndarray]) -> np.ndarray:
     made = make()
     with contextlib.suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)
-        temporary = file.with_name(f".{file.name}.{os.getpid()}")
-        try:
-            with temporary.open("wb") as opened:
-                np.save(opened, made, allow_pickle=False)
-            temporary.replace(file)
-        finally:
-            temporary.unlink(missing_ok=True)
-        temporary.write_text(json.dumps({"sha256": _sum(made), "of": key}), encoding="utf-8")
-        temporary.replace(about)
+        with writing(file) as temporary, temporary.open("wb") as opened:
+            np.save(opened, made, allow_pickle=False)
+        write_text(about, json.dumps({"sha256": _sum(made), "of": key}))
     return made
 
 

@@ -18,13 +18,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from actkit.datasets.splits import Batches, _Numbered
+from actkit.datasets.splits import Batches, Examples
 from actkit.errors import ActkitError, InputError
 from actkit.noise import seed_for
 
 
 @dataclass(frozen=True)
-class FileSplit(_Numbered):
+class FileSplit(Examples):
     """Labelled image files, decoded by worker processes a few batches ahead.
 
     Plain, an image is resized so that its short side is `resize`, and its centre taken; augmented, it is a random crop of 8 to 100 % of its area
@@ -96,13 +96,14 @@ class FileSplit(_Numbered):
     def _decoded(self, groups: Iterable[Tensor], key: tuple[int, ...] | None, device: torch.device) -> Iterator[Tensor]:
         loader = torch.utils.data.DataLoader(
             _Decoder(self, key),
-            batch_sampler=_Lists(groups),
+            batch_sampler=_PlacesAsLists(groups),
             num_workers=self.workers,
-            collate_fn=_stack,
+            collate_fn=_stack_or_error,
             timeout=self.timeout if self.workers else 0,
-            worker_init_fn=_deaf,
+            worker_init_fn=_ignore_signals,
             pin_memory=device.type == "cuda",
-            generator=torch.Generator(),  # a private one: an iterator draws from it
+            # A private one: an iterator draws from it.
+            generator=torch.Generator(),
         )
         others = set(multiprocessing.active_children())
         try:
@@ -111,9 +112,9 @@ class FileSplit(_Numbered):
                     raise pixels
                 yield pixels
         except RuntimeError as error:
-            _end(set(multiprocessing.active_children()) - others)
-            if (told := worker_error(error)) is not None:
-                raise told from error
+            _kill(set(multiprocessing.active_children()) - others)
+            if (explained := worker_error(error)) is not None:
+                raise explained from error
             raise
 
     def fingerprint(self) -> str:
@@ -124,7 +125,7 @@ class FileSplit(_Numbered):
         return "files-" + digest.hexdigest()[:12]
 
 
-class _Lists:
+class _PlacesAsLists:
     """Groups of places as the lists that a DataLoader wants, made as they are asked for."""
 
     def __init__(self, groups: Iterable[Tensor]) -> None:
@@ -142,19 +143,18 @@ class _Decoder(torch.utils.data.Dataset):
     def __getitem__(self, place: int) -> Tensor | InputError:
         try:
             return self.split.pixels(place, self.key)
-        except (
-            InputError
-        ) as error:  # handed over as it is: raised in a worker, it would come with the worker's traceback in its text
+        # Handed over as it is: raised in a worker, it would come with the worker's traceback in its text.
+        except InputError as error:
             return error
 
 
-def _stack(images: list[Tensor | InputError]) -> Tensor | InputError:
+def _stack_or_error(images: list[Tensor | InputError]) -> Tensor | InputError:
     wrong = [image for image in images if isinstance(image, InputError)]
     return wrong[0] if wrong else torch.stack([image for image in images if isinstance(image, Tensor)])
 
 
 def worker_error(error: RuntimeError) -> ActkitError | None:
-    """What torch says of a worker that hangs or dies, in a clear line; None for any other error. A death may be told anywhere, by a signal."""
+    """What torch says of a worker that hangs or dies, in a clear line; None for any other error. A death may show anywhere, by a signal."""
     said = str(error).splitlines()[0] if str(error) else ""
     if not said.startswith("DataLoader "):
         return None
@@ -169,7 +169,7 @@ def worker_error(error: RuntimeError) -> ActkitError | None:
     )
 
 
-def _end(workers: set[Any]) -> None:
+def _kill(workers: set[Any]) -> None:
     """Kill workers that heed nothing gentler; torch's own handler would raise an error for each."""
     mine = threading.current_thread() is threading.main_thread()
     before = signal.signal(signal.SIGCHLD, signal.SIG_DFL) if mine else None
@@ -180,7 +180,7 @@ def _end(workers: set[Any]) -> None:
         signal.signal(signal.SIGCHLD, before)
 
 
-def _deaf(worker: int) -> None:
+def _ignore_signals(worker: int) -> None:
     """Ctrl-C and SIGTERM go to the whole process group; the main process alone decides what they mean."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import os
 from collections.abc import Callable, Mapping
@@ -21,7 +22,8 @@ from actkit.errors import InputError, nearest
 from actkit.machine import cores
 
 Mode = Literal["RGB", "L"]
-CACHED = 1000  # fewer images are decoded in a moment
+# Fewer images are decoded in a moment.
+CACHED = 1000
 _IMAGENET = {"train": 1_281_167, "test": 50_000}
 _IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
 
@@ -58,11 +60,11 @@ def imagefolder(
         names = [file for cls in classes for file in files[name].get(cls, [])]
         labels = torch.tensor([i for i, cls in enumerate(classes) for _ in files[name].get(cls, [])])
 
-        def decode(place: int) -> np.ndarray:
-            return _decode(base / names[place], mode, (width, height))
+        def image(place: int) -> np.ndarray:
+            return decode(base / names[place], mode, (width, height))
 
         key = {"folder": str(base.resolve()), "shape": shape, "files": _stamp(base, names)}
-        return Split(torch.from_numpy(decoded(key, decode, len(names), shape)), labels)
+        return Split(torch.from_numpy(decoded(key, image, len(names), shape)), labels)
 
     name = f"imagefolder:{base.name}"
     return Data(name, shape, classes, sizes, with_augmentation(read, augmentation(crop, flip, shape)))
@@ -98,7 +100,8 @@ def imagenet(
     if (workers is not None and workers < 0) or timeout <= 0:
         raise InputError(f"dataset.imagenet needs workers >= 0 and a positive timeout, got {workers} and {timeout:g}")
     folders, channels = {"train": train, "test": val}, 3 if mode == "RGB" else 1
-    if not Path(root).expanduser().is_dir():  # its numbers are known: a dry run, or an import, needs no file
+    # Its numbers are known: a dry run, or an import, needs no file.
+    if not Path(root).expanduser().is_dir():
 
         def absent(name: str) -> FileSplit:
             _listing("imagenet", root, folders, limit)
@@ -112,9 +115,8 @@ def imagenet(
     def read(name: str) -> FileSplit:
         names = [os.fsencode(file) for cls in classes for file in files[name].get(cls, [])]
         labels = torch.tensor([i for i, cls in enumerate(classes) for _ in files[name].get(cls, [])])
-        return FileSplit(
-            base, np.array(names), labels, size, resize, mode, augmented=name == "train", workers=processes, timeout=timeout
-        )  # fmt: skip
+        split = FileSplit(base, np.array(names), labels, size, resize, mode, workers=processes, timeout=timeout)
+        return dataclasses.replace(split, augmented=name == "train")
 
     sizes = {name: sum(map(len, by_class.values())) for name, by_class in files.items()}
     return Data(f"imagenet:{base.name}", (channels, size, size), classes, sizes, read)
@@ -220,13 +222,15 @@ def _image_size(path: Path) -> tuple[int, int]:
     from PIL import Image
 
     try:
-        with Image.open(path) as image:  # reads the header only
+        # Opening reads the header only.
+        with Image.open(path) as image:
             return image.size
     except OSError as error:
         raise InputError(f"not a readable image: {error}", where=str(path)) from error
 
 
-def _decode(path: Path, mode: str, size: tuple[int, int]) -> np.ndarray:
+def decode(path: Path, mode: str, size: tuple[int, int]) -> np.ndarray:
+    """An image of this (width, height) as (C, H, W) uint8. Raises `InputError` where it is unreadable or of another size."""
     from PIL import Image
 
     try:

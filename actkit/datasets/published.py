@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,11 +14,12 @@ import numpy as np
 import torch
 
 from actkit.config.registry import register
-from actkit.datasets.download import fetch, md5, whole
+from actkit.datasets.download import fetch
 from actkit.datasets.folders import assert_small, decoded
 from actkit.datasets.splits import Data, Split, augmentation, with_augmentation
 from actkit.display import tell
 from actkit.errors import InputError, nearest
+from actkit.files import adding_to, md5
 
 _CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 _FINE = """
@@ -43,33 +46,16 @@ def cifar100(*, root: str = "data", download: bool = False, crop: int = 4, flip:
 
 
 def _cifar(name: str, root: str, download: bool, crop: int, flip: bool) -> Data:
+    """CIFAR10 or CIFAR100, as torchvision calls them."""
     shape, folder, title = (3, 32, 32), Path(root).expanduser(), name.replace("CIFAR", "CIFAR-")
 
     def read(split: str) -> Split:
         from torchvision import datasets
-        from torchvision.datasets.utils import extract_archive
 
         source = getattr(datasets, name)
         files = folder / source.base_folder
         if not files.is_dir():
-            archive = folder / source.filename
-            if not download and not archive.is_file():
-                raise InputError(
-                    f"{title} is not there",
-                    where=str(files),
-                    help=f"set dataset.{name.lower()}.root to the folder that holds {source.base_folder} or {source.filename}, or -s dataset.{name.lower()}.download=true",
-                )
-            fetch(source.url, archive, source.tgz_md5)
-            try:
-                with whole(folder) as temporary:
-                    tell(f"unpacking {archive.name}", 0, 1)
-                    extract_archive(archive, temporary)
-            except OSError as error:
-                raise InputError(
-                    f"{archive.name} cannot be unpacked: {error}",
-                    where=str(folder),
-                    help="make room, or choose another root",
-                ) from error
+            _unpack_cifar(source, title, folder, download)
         _assert_sums(files, {**dict(source.train_list + source.test_list), source.meta["filename"]: source.meta["md5"]})
         try:
             raw = source(folder, train=split == "train")
@@ -81,6 +67,30 @@ def _cifar(name: str, root: str, download: bool, crop: int, flip: bool) -> Data:
     return Data(
         name.lower(), shape, CLASSES[name.lower()], sizes, with_augmentation(read, augmentation(crop, flip, shape))
     )
+
+
+def _unpack_cifar(source: Any, title: str, folder: Path, download: bool) -> None:
+    """Unpack the archive in the folder, downloaded first where it is not there and may be. `source` is torchvision's class."""
+    from torchvision.datasets.utils import extract_archive
+
+    archive, dataset = folder / source.filename, f"dataset.{source.__name__.lower()}"
+    if not download and not archive.is_file():
+        raise InputError(
+            f"{title} is not there",
+            where=str(folder / source.base_folder),
+            help=f"set {dataset}.root to the folder that holds {source.base_folder} or {source.filename}, or -s {dataset}.download=true",
+        )
+    fetch(source.url, archive, source.tgz_md5)
+    try:
+        with adding_to(folder) as temporary:
+            tell(f"unpacking {archive.name}", 0, 1)
+            extract_archive(archive, temporary)
+    except OSError as error:
+        raise InputError(
+            f"{archive.name} cannot be unpacked: {error}",
+            where=str(folder),
+            help="make room, or choose another root",
+        ) from error
 
 
 def _assert_sums(folder: Path, expected: Mapping[str, str]) -> None:
@@ -98,10 +108,13 @@ def _assert_sums(folder: Path, expected: Mapping[str, str]) -> None:
 
 # Of the sets whose files hold arrays: (C, H, W), classes, training and test images. The others say it themselves once they are there.
 _ARRAYS: dict[str, tuple[tuple[int, int, int], int, int, int]] = {
-    "MNIST": ((1, 28, 28), 10, 60_000, 10_000), "FashionMNIST": ((1, 28, 28), 10, 60_000, 10_000),
-    "KMNIST": ((1, 28, 28), 10, 60_000, 10_000), "SVHN": ((3, 32, 32), 10, 73_257, 26_032),
-    "STL10": ((3, 96, 96), 10, 5_000, 8_000), "USPS": ((1, 16, 16), 10, 7_291, 2_007),
-}  # fmt: skip
+    "MNIST": ((1, 28, 28), 10, 60_000, 10_000),
+    "FashionMNIST": ((1, 28, 28), 10, 60_000, 10_000),
+    "KMNIST": ((1, 28, 28), 10, 60_000, 10_000),
+    "SVHN": ((3, 32, 32), 10, 73_257, 26_032),
+    "STL10": ((3, 96, 96), 10, 5_000, 8_000),
+    "USPS": ((1, 16, 16), 10, 7_291, 2_007),
+}
 _LABELS = ("targets", "labels", "_labels", "_targets")
 
 
@@ -128,67 +141,105 @@ def torchvision(
         max_gib: refuse a set that would take more memory than this.
         options: what else the set's own class takes: {'split': 'letters'} for EMNIST.
     """
-    from torchvision import datasets
-
     if name in ("CIFAR10", "CIFAR100"):
         raise InputError(
             f"torchvision's {name} has a name of its own here", help=f"run.data = @dataset.{name.lower()}()"
         )
-
-    source = _classification(datasets, name)
-    folder = Path(root).expanduser()
-
-    def opened(split: str) -> Any:
-        which = split if split == "train" else test
-        try:
-            return _instance(source, folder, which, split == "train", download, options or {})
-        except (RuntimeError, ValueError, TypeError, OSError, ImportError) as error:
-            remedy = f"set dataset.torchvision.root, or -s dataset.torchvision.download=true; its splits are named as {name}'s documentation says"
-            raise InputError(
-                f"torchvision's {name} cannot be read: {str(error).splitlines()[0]}", where=str(folder), help=remedy
-            ) from error
-
-    if name in _ARRAYS and size is None:
-        shape, count, training, testing = _ARRAYS[name]
-        classes, sizes = tuple(map(str, range(count))), {"train": training, "test": testing}
-        found: dict[str, Any] = {}
+    source = _classification(name)
+    published = _Published(name, source, Path(root).expanduser(), test, mode, download, options or {})
+    if size is None:
+        shape, classes, sizes = published.known()
+        read: Callable[[str], Split] = functools.partial(published.arrays, shape=shape, sizes=sizes)
     else:
-        if size is None:
-            raise InputError(
-                f"torchvision's {name} has images of several sizes",
-                help="set dataset.torchvision.size: they are resized to size x size",
-            )
-        found = {split: opened(split) for split in ("train", "test")}
-        channels = _pixels(found["train"], 0, mode, size).shape[0]
-        shape, sizes = (channels, size, size), {split: len(raw) for split, raw in found.items()}
-        named = [str(c) for c in getattr(found["train"], "classes", [])]
-        count = max(int(_labels(raw, name).max()) for raw in found.values()) + 1
-        classes = tuple(named) if len(named) >= count else tuple(map(str, range(count)))
-        assert_small(sum(sizes.values()), shape, max_gib, "torchvision", where=str(folder))
+        opened = {split: published.open(split) for split in ("train", "test")}
+        shape, classes, sizes = published.seen(opened, size)
+        assert_small(sum(sizes.values()), shape, max_gib, "torchvision", where=str(published.folder))
 
-    def read(split: str) -> Split:
-        raw = found[split] if split in found else opened(split)
-        labels, arrays = _labels(raw, name), getattr(raw, "data", None)
-        if size is None and isinstance(arrays, (np.ndarray, torch.Tensor)):
-            images = _nchw(torch.as_tensor(arrays), shape[0])
-            if len(images) != sizes[split] or tuple(images.shape[1:]) != shape:
-                raise InputError(
-                    f"torchvision's {name} holds {len(images):,} {split} images of {tuple(images.shape[1:])}, not {sizes[split]:,} of {shape}",
-                    where=str(folder),
-                )
-            return Split(images, labels)
-        key = {
-            "torchvision": name, "options": options, "split": split, "test": test, "mode": mode, "shape": shape, "folder": str(folder.resolve()),
-            "labels": hashlib.sha256(labels.numpy().tobytes()).hexdigest(),
-        }  # fmt: skip
-        return Split(
-            torch.from_numpy(decoded(key, lambda place: _pixels(raw, place, mode, size), len(raw), shape)), labels
-        )
+        def read(split: str) -> Split:
+            return published.resized(opened[split], split, shape)
 
     return Data(name.lower(), shape, classes, sizes, with_augmentation(read, augmentation(crop, flip, shape)))
 
 
-def _classification(datasets: Any, name: str) -> Any:
+# What is known of a data set without its pixels: the shape (C, H, W), the classes, and the sizes of its splits.
+_About = tuple[tuple[int, int, int], tuple[str, ...], dict[str, int]]
+
+
+@dataclass(frozen=True)
+class _Published:
+    """One of torchvision's classification sets in a folder; `source` is its class there."""
+
+    name: str
+    source: Any
+    folder: Path
+    test: str
+    mode: Literal["RGB", "L"]
+    download: bool
+    options: Mapping[str, Any]
+
+    def open(self, split: str) -> Any:
+        """torchvision's own data set. Raises `InputError` when it cannot be read."""
+        which = split if split == "train" else self.test
+        try:
+            return _instance(self.source, self.folder, which, split == "train", self.download, self.options)
+        except (RuntimeError, ValueError, TypeError, OSError, ImportError) as error:
+            remedy = f"set dataset.torchvision.root, or -s dataset.torchvision.download=true; its splits are named as {self.name}'s documentation says"
+            raise InputError(
+                f"torchvision's {self.name} cannot be read: {str(error).splitlines()[0]}",
+                where=str(self.folder),
+                help=remedy,
+            ) from error
+
+    def known(self) -> _About:
+        """Of a set of arrays, before it is there. Raises `InputError` for any other: its images may have several sizes."""
+        if self.name not in _ARRAYS:
+            raise InputError(
+                f"torchvision's {self.name} has images of several sizes",
+                help="set dataset.torchvision.size: they are resized to size x size",
+            )
+        shape, count, training, testing = _ARRAYS[self.name]
+        return shape, tuple(map(str, range(count))), {"train": training, "test": testing}
+
+    def seen(self, opened: Mapping[str, Any], size: int) -> _About:
+        """Of a set that is there, its images resized to size x size."""
+        channels = _pixels(opened["train"], 0, self.mode, size).shape[0]
+        named = [str(c) for c in getattr(opened["train"], "classes", [])]
+        count = max(int(_labels(raw, self.name).max()) for raw in opened.values()) + 1
+        classes = tuple(named) if len(named) >= count else tuple(map(str, range(count)))
+        return (channels, size, size), classes, {split: len(raw) for split, raw in opened.items()}
+
+    def arrays(self, split: str, *, shape: tuple[int, int, int], sizes: Mapping[str, int]) -> Split:
+        """A split as it comes, its images in an array. Raises `InputError` where they are not of this shape or not as many as they should be."""
+        raw = self.open(split)
+        images = _nchw(torch.as_tensor(raw.data), shape[0])
+        if len(images) != sizes[split] or tuple(images.shape[1:]) != shape:
+            raise InputError(
+                f"torchvision's {self.name} holds {len(images):,} {split} images of {tuple(images.shape[1:])}, not {sizes[split]:,} of {shape}",
+                where=str(self.folder),
+            )
+        return Split(images, _labels(raw, self.name))
+
+    def resized(self, raw: Any, split: str, shape: tuple[int, int, int]) -> Split:
+        """A split with its images resized to this shape; they are kept in the cache."""
+        labels, size = _labels(raw, self.name), shape[1]
+        key = {
+            "torchvision": self.name,
+            "options": self.options or None,
+            "split": split,
+            "test": self.test,
+            "mode": self.mode,
+            "shape": shape,
+            "folder": str(self.folder.resolve()),
+            "labels": hashlib.sha256(labels.numpy().tobytes()).hexdigest(),
+        }
+        pixels = decoded(key, lambda place: _pixels(raw, place, self.mode, size), len(raw), shape)
+        return Split(torch.from_numpy(pixels), labels)
+
+
+def _classification(name: str) -> Any:
+    """torchvision's class of this name. Raises `InputError` where it is no set for classification."""
+    from torchvision import datasets
+
     known = [n for n in datasets.__all__ if hasattr(getattr(datasets, n), "__getitem__")]
     source = getattr(datasets, name, None) if name in known else None
     parameters = inspect.signature(source).parameters if source is not None else {}
@@ -200,15 +251,17 @@ def _classification(datasets: Any, name: str) -> Any:
 
 def _instance(source: Any, folder: Path, which: str, training: bool, download: bool, options: Mapping[str, Any]) -> Any:
     parameters = inspect.signature(source).parameters
-    told = {**({"train": training} if "train" in parameters else {"split": which}), **options}
+    settings = {**({"train": training} if "train" in parameters else {"split": which}), **options}
     try:
-        return source(folder, **told)
-    except RuntimeError:  # not there
+        return source(folder, **settings)
+    # It is not there.
+    except RuntimeError:
         if not download or "download" not in parameters:
             raise
-    with whole(folder) as temporary:  # torchvision writes straight to the final names
-        source(temporary, **told, download=True)
-    return source(folder, **told)
+    # torchvision writes straight to the final names.
+    with adding_to(folder) as temporary:
+        source(temporary, **settings, download=True)
+    return source(folder, **settings)
 
 
 def _labels(raw: Any, name: str) -> torch.Tensor:

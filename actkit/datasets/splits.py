@@ -25,34 +25,52 @@ Augment = Callable[[Tensor, Noise], Tensor]
 Batches = Iterator[tuple[Tensor, Tensor]]
 
 
-_RESIDENT = 1 << 30  # bytes of images that may stay on an accelerator
+# Bytes of images that may stay on an accelerator.
+RESIDENT = 1 << 30
 
 
 class Labelled(Protocol):
-    """What the loop and the probes need of a split. `labels` is (N,) int64."""
+    """Labelled examples, wherever their pixels are: what the loop and the probes need of a split.
+
+    An example's place, 0 to N - 1, is where it stands in this split; its name is its number in the whole split that this one may be a part of.
+    Random numbers depend on the name, so that a part gives an example the same as the whole. Places and names are int64 on the CPU.
+    """
 
     @property
-    def labels(self) -> Tensor: ...
+    def labels(self) -> Tensor:
+        """The classes of all examples, shape (N,) int64 on the CPU."""
 
     def __len__(self) -> int: ...
 
-    def order(self, seed: int, epoch: int) -> Tensor: ...
+    def order(self, seed: int, epoch: int) -> Tensor:
+        """The places of one epoch, shuffled: shape (N,)."""
 
-    def names(self, places: Tensor) -> Tensor: ...
+    def names(self, places: Tensor) -> Tensor:
+        """The names of the examples in these places."""
 
-    def take(self, places: Tensor) -> Self: ...
+    def take(self, places: Tensor) -> Self:
+        """A part of the split; its examples keep their names."""
 
-    def sample(self, limit: int | None) -> Self: ...
+    def plain(self) -> Self:
+        """The same examples without augmentation."""
+
+    def sample(self, limit: int | None) -> Self:
+        """At most so many examples, without augmentation: a fixed choice."""
 
     def batches(
         self, groups: Iterable[Tensor], *, device: torch.device | str = "cpu", key: tuple[int, ...] | None = None
-    ) -> Batches: ...
+    ) -> Batches:
+        """x (B, C, H, W) fp32 in [0,1] and y (B,) int64 of each group of places, on the device; augmented where a `key` is given.
 
-    def fingerprint(self) -> str: ...
+        Raises `InputError` for a file that cannot be read.
+        """
+
+    def fingerprint(self) -> str:
+        """A short text that is another for other examples."""
 
 
-class _Numbered:
-    """Order, names and samples, the same for every kind of split."""
+class Examples:
+    """What every kind of split does in the same way: order, names and samples. They may be a part of another split, whose numbers `ids` keeps."""
 
     labels: Tensor
     ids: Tensor | None
@@ -84,10 +102,16 @@ class _Numbered:
 
 
 @dataclass(frozen=True)
-class Split(_Numbered):
-    """Labelled examples in memory. `images` (N, C, H, W) is uint8 (0..255) or floating in [0,1]; `labels` (N,) int64.
+class Split(Examples):
+    """Labelled examples in memory.
 
-    Raises `InputError` when the images lie outside [0,1] or are not as many as the labels.
+    Args:
+        images: (N, C, H, W), uint8 (0..255) or floating in [0,1].
+        labels: (N,) int64.
+        augment: (x, noise) -> x, applied to training batches on their device.
+        ids: the examples' names, (N,) int64, where this is a part of another split; by default their places.
+
+    Raises `InputError` when floating images lie outside [0,1], or when they are not as many as the labels.
     """
 
     images: Tensor
@@ -100,7 +124,8 @@ class Split(_Numbered):
             raise InputError(f"a split has {len(self.images)} images but {len(self.labels)} labels")
         if self.images.dtype != torch.uint8 and len(self.images):
             low, high = self.images.min().item(), self.images.max().item()
-            if not (low >= 0 and high <= 1):  # also where one is not a number
+            # Also where one is not a number.
+            if not (low >= 0 and high <= 1):
                 raise InputError(
                     f"images must lie in [0,1], these span {low:g} to {high:g}",
                     help="divide by the largest value; normalisation is a layer of the model: backbone.normalized",
@@ -119,7 +144,7 @@ class Split(_Numbered):
     def _on(self, device: torch.device | str) -> tuple[Tensor, Tensor]:
         """Images and labels where the batches are made: on the device itself, when they are small enough to stay there."""
         device = torch.device(device)
-        if device.type == "cpu" or self.images.numel() * self.images.element_size() > _RESIDENT:
+        if device.type == "cpu" or self.images.numel() * self.images.element_size() > RESIDENT:
             return self.images, self.labels
         if str(device) not in self._copies:
             self._copies[str(device)] = self.images.to(device), self.labels.to(device)
@@ -188,9 +213,11 @@ class Data:
     """A data set: what is known of it without reading a pixel, and its splits, read when first asked for.
 
     Args:
+        name: what reports call it.
         shape: (C, H, W) of an image.
+        classes: their names; label i is the i-th.
         sizes: the number of examples of each split ('train', 'test', perhaps 'val').
-        read: gives a split by name.
+        read: gives a split by its name. It is asked once for each, and only then touches files.
     """
 
     name: str
@@ -241,7 +268,7 @@ class Data:
         return self.split("test")
 
 
-def made_up(data: Data, count: int, *, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Random images and labels of the data set's shape, for a dry run."""
+def random_batch(data: Data, count: int, *, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Random images in [0,1], shape (B, C, H, W), and labels (B,) such as the data set's, for a dry run: no pixel of it is read."""
     noise = Noise(torch.arange(count), seed)
     return noise.uniform(*data.shape), noise.integers(data.num_classes)

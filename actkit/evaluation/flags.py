@@ -10,7 +10,7 @@ from typing import Any
 
 from actkit.config.spec import Spec
 from actkit.display import Display
-from actkit.files import alone_with, sha256, write_json
+from actkit.files import locked_file, sha256, write_json
 from actkit.networks import model_files
 from actkit.probes import Flag, Result
 
@@ -63,7 +63,7 @@ class Judge:
         own = sha256(file)
         try:
             kept.parent.mkdir(exist_ok=True)
-            with alone_with(kept):
+            with locked_file(kept):
                 everything = _read_flags(kept)
                 write_json(kept, {**everything, own: {**everything.get(own, {}), **new}})
         except OSError as error:

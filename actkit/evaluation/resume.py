@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
-import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,7 +14,7 @@ from torch import Tensor
 from actkit.config.spec import Spec
 from actkit.display import Display
 from actkit.errors import InputError
-from actkit.files import sha256
+from actkit.files import sha256, sha256_of, writing
 from actkit.machine import versions
 from actkit.networks import model_files
 from actkit.probes import Progress
@@ -32,9 +30,8 @@ def resumable(path: Path, key: str, display: Display, *, every: float = 5.0) -> 
 
     def save() -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        model_files.save_tensors(kept, temporary, {"actkit": json.dumps({"key": key})})
-        temporary.replace(path)
+        with writing(path) as temporary:
+            model_files.save_tensors(kept, temporary, {"actkit": json.dumps({"key": key})})
 
     def done() -> None:
         nonlocal saved
@@ -77,7 +74,7 @@ def key_of(
         torch.cuda.get_device_name(device) if device.type == "cuda" else device.type, versions(),
         sorted({_code_of(spec) for spec in [data, *evaluation, *_backbones(files)] for spec in _within(spec)}),
     ]  # fmt: skip
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:24]
+    return sha256_of(parts, 24)
 
 
 def _backbones(files: Sequence[Path]) -> list[Spec]:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from actkit.config.recipe import load_setting
 from actkit.config.spec import Spec
 from actkit.errors import InputError, nearest
-from actkit.files import sha256
+from actkit.files import sha256, writing
 from actkit.machine import versions
 from actkit.networks import model_files
 from actkit.networks.backbones import spec_of
@@ -339,9 +339,8 @@ def write(
         "objective": "", "seed": None, "epoch": None, "step": None, "versions": versions(),
         "imported": {"file": source.name, "sha256": sha256(source), "key": model.key, "notes": model.notes},
     }  # fmt: skip
-    temporary = to.with_name(f".{to.name}.tmp")
-    model_files.save_tensors(network.state_dict(), temporary, {"actkit": json.dumps(about)})
-    temporary.replace(to)
+    with writing(to) as temporary:
+        model_files.save_tensors(network.state_dict(), temporary, {"actkit": json.dumps(about)})
 
 
 def _try(network: nn.Module, model: Imported, shape: list[int], where: str) -> None:

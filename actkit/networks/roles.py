@@ -7,7 +7,6 @@ layout and precision.
 from __future__ import annotations
 
 import contextlib
-import copy
 import inspect
 import itertools
 from collections.abc import Callable, Iterator, Mapping
@@ -21,12 +20,7 @@ from actkit.config import registry
 from actkit.config.registry import Backbone, Optimizer, Schedule, register
 from actkit.errors import InputError
 from actkit.networks.averages import Average
-
-Mode = Literal["eval", "train"]
-
-
-Precision = Literal["fp32", "bf16"]
-
+from actkit.networks.frozen import FrozenCopy, Mode, Precision
 
 class Role:
     """A model in its role. Without an optimizer it is only consulted: in eval mode, its weights without gradients.
@@ -51,12 +45,12 @@ class Role:
         self.name, self.model = name, model.to(memory_format=torch.channels_last)
         self.optimizer, self.schedule, self.schedule_every = optimizer, schedule, schedule_every
         self.precision = precision
-        self._twins: dict[Mode, nn.Module] = {}
-        self._averaged: Role | None
+        self._copies: dict[Mode, FrozenCopy] = {}
         trained = optimizer is not None if trained is None else trained
         self.trained = trained
         model.train(trained).requires_grad_(trained)
-        self.average, self._averaged = average, None
+        self.average = average
+        self._averaged: Role | None = None
 
     def __repr__(self) -> str:
         return f"Role({self.name})"
@@ -83,17 +77,13 @@ class Role:
         in 'train' mode it has running statistics of its own (and dropout, if any, draws from torch's generator). Nothing of the model is
         touched, so nothing needs restoring.
         """
-        if mode not in self._twins:
-            self._twins[mode] = self._make_twin(mode)
-        twin = self._twins[mode]
-        with torch.no_grad():
-            for live, copied in zip(self.model.parameters(), twin.parameters(), strict=True):
-                if copied.dtype != live.dtype:
-                    copied.copy_(live)  # the bf16 copies; everything else is shared storage
-            if mode == "train":
-                for statistics, scratch in zip(self.model.buffers(), twin.buffers(), strict=True):
-                    scratch.copy_(statistics)
-        yield lambda x: self._forward(twin, x)
+        model = self._frozen_copy(mode)
+        yield lambda x: self._forward(model, x)
+
+    def _frozen_copy(self, mode: Mode) -> nn.Module:
+        if mode not in self._copies or self._copies[mode].model is not self.model:
+            self._copies[mode] = FrozenCopy(self.model, mode, self.precision)
+        return self._copies[mode].current()
 
     @contextlib.contextmanager
     def representation(self) -> Iterator[Callable[[Tensor], Tensor]]:
@@ -104,7 +94,7 @@ class Role:
                 for name, p in self.model.named_parameters()
                 if name.endswith("weight") and p.dim() > 1
             }
-            layers = [m for name, m in self._twins["eval"].named_modules() if name in matrices]
+            layers = [m for name, m in self._copies["eval"].module.named_modules() if name in matrices]
             entered: list[Tensor] = []
 
             def keep(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
@@ -122,21 +112,9 @@ class Role:
                 for handle in handles:
                     handle.remove()
 
-    def _make_twin(self, mode: Mode) -> nn.Module:
-        twin = copy.deepcopy(self.model)
-        for live, copied in zip(self.model.parameters(), twin.parameters(), strict=True):
-            # Autocast would cast frozen weights anew in every forward: keep the matrices in bf16, once for all steps of an attack.
-            shared = self.precision == "fp32" or live.dim() < 2
-            copied.data = live.data if shared else live.detach().to(torch.bfloat16)
-            copied.grad = None
-        if mode == "eval":
-            for module, frozen in zip(self.model.modules(), twin.modules(), strict=True):
-                frozen._buffers.update(module._buffers)
-        return twin.train(mode == "train").requires_grad_(False)
-
     def forget_views(self) -> None:
         """Make the frozen views anew when they are next asked for."""
-        self._twins.clear()
+        self._copies.clear()
 
     def zero_grad(self) -> None:
         if self.optimizer is not None:

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +23,7 @@ from actkit.datasets import CLASSES
 from actkit.errors import InputError
 from actkit.evaluation.flags import run_of, standing_flags
 from actkit.evaluation.summary import marked
-from actkit.files import sha256, umask, write_json
+from actkit.files import sha256, write_json, writing
 from actkit.machine import versions
 from actkit.networks import model_files
 from actkit.reports.model_card import model_card
@@ -100,9 +98,8 @@ def export(
         "actkit": {"name": called, "timm_name": timm_name},
     }  # fmt: skip
     folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=".actkit-", dir=folder.parent))
-    try:
-        temporary.chmod(0o777 & ~umask())
+    with writing(folder) as temporary:
+        temporary.mkdir()
         model_files.save_tensors(
             loaded.model.state_dict(), temporary / "model.safetensors", {"format": "pt", "actkit": json.dumps(about)}
         )
@@ -110,11 +107,6 @@ def export(
         write_json(temporary / "config.json", config)
         write_json(temporary / "description.json", described)
         (temporary / "README.md").write_text(model_card(described, summary), encoding="utf-8")
-        if folder.is_dir():
-            folder.rmdir()
-        temporary.rename(folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return Export(folder, called, timm_name, data, norm.capitalize(), summary is not None)
 
 

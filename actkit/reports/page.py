@@ -11,6 +11,7 @@ from typing import Any
 
 from actkit import __version__
 from actkit.errors import InputError
+from actkit.files import write_text
 from actkit.evaluation.summary import flags
 from actkit.probes.pictures import OWN, Picture
 from actkit.reports import curves, tables
@@ -79,9 +80,7 @@ def write(page: Page, file: Path) -> None:
     text = render(page)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        temporary = file.with_name(f".{file.name}.part")
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(file)
+        write_text(file, text)
     except OSError as error:
         raise InputError(
             f"the page cannot be written: {error.strerror}", where=str(file), help="choose another place"

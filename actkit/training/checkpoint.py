@@ -10,7 +10,6 @@ step-00001200/
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -21,11 +20,19 @@ from torch import Tensor
 
 from actkit.config.spec import BoundObjective
 from actkit.errors import ActkitError
-from actkit.files import fsync, sha256, write_json_synced
+from actkit.files import remove_temporary, sha256, write_json, write_text, writing
 from actkit.machine import versions
 from actkit.networks.model_files import FORMAT, best, load_weights, newest_first, read, save_tensors, step_name
 from actkit.networks.roles import Role, with_averages
 from actkit.training.loop import Position
+
+
+_STEPS = "step-*"
+
+
+def is_due(epoch: int, *, every: int, last: bool, best: bool) -> bool:
+    """Whether an epoch that has just ended is saved: each `every`-th is, the last of this process, and the best so far."""
+    return last or best or epoch % every == 0
 
 
 def save(
@@ -35,59 +42,53 @@ def save(
     position: Position,
     objective: BoundObjective,
 ) -> Path:
-    """Write `folder/step-N`. At every moment the folder holds only whole checkpoints: a temporary one is renamed at the end."""
+    """Write `folder/step-N`. At every moment the folder holds only whole checkpoints.
+
+    Raises `ActkitError` where there is no room or the disk fails.
+    """
     final = folder / step_name(position.step)
-    temporary = folder / f".tmp-{os.getpid()}-{final.name}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _sweep(folder)
-        _room(folder, roles)
-        temporary.mkdir()
-        for name, role in with_averages(roles).items():
-            save_tensors(
-                role.model.state_dict(), temporary / f"{name}.safetensors", {"actkit": json.dumps(headers[name])}
-            )
-        tensors: dict[str, Tensor] = {}
-        state = _pack(
-            {
-                "position": asdict(position),
-                "objective": objective.state_dict(),
-                "roles": {
-                    name: {
-                        "optimizer": role.optimizer.state_dict() if role.optimizer else None,
-                        "schedule": role.schedule.state_dict() if role.schedule else None,
-                        "averaged": role.average.count if role.average else 0,
-                    }
-                    for name, role in roles.items()
-                },
-            },
-            tensors,
-            "state",
-        )
-        save_tensors(tensors, temporary / "state.safetensors")
-        write_json_synced(temporary / "state.json", state)
-        files = {p.name: {"size": p.stat().st_size, "sha256": sha256(p)} for p in sorted(temporary.iterdir())}
-        write_json_synced(
-            temporary / "manifest.json",
-            {"format": FORMAT, "step": position.step, "files": files, "versions": versions()},
-        )
-        fsync(temporary)
-        if final.exists():  # the same step again, after a resume: it holds the same
-            shutil.rmtree(final)
-        temporary.rename(final)
-        fsync(folder)
+        remove_temporary(folder, _STEPS)
+        _assert_room(folder, roles)
+        with writing(final, durable=True) as temporary:
+            temporary.mkdir()
+            for name, role in with_averages(roles).items():
+                about = {"actkit": json.dumps(headers[name])}
+                save_tensors(role.model.state_dict(), temporary / f"{name}.safetensors", about)
+            tensors: dict[str, Tensor] = {}
+            state = _pack(_state(roles, position, objective), tensors, "state")
+            save_tensors(tensors, temporary / "state.safetensors")
+            write_json(temporary / "state.json", state, durable=True)
+            files = {p.name: {"size": p.stat().st_size, "sha256": sha256(p)} for p in sorted(temporary.iterdir())}
+            manifest = {"format": FORMAT, "step": position.step, "files": files, "versions": versions()}
+            write_json(temporary / "manifest.json", manifest, durable=True)
+            # The same step again, after a resume: it holds the same.
+            if final.exists():
+                shutil.rmtree(final)
     except OSError as error:
         raise ActkitError(
             f"the checkpoint could not be written: {error}",
             where=str(final),
             help="earlier checkpoints are as they were",
         ) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return final
 
 
-def _room(folder: Path, roles: Mapping[str, Role]) -> None:
+def _state(roles: Mapping[str, Role], position: Position, objective: BoundObjective) -> dict[str, Any]:
+    """What training needs to go on, besides the weights."""
+    of_roles = {
+        name: {
+            "optimizer": role.optimizer.state_dict() if role.optimizer else None,
+            "schedule": role.schedule.state_dict() if role.schedule else None,
+            "averaged": role.average.count if role.average else 0,
+        }
+        for name, role in roles.items()
+    }
+    return {"position": asdict(position), "objective": objective.state_dict(), "roles": of_roles}
+
+
+def _assert_room(folder: Path, roles: Mapping[str, Role]) -> None:
     need = 2 * sum(
         t.numel() * t.element_size() for r in with_averages(roles).values() for t in r.model.state_dict().values()
     )
@@ -109,9 +110,7 @@ def prune(folder: Path, keep: int) -> None:
 
 def mark_best(folder: Path, step: int) -> None:
     """Say which checkpoint is the one to use, where it is not the newest."""
-    temporary = folder / f".tmp-{os.getpid()}-best"
-    temporary.write_text(f"{step_name(step)}\n", encoding="utf-8")
-    temporary.replace(folder / "best")
+    write_text(folder / "best", f"{step_name(step)}\n")
 
 
 def has(folder: Path, step: int) -> bool:
@@ -119,18 +118,12 @@ def has(folder: Path, step: int) -> bool:
     return (folder / step_name(step)).is_dir()
 
 
-def _sweep(folder: Path) -> None:
-    """Remove what an interrupted writer left behind."""
-    for left in folder.glob(".tmp-*-step-*"):
-        shutil.rmtree(left, ignore_errors=True)
-
-
 def discard_after(found: Path) -> None:
     """Delete the broken checkpoints newer than the one that a run goes on from, so that they do not count when old ones are pruned."""
     for checkpoint in newest_first(found.parent):
         if checkpoint.name > found.name:
             shutil.rmtree(checkpoint)
-    _sweep(found.parent)
+    remove_temporary(found.parent, _STEPS)
 
 
 def restore(checkpoint: Path, roles: Mapping[str, Role], position: Position, objective: BoundObjective) -> None:

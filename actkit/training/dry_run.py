@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from actkit.config.recipe import Recipe
 from actkit.config.spec import Spec
-from actkit.datasets import Data, Split, made_up
+from actkit.datasets import Data, Split, random_batch
 from actkit.evaluation.examination import examine
 from actkit.networks.roles import Role
 from actkit.noise import Noise
@@ -103,7 +103,7 @@ def threads(number: int) -> Iterator[None]:
 
 
 def _step(run: Run, data: Data, roles: dict[str, Role], size: int, device: torch.device) -> float:
-    x, y = (t.to(device) for t in made_up(data, size))
+    x, y = (t.to(device) for t in random_batch(data, size))
     began = time.perf_counter()
     list(update(run.objective, x, y, roles, noise=Noise(torch.arange(size, device=device), 0)))
     return time.perf_counter() - began
@@ -115,7 +115,7 @@ class _Unbreakable(nn.Module):
     def __init__(self, data: Data) -> None:
         super().__init__()
         self.read = nn.Linear(1, data.num_classes)
-        self.label = int(made_up(data, 1)[1])
+        self.label = int(random_batch(data, 1)[1])
 
     def forward(self, x: Tensor) -> Tensor:
         small = self.read(x.flatten(1).mean(1, keepdim=True)).tanh()
@@ -136,7 +136,7 @@ def _examination(probes: Sequence[Any], data: Data, roles: dict[str, Role]) -> t
 
 
 def _one(data: Data) -> Data:
-    x, y = made_up(data, 1)
+    x, y = random_batch(data, 1)
     y.zero_()  # of the first class, which a probe of some classes looks at too
     return Data(data.name, data.shape, data.classes, dict.fromkeys(data.sizes, 1), lambda name: Split(x, y))
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +13,7 @@ from actkit.config.registry import Dataset, Objective, Probe, register
 from actkit.config.spec import Spec
 from actkit.datasets import Data
 from actkit.errors import InputError, nearest
+from actkit.files import sha256_of
 from actkit.networks import model_files
 from actkit.networks.roles import Role
 from actkit.noise import seed_for
@@ -143,7 +142,7 @@ def folder_of(recipe: Recipe, out: str | None = None) -> Path:
     """Where a run of this recipe goes: always the same place for the same settings."""
     if out is not None:
         return Path(out)
-    digest = hashlib.sha256(json.dumps(identity_of(recipe.spec).to_json(), sort_keys=True).encode()).hexdigest()[:8]
+    digest = sha256_of(identity_of(recipe.spec).to_json(), 8)
     seed = recipe.spec.kwargs.get("seed", 0)
     return Path("runs") / Path(recipe.source).stem / f"seed{seed}-{digest}"
 

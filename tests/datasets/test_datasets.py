@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import http.server
+import importlib.machinery
+import importlib.util
 import multiprocessing
 import os
 import pickle
 import shutil
 import signal
 import struct
+import subprocess
+import sys
 import tarfile
 import threading
 import time
@@ -67,6 +71,37 @@ def test_digits_has_each_of_its_images_in_one_split():
 
     raw = torch.from_numpy(load_digits().data).float() / 16
     assert sorted(map(tuple, every.tolist())) == sorted(map(tuple, raw.tolist()))
+
+
+def test_the_digits_are_those_of_scikit_learn_bit_for_bit():
+    from sklearn.datasets import load_digits
+
+    data, raw = digits(split_seed=3), load_digits()
+    order = torch.randperm(1797, generator=torch.Generator().manual_seed(3))
+    images, labels = torch.from_numpy(raw.images).float()[:, None] / 16, torch.from_numpy(raw.target).long()
+    assert torch.cat([data.test.images, data.train.images]).equal(images[order])
+    assert torch.cat([data.test.labels, data.train.labels]).equal(labels[order])
+
+
+def test_the_digits_are_read_without_importing_scikit_learn():
+    read = "import sys; from actkit.datasets import digits; digits().train; print('sklearn' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", read], capture_output=True, text=True).stdout == "False\n"
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        (None, "the digits come with scikit-learn, which is not installed"),
+        (importlib.machinery.ModuleSpec("sklearn", None, origin="/none/sklearn/__init__.py"), "digits cannot be read"),
+    ],
+    ids=["no package", "no file"],
+)
+def test_digits_that_are_not_there_are_told(spec, message, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: spec)
+    with pytest.raises(InputError, match=message) as told:
+        digits().split("train")
+    assert told.value.where.endswith("digits.csv.gz")
+    assert "pip install" in told.value.help
 
 
 def test_a_crop_without_offset_and_flip_is_the_image_and_others_are_its_reflect_padded_windows():
@@ -562,8 +597,8 @@ def cached_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     root = folder(tmp_path / "images", per_class=250)
     decoded = []
-    real = folders._decode
-    monkeypatch.setattr(folders, "_decode", lambda *args: decoded.append(args[0]) or real(*args))
+    real = folders.decode
+    monkeypatch.setattr(folders, "decode", lambda *args: decoded.append(args[0]) or real(*args))
     monkeypatch.setattr(folders, "CACHED", 500)
     return root, decoded
 
@@ -662,6 +697,6 @@ def test_small_sets_stay_on_an_accelerator_and_large_ones_come_batch_by_batch(mo
     x, y = split.batch(torch.arange(3), device="meta")
     assert (x.device.type, y.device.type, x.shape) == ("meta", "meta", (3, 1, 2, 2))
     assert split._on("meta")[0] is split._on("meta")[0]
-    monkeypatch.setattr(splits, "_RESIDENT", 31)
+    monkeypatch.setattr(splits, "RESIDENT", 31)
     assert split._on("meta")[0] is split.images
     assert split.batch(torch.arange(3), device="meta")[0].is_meta

@@ -104,10 +104,16 @@ def test_compression_is_the_same_again_and_leaves_torchs_generator_and_the_model
     assert compression(model, digits(), epochs=3, limit=100, seed=1).numbers != first.numbers
     assert all(before[k].equal(v) for k, v in model.model.state_dict().items())
     assert model.model.training
-    assert not any(m._forward_pre_hooks for m in model._twins["eval"].modules())
     torch.set_rng_state(state)
     compression(model, digits(), epochs=1, limit=50)
     assert torch.get_rng_state().equal(state)
+
+
+def test_a_representation_is_looked_at_no_longer_than_asked():
+    model, x = Role("robust", nn.Sequential(nn.Flatten(), nn.Linear(64, 10))), torch.rand(2, 2, 1, 8, 8)
+    with model.representation() as features:
+        first = features(x[0]).clone()
+    assert features(x[1]).equal(first)
 
 
 def test_a_fit_that_diverges_is_no_compression():

@@ -478,7 +478,8 @@ CRASH = """
 import os, sys, pathlib, torch
 sys.path.insert(0, sys.argv[4])
 from actkit.config.recipe import load_recipe
-from actkit.training import checkpoint
+from actkit import files
+from actkit.networks import model_files
 from actkit.training.execute import execute
 from helpers.runs import Mute
 calls, at = [0], int(sys.argv[3])
@@ -488,15 +489,15 @@ def dying(real):
         if calls[0] == at: os._exit(9)
         return real(*a, **k)
     return call
-checkpoint.fsync = dying(checkpoint.fsync)
-checkpoint.write_json_synced = dying(checkpoint.write_json_synced)
-pathlib.Path.rename = dying(pathlib.Path.rename)
+files.fsync = dying(files.fsync)
+model_files.fsync = dying(model_files.fsync)
+pathlib.Path.replace = dying(pathlib.Path.replace)
 execute(load_recipe(sys.argv[1]), out=sys.argv[2], device=torch.device("cpu"), display=Mute(), command="x")
 """
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("at", range(1, 24, 2))
+@pytest.mark.parametrize("at", range(1, 33, 3))
 def test_a_kill_at_any_moment_of_saving_loses_no_whole_checkpoint(write, tmp_path, finished, at):
     path = write("quick.gin", QUICK)
     done = subprocess.run([sys.executable, "-c", CRASH, path, tmp_path / "run", str(at), ROOT / "tests"], check=False)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,7 +15,7 @@ from actkit.config.recipe import combined, load_evaluation
 from actkit.config.spec import Spec
 from actkit.errors import CHECK_FAILED, OK, InputError
 from actkit.evaluation.summary import remarked, unverified
-from actkit.files import sha256
+from actkit.files import sha256, sha256_of
 from actkit.networks import model_files
 from actkit.reports.paper import items
 from actkit.reports.paper.items import Examination, Item, Row, Scale, Training
@@ -94,10 +93,8 @@ class Study:
         name = f"{Path(how.file).stem}-{own.folder.parent.name}-{own.folder.name}"
         if how.together:
             name = f"{Path(how.file).stem}-{slug(row.group)}-seed{seed}"
-        key = json.dumps(
-            [[s.to_json() for s in _evaluation(how)], how.roles, [c.folder.parts[-2:] for c in beside]], sort_keys=True
-        )
-        digest = hashlib.sha256(key.encode()).hexdigest()[:8]
+        key = [[s.to_json() for s in _evaluation(how)], how.roles, [c.folder.parts[-2:] for c in beside]]
+        digest = sha256_of(key, 8)
         title = (
             f"{Path(how.file).stem} of {row.group.partition(';')[0] + f' seed {seed}' if how.together else own.title}"
         )
@@ -245,7 +242,7 @@ def examined_summary(file: Path) -> dict[str, Any] | None:
 def place_of(scale: str, settings: Sequence[str]) -> Path:
     """Where a scale's items go, apart from those of a study that settings have changed."""
     changed = sorted(s for s in settings if not same_study(s))
-    mark = f"-{hashlib.sha256(json.dumps(changed).encode()).hexdigest()[:6]}" if changed else ""
+    mark = f"-{sha256_of(changed, 6)}" if changed else ""
     return Path("reproduced") / f"{scale}{mark}"
 
 
