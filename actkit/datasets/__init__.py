@@ -22,8 +22,8 @@ __all__ = [
     "holdout",
     "imagefolder",
     "imagenet",
-    "random_batch",
     "moons",
+    "random_batch",
     "torchvision",
     "worker_error",
 ]

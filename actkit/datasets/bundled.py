@@ -50,7 +50,9 @@ def _packaged_digits() -> tuple[Tensor, Tensor]:
             table = np.loadtxt(lines, np.uint8, delimiter=",")
     except (OSError, ValueError) as error:
         raise InputError(
-            "scikit-learn's digits cannot be read" if package else "the digits come with scikit-learn, which is not installed",
+            "scikit-learn's digits cannot be read"
+            if package
+            else "the digits come with scikit-learn, which is not installed",
             where=str(file),
             help="pip install --force-reinstall scikit-learn",
         ) from error

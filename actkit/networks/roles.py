@@ -22,6 +22,7 @@ from actkit.errors import InputError
 from actkit.networks.averages import Average
 from actkit.networks.frozen import FrozenCopy, Mode, Precision
 
+
 class Role:
     """A model in its role. Without an optimizer it is only consulted: in eval mode, its weights without gradients.
 

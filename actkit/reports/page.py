@@ -11,8 +11,8 @@ from typing import Any
 
 from actkit import __version__
 from actkit.errors import InputError
-from actkit.files import write_text
 from actkit.evaluation.summary import flags
+from actkit.files import write_text
 from actkit.probes.pictures import OWN, Picture
 from actkit.reports import curves, tables
 from actkit.reports.grids import Grid

@@ -26,7 +26,6 @@ from actkit.networks.model_files import FORMAT, best, load_weights, newest_first
 from actkit.networks.roles import Role, with_averages
 from actkit.training.loop import Position
 
-
 _STEPS = "step-*"
 
 
@@ -113,9 +112,9 @@ def mark_best(folder: Path, step: int) -> None:
     write_text(folder / "best", f"{step_name(step)}\n")
 
 
-def has(folder: Path, step: int) -> bool:
-    """Whether there is a checkpoint of this step."""
-    return (folder / step_name(step)).is_dir()
+def steps(folder: Path) -> set[int]:
+    """The steps that there are checkpoints of."""
+    return {int(checkpoint.name.removeprefix("step-")) for checkpoint in newest_first(folder)}
 
 
 def discard_after(found: Path) -> None:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,16 +25,18 @@ from actkit.errors import InputError
 from actkit.evaluation.examination import assert_fits, examine, fingerprints, numbers, read, write_results
 from actkit.evaluation.flags import Judge
 from actkit.evaluation.resume import key_of, resumable
-from actkit.evaluation.summary import exit_code_of, files_of_run, last_files_of_run, robust_number, summary_of
-from actkit.files import locked, write_json
+from actkit.evaluation.summary import exit_code_of, files_of_run, last_files_of_run, summary_of
+from actkit.files import locked, write_json, write_text
 from actkit.machine import deterministic, provenance, versions
 from actkit.networks import model_files
 from actkit.networks.model_files import checkpoint_step
 from actkit.networks.roles import Role, with_averages
 from actkit.signals import Stop, stopping, terminable
 from actkit.training import checkpoint
+from actkit.training.best import Score, best_step, scores
 from actkit.training.loop import Position, Record, assert_finite, fit
 from actkit.training.metrics import Metrics, assert_tensorboard
+from actkit.training.overfitting import sudden_fall
 from actkit.training.run import Run, folder_of, identity_of, without_io_settings
 
 
@@ -53,14 +56,15 @@ def execute(
     command: str,
     tensorboard: bool = False,
 ) -> Outcome:
-    """Run a recipe in its folder, or go on with it, or say that it is done."""
+    """Run a recipe in its folder, or go on with it, or say that it is done: claim the folder, build, restore, train, examine.
+
+    Raises `InputError` for what cannot be used, `ActkitError` where the training diverges or a disk fails.
+    """
     run: Run = recipe.spec.build()
     folder = folder_of(recipe, out)
     if tensorboard:
         assert_tensorboard()
-    _assert_claimable(folder)
-    with locked(folder):
-        _claim(folder, recipe)
+    with _claimed(folder, recipe):
         done = folder / "summary.json"
         if done.is_file():
             summary = summary_of(folder)
@@ -69,21 +73,8 @@ def execute(
         data: Data = run.data()
         assert_fits([*run.evaluation, *run.monitor], data, len(run.objective.roles))
         deterministic(device)
-        found, warnings = model_files.newest(folder / "checkpoints")
-        for warning in warnings:
-            display.warn(warning)
-        if warnings and found is None:
-            raise InputError(
-                "no checkpoint of this run is whole",
-                where=str(folder),
-                help="start again with another --out, or remove the folder",
-            )
-        roles = run.make_roles(data, device, first_weights=found is None)
-        position = Position()
-        if found is not None:
-            checkpoint.discard_after(found)
-            checkpoint.restore(found, roles, position, run.objective)
-        _announce(run, data, roles, folder, device, display, resumed=position if found else None)
+        roles, position = _restored(run, data, folder, device, display)
+        _announce(run, data, roles, position, folder, device, display)
         write_json(folder / "environment.json", {"command": command, "device": str(device), **provenance()})
         metrics = Metrics(folder, position, events=tensorboard)
         trainer = _Trainer(run, recipe, data, roles, position, folder, display, metrics)
@@ -97,17 +88,55 @@ def execute(
         return Outcome(folder, exit_code_of(summary), summary)
 
 
+def _restored(
+    run: Run, data: Data, folder: Path, device: torch.device, display: Display
+) -> tuple[dict[str, Role], Position]:
+    """The run's models and where their training stands: at its newest whole checkpoint, or at the beginning.
+
+    Raises `InputError` where there are checkpoints and none is whole.
+    """
+    found, warnings = model_files.newest(folder / "checkpoints")
+    for warning in warnings:
+        display.warn(warning)
+    if warnings and found is None:
+        raise InputError(
+            "no checkpoint of this run is whole",
+            where=str(folder),
+            help="start again with another --out, or remove the folder",
+        )
+    roles, position = run.make_roles(data, device, first_weights=found is None), Position()
+    if found is not None:
+        checkpoint.discard_after(found)
+        checkpoint.restore(found, roles, position, run.objective)
+    return roles, position
+
+
 def _announce(
-    run: Run, data: Data, roles: dict[str, Role], folder: Path, device: torch.device, display: Display, *, resumed: Position | None
-) -> None:  # fmt: skip
+    run: Run,
+    data: Data,
+    roles: dict[str, Role],
+    position: Position,
+    folder: Path,
+    device: torch.device,
+    display: Display,
+) -> None:
     display.say(f"objective  {run.objective.spec!r}")
     display.say(f"data       {data.name}: {data.counted}, {data.num_classes} classes")
     for name, role in roles.items():
         count = sum(p.numel() for p in role.model.parameters())
         display.say(f"{name:<10} {run.roles[name].backbone.spec!r}: {count:,} parameters")
     display.say(f"run        {folder} on {device}, {run.precision}")
-    if resumed is not None:
-        display.say(f"resumed    after {resumed.step:,} batches ({resumed.epoch} epochs)")
+    if position.step:
+        display.say(f"resumed    after {position.step:,} batches ({position.epoch} epochs)")
+
+
+@contextlib.contextmanager
+def _claimed(folder: Path, recipe: Recipe) -> Iterator[None]:
+    """Hold the folder for this recipe alone. Raises `InputError` where it is not this run's to use."""
+    _assert_claimable(folder)
+    with locked(folder):
+        _claim(folder, recipe)
+        yield
 
 
 def _assert_claimable(folder: Path) -> None:
@@ -135,10 +164,23 @@ def _claim(folder: Path, recipe: Recipe) -> None:
                 help="choose another --out; a run's settings do not change",
             )
     write_json(kept, mine.to_json())
-    (folder / "config.gin").write_text(recipe.text, encoding="utf-8")
+    write_text(folder / "config.gin", recipe.text)
+
+
+@dataclass
+class _Speed:
+    """Training images a second, of one epoch in this process."""
+
+    images: int = 0
+    began: float = field(default_factory=time.monotonic)
+
+    def rate(self) -> float:
+        return self.images / (time.monotonic() - self.began)
 
 
 class _Trainer:
+    """The training of one run, and the examination of what it made."""
+
     def __init__(
         self,
         run: Run,
@@ -160,46 +202,90 @@ class _Trainer:
 
     def train(self, stop: Stop) -> int | None:
         """Train to the end; an exit code when a signal asked for a stop, after saving."""
-        run, began, images, last = self.run, time.monotonic(), 0, None
         self._mark_best()
-        if self._stopped():  # before this process: all that is left is the evaluation
+        # It may have been stopped before this process: all that is left is the evaluation.
+        if self._stopped():
             return None
         self.display.say(f"reading    {self.data.sizes['train']:,} training images")
         read(self.data, ["train"], self.display)
-        train = self.data.train
-        with self.display.training(run, self.position) as shown:
-            records = fit(
-                run.objective, self.roles, train, epochs=run.epochs, batch_size=run.batch_size, seed=run.seed, steps=run.steps,
-                position=self.position,
-            )  # fmt: skip
-            for record in records:
-                last, images = record, images + record.images
+        record, speed = None, _Speed()
+        with self.display.training(self.run, self.position) as shown:
+            for record in self._fit():
                 shown.batch(record)
+                speed.images += record.images
                 if record.epoch_ended:
                     assert_finite(record, self.roles)
-                    entry = self._epoch(record, images / (time.monotonic() - began))
-                    began, images = time.monotonic(), 0
-                    shown.epoch(entry)
-                    if (fallen := self._fallen()) is not None:
-                        self.display.warn(fallen)
-                    if record.position.epoch % run.save_every == 0 or stop.asked or self._stopped() or self._leads():
-                        self.save()
+                    shown.epoch(self._look(record, speed.rate()))
+                    speed = _Speed()
+                    if (fall := self._fall()) is not None:
+                        self.display.warn(fall)
+                    self._save_if_due(stop)
                     if self._stopped():
                         break
                 if stop.asked:
-                    if checkpoint_step(self.folder) != self.position.step:
-                        assert_finite(record, self.roles)
-                        self.save()
+                    self._save_where_it_ends(record)
                     self.display.say(
                         f"stopped by {stop.name} after {self.position.step} batches; the same command goes on from there: {self.folder}"
                     )
                     return stop.exit_code
-        if last is not None and checkpoint_step(self.folder) != self.position.step:
-            assert_finite(last, self.roles)
-            losses = ", ".join(f"{name} {loss:.3f}" for name, loss in last.losses.items())
-            self.display.say(f"ended after {self.position.step:,} batches by run.steps; losses: {losses}")
-            self.save()
+        if record is not None:
+            self._save_where_it_ends(record)
+            if not record.epoch_ended:
+                losses = ", ".join(f"{name} {loss:.3f}" for name, loss in record.losses.items())
+                self.display.say(f"ended after {self.position.step:,} batches by run.steps; losses: {losses}")
         return None
+
+    def _fit(self) -> Iterator[Record]:
+        run = self.run
+        return fit(
+            run.objective,
+            self.roles,
+            self.data.train,
+            epochs=run.epochs,
+            batch_size=run.batch_size,
+            seed=run.seed,
+            steps=run.steps,
+            position=self.position,
+        )
+
+    def _look(self, record: Record, speed: float) -> dict[str, Any]:
+        """The line of metrics of an epoch that has ended, the monitored probes among it where it is their turn."""
+        entry: dict[str, Any] = {
+            "epoch": record.position.epoch,
+            "step": record.position.step,
+            "images_per_second": round(speed, 1),
+            "lr": record.lr,
+            "loss": record.losses,
+        }
+        last = record.position.epoch == self.run.epochs
+        if self.run.monitor and (record.position.epoch % self.run.monitor_every == 0 or last):
+            entry["monitor"] = numbers(examine(self.run.monitor, with_averages(self.roles), self.data))
+        self.metrics.append(entry)
+        return entry
+
+    def _scores(self) -> list[Score]:
+        return scores(self.metrics.entries, self.headline, self.run.best)
+
+    def _fall(self) -> str | None:
+        return sudden_fall(self.metrics.entries, self.headline, self.run.watched, limit=self.run.stop_on_drop)
+
+    def _stopped(self) -> bool:
+        """Whether a fall of robustness has ended this training."""
+        return self.run.stop_on_drop is not None and self._fall() is not None
+
+    def _save_if_due(self, stop: Stop) -> None:
+        """At the end of an epoch."""
+        best = best_step(self._scores()) == self.position.step
+        last = bool(stop.asked) or self._stopped()
+        if checkpoint.is_due(self.position.epoch, every=self.run.save_every, last=last, best=best):
+            self.save()
+
+    def _save_where_it_ends(self, record: Record) -> None:
+        """After the last batch of this process, unless that is saved already."""
+        if checkpoint_step(self.folder) == self.position.step:
+            return
+        assert_finite(record, self.roles)
+        self.save()
 
     def save(self) -> None:
         headers = {name: self._header(name) for name in with_averages(self.roles)}
@@ -207,23 +293,12 @@ class _Trainer:
         self._mark_best()
         checkpoint.prune(self.folder / "checkpoints", self.run.keep)
 
-    def _scores(self) -> list[tuple[float, dict[str, Any]]]:
-        """The headline model's number under the probe that chooses, and the epoch that it belongs to."""
-        name = f"{self.headline}.{self.run.best}"
-        found = [(e.get("monitor", {}).get(name), e) for e in self.metrics.entries]
-        return [(seen["clean"] if (value := robust_number(seen)) is None else value, e) for seen, e in found if seen]
-
-    def _leads(self) -> bool:
-        """Whether the epoch just ended is the best so far."""
-        scores = self._scores() if self.run.best else []
-        return bool(scores) and max(scores, key=lambda s: s[0])[1] is self.metrics.entries[-1]
-
     def _mark_best(self) -> None:
+        """Say which of the checkpoints that are there is the best so far."""
         where = self.folder / "checkpoints"
-        scores = self._scores() if self.run.best else []
-        kept = [(score, entry) for score, entry in scores if checkpoint.has(where, entry["step"])]
-        if kept:
-            checkpoint.mark_best(where, max(kept, key=lambda s: s[0])[1]["step"])
+        step = best_step(self._scores(), checkpoint.steps(where))
+        if step is not None:
+            checkpoint.mark_best(where, step)
 
     def _header(self, role: str) -> dict[str, Any]:
         """What a model's file says of it: enough to rebuild it and to repeat its evaluation."""
@@ -244,36 +319,6 @@ class _Trainer:
             "step": self.position.step,
             "versions": versions(),
         }
-
-    def _epoch(self, record: Record, speed: float) -> dict[str, Any]:
-        entry: dict[str, Any] = {
-            "epoch": record.position.epoch, "step": record.position.step, "images_per_second": round(speed, 1),
-            "lr": record.lr, "loss": record.losses,
-        }  # fmt: skip
-        last = record.position.epoch == self.run.epochs
-        if self.run.monitor and (record.position.epoch % self.run.monitor_every == 0 or last):
-            entry["monitor"] = numbers(examine(self.run.monitor, with_averages(self.roles), self.data))
-        self.metrics.append(entry)
-        return entry
-
-    def _looks(self) -> list[tuple[float, float]]:
-        """Of each look at the headline model: its accuracy under attack and its training loss."""
-        name = f"{self.headline}.{self.run.watched}"
-        found = [(e.get("monitor", {}).get(name, {}), e["loss"]) for e in self.metrics.entries]
-        return [(robust_number(seen), loss[self.headline]) for seen, loss in found if seen]
-
-    def _fallen(self) -> str | None:
-        """Catastrophic overfitting (Wong et al. 2020): robustness is suddenly lost while the training loss goes on falling."""
-        if len(looks := self._looks()) < 2 or "monitor" not in self.metrics.entries[-1]:
-            return None
-        (before, loss_before), (now, loss_now) = looks[-2:]
-        limit = self.run.stop_on_drop
-        if before - now > (0.15 if limit is None else limit) and (limit is not None or loss_now < loss_before):
-            return f"accuracy under attack fell from {100 * before:.1f} to {100 * now:.1f} % in one look: catastrophic overfitting?"
-        return None
-
-    def _stopped(self) -> bool:
-        return self.run.stop_on_drop is not None and self._fallen() is not None
 
     def examine(self, command: str) -> dict[str, Any]:
         """The evaluation, each probe's result in a file of its own, and the summary."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from actkit.errors import InputError
+from actkit.files import write_text, writing
 from actkit.training.loop import Position
 
 
@@ -27,7 +28,7 @@ class Metrics:
                 with contextlib.suppress(ValueError):
                     self.entries.append(json.loads(line))
             self.entries = [e for e in self.entries if e["epoch"] <= position.epoch]
-            self.path.write_text("".join(json.dumps(e) + "\n" for e in self.entries), encoding="utf-8")
+            write_text(self.path, "".join(json.dumps(e) + "\n" for e in self.entries))
         self._events = _event_writer(folder / "tensorboard", position.step + 1) if events else None
 
     def append(self, entry: dict[str, Any]) -> None:
@@ -35,7 +36,10 @@ class Metrics:
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(entry) + "\n")
         rows = [dict(_flat(e)) for e in self.entries]
-        with self.path.with_suffix(".csv").open("w", newline="", encoding="utf-8") as file:
+        with (
+            writing(self.path.with_suffix(".csv")) as temporary,
+            temporary.open("w", newline="", encoding="utf-8") as file,
+        ):
             table = csv.DictWriter(file, list(dict.fromkeys(key for row in rows for key in row)))
             table.writeheader()
             table.writerows(rows)

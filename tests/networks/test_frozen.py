@@ -92,7 +92,6 @@ def hook(net: Net) -> None:
     net.head.register_forward_hook(lambda module, inputs, out: 2 * out)
 
 
-
 CHANGES = [
     new_data,
     replaced_parameter,
