@@ -21,7 +21,7 @@ def tell(what: str, part: int, parts: int) -> None:
 
 
 @contextlib.contextmanager
-def telling(listener: Tell) -> Iterator[None]:
+def listening(listener: Tell) -> Iterator[None]:
     """Meanwhile, `tell` is heard by this listener."""
     before = _tell.set(listener)
     try:
@@ -48,7 +48,7 @@ class Display:
         """What its reader should not miss."""
 
     @contextlib.contextmanager
-    def working(self) -> Iterator[None]:
+    def progress(self) -> Iterator[None]:
         """Meanwhile, what `tell` says is shown."""
         yield
 

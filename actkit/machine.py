@@ -36,14 +36,15 @@ def provenance() -> dict[str, Any]:
     commit = None
     if (root / ".git").exists():
         with contextlib.suppress(OSError, subprocess.SubprocessError):
-            told = subprocess.run(
-                ["git", "-C", str(root), "describe", "--always", "--dirty", "--exclude", "*"], capture_output=True, text=True, timeout=30
-            )  # fmt: skip
-            commit = told.stdout.strip() or None
+            describe = ["git", "-C", str(root), "describe", "--always", "--dirty", "--exclude", "*"]
+            said = subprocess.run(describe, capture_output=True, text=True, timeout=30)
+            commit = said.stdout.strip() or None
     return {
-        **versions(), "commit": commit, "processor": f"{processor}, {os.cpu_count()} cores",
+        **versions(),
+        "commit": commit,
+        "processor": f"{processor}, {os.cpu_count()} cores",
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-    }  # fmt: skip
+    }
 
 
 def deterministic(device: torch.device) -> None:

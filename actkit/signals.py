@@ -55,7 +55,8 @@ def handling(handle: Any) -> Iterator[None]:
         numbers.append(signal.SIGHUP)
     try:
         before = {number: signal.signal(number, handle) for number in numbers}
-    except ValueError:  # not the main thread: a notebook's or a test's own business
+    # Not the main thread: a notebook's or a test's own business.
+    except ValueError:
         yield
         return
     try:

@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from actkit.display import Display, Tell, TrainingView, telling
+from actkit.display import Display, Tell, TrainingView, listening
 from actkit.evaluation.summary import flags, robust_number
 from actkit.reports.rows import UNVERIFIED, caption, rows
 
@@ -70,9 +70,9 @@ class Terminal(Display):
         self.console.print(f"warning: {text}", style="yellow", highlight=False, soft_wrap=True, markup=False)
 
     @contextlib.contextmanager
-    def working(self) -> Iterator[None]:
+    def progress(self) -> Iterator[None]:
         """A bar in a terminal, elsewhere a line every half minute."""
-        with self._listener() as listener, telling(listener):
+        with self._listener() as listener, listening(listener):
             yield
 
     @contextlib.contextmanager

@@ -60,7 +60,7 @@ def reproduce_(
     from actkit.reports.paper.page import of_items
     from actkit.reports.paper.printed import as_csv, grid, to_json, write
     from actkit.reports.paper.study import items_named, place_of, study
-    from actkit.training.study import carry_out, plan_of
+    from actkit.training.study import dry_run_study, run_tasks
 
     assert_format(how)
     wanted = items_named(names, scale)
@@ -79,7 +79,7 @@ def reproduce_(
     wanted = list(made.items)
     display = Terminal(consoles()[1], quiet=as_json)
     if dry_run:
-        lines, seconds = plan_of(
+        lines, seconds = dry_run_study(
             made.trainings, plugins=plugins, device=pick_device(device), jobs=jobs, examined=made.probes()
         )
         examinations = [
@@ -99,7 +99,7 @@ def reproduce_(
         runner = executor_named(executor, jobs, device)
         stages: list[Callable[[], Sequence[Any]]] = [lambda: made.trainings, made.examinations]
         for stage in stages:
-            ended, now = carry_out(stage(), runner, say=display.say, extra=extra)
+            ended, now = run_tasks(stage(), runner, say=display.say, extra=extra)
             if now in (errors.RESUMABLE, errors.INTERRUPTED):
                 display.say("stopped; the same command goes on from there")
                 return now
@@ -120,7 +120,7 @@ def reproduce_(
     else:
         click.echo("\n\n".join(printed(grid(one), how) for one in found))
     for one in failed:
-        display.say(f"failed     {one.cell.title}: {one.said} ({one.cell.folder}.log)", style="red")
+        display.say(f"failed     {one.task.title}: {one.error} ({one.task.folder}.log)", style="red")
     if not show or out is not None:
         display.say(f"files      {place}")
     return code

@@ -80,7 +80,7 @@ def run(
         raise InputError("--single is for one run, and --seeds and --sweep for many", help="leave one out")
     study = None if single else _study(file, settings, plugins, trust, seed, seeds, sweeps, out)
     if study is not None:
-        return _carry_out(study, plugins, trust, jobs, executor, device, tensorboard, dry_run, as_json)
+        return _run_tasks(study, plugins, trust, jobs, executor, device, tensorboard, dry_run, as_json)
     if seed is not None:
         settings = (*settings, f"run.seed={seed}")
     recipe = load(file, settings, plugins, trust)
@@ -156,7 +156,7 @@ def _study(
 ) -> Any:
     """The cells of a study, or None where the command is a single run."""
     from actkit.config.recipe import load_study
-    from actkit.training.study import Study, all_swept, cells
+    from actkit.training.study import Study, cells, parse_sweeps
 
     load_plugins()
     declared = load_study(file, settings, plugins=plugins, trust=trust)
@@ -167,7 +167,7 @@ def _study(
     plan: Study = declared.build() if declared is not None else Study()
     numbers = plan.seeds if seed is None else [seed]
     numbers = numbers if seeds is None else seeds_in(seeds)
-    sweep = {**plan.sweep, **all_swept(sweeps)}
+    sweep = {**plan.sweep, **parse_sweeps(sweeps)}
     return cells(
         [_beside(file, recipe) for recipe in plan.recipes or []] or [file],
         seeds=numbers,
@@ -190,20 +190,20 @@ def _beside(file: str, recipe: str) -> str:
     return str(own) if own.is_file() else recipe
 
 
-def _carry_out(
+def _run_tasks(
     study: Any, plugins: tuple[str, ...], trust: bool, jobs: int, executor: str, device: str, tensorboard: bool, dry_run: bool, as_json: bool,
 ) -> int:  # fmt: skip
     from actkit.cli.display import Terminal
     from actkit.files import make_folder
     from actkit.machine import pick_device
     from actkit.reports.tables import find, formatted, table
-    from actkit.training.study import carry_out, plan_of
+    from actkit.training.study import dry_run_study, run_tasks
 
     display = Terminal(consoles()[1], quiet=as_json)
     for warning in dict.fromkeys(w for cell in study for w in cell.warnings):
         click.echo(f"warning: {warning}", err=True)
     if dry_run:
-        lines, seconds = plan_of(study, plugins=plugins, trust=trust, device=pick_device(device), jobs=jobs)
+        lines, seconds = dry_run_study(study, plugins=plugins, trust=trust, device=pick_device(device), jobs=jobs)
         if as_json:
             found = [{"title": c.title, "state": c.state, "folder": str(c.folder)} for c in study]
             click.echo(json.dumps({"cells": found, "seconds": seconds}))
@@ -213,19 +213,19 @@ def _carry_out(
     make_folder(study[0].folder.parent)
     extra = [*(part for p in plugins for part in ("--plugins", p)), *(["--trust"] if trust else []), "--device", device]
     extra += ["--tensorboard"] if tensorboard else []
-    ended, code = carry_out(study, executor_named(executor, jobs, device), say=display.say, extra=extra)
+    ended, code = run_tasks(study, executor_named(executor, jobs, device), say=display.say, extra=extra)
     failed = [one for one in ended if one.failed]
     finished = [cell.folder for cell in study if cell.done]
     if as_json:
         rows = [{"title": c.title, "state": c.state, "folder": str(c.folder)} for c in study]
-        click.echo(json.dumps({"cells": rows, "failed": {one.cell.title: one.said for one in failed}}))
+        click.echo(json.dumps({"cells": rows, "failed": {one.task.title: one.error for one in failed}}))
     elif finished:
         try:
             click.echo(formatted(table(*find(finished)), "table"))
         except InputError as error:
             display.warn(f"these runs do not go into one table: {error.message}")
     for one in failed:
-        display.say(f"failed     {one.cell.title}: {one.said} ({one.cell.folder}.log)", style="red")
+        display.say(f"failed     {one.task.title}: {one.error} ({one.task.folder}.log)", style="red")
     if finished and not as_json:
         shown = [*(part for p in plugins for part in ("--plugins", p)), *map(str, finished[:8])]
         display.say(f"next       actkit report {shlex.join(shown)}{' ...' if len(finished) > 8 else ''}")

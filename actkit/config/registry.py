@@ -33,7 +33,7 @@ Check = Callable[..., Iterator[tuple[str, InputError]]]
 
 
 class Model(Protocol):
-    """What an objective or a probe is handed for a role: see `actkit.roles.Role`."""
+    """What an objective or a probe is handed for a role: see `actkit.networks.roles.Role`."""
 
     name: str
     model: Any  # the torch.nn.Module itself
@@ -83,7 +83,8 @@ class Kind:
     positional: tuple[str, ...] = ()
     supplied: tuple[str, ...] = ()
     required: tuple[str, ...] = ()
-    told: tuple[str, ...] = ()  # keyword parameters that actkit fills where a recipe is silent
+    # Keyword parameters that actkit fills, from the run, where a recipe is silent.
+    run_defaults: tuple[str, ...] = ()
     foreign: bool = False  # classes that another library owns: any parameter that is not positional can be bound
 
 
@@ -103,7 +104,7 @@ KINDS: dict[str, Kind] = {
     "probe": Kind("(<model>, ..., data, *, ...) -> Result", ("<model>", "data"), supplied=("progress",)),
     "optimizer": Kind("(params, ...)", ("params",), foreign=True),
     "schedule": Kind(
-        "(optimizer, ...)", ("optimizer",), supplied=("last_epoch",), told=("total_steps", "T_max"), foreign=True
+        "(optimizer, ...)", ("optimizer",), supplied=("last_epoch",), run_defaults=("total_steps", "T_max"), foreign=True
     ),
     # The two that are not chosen but filled in: `run.epochs = 200`, `natural/role.backbone = ...`.
     "": Kind("(*, ...)"),
@@ -269,7 +270,7 @@ def _schema(kind: str, name: str, target: Callable[..., Any], location: str) -> 
                 raise refuse(f"it has no keyword parameter {required!r}")
     hints = _hints(target)
     return {
-        p.name: Parameter(p.name, hints.get(p.name, p.empty), None if p.name in contract.told else p.default)
+        p.name: Parameter(p.name, hints.get(p.name, p.empty), None if p.name in contract.run_defaults else p.default)
         for p in init.parameters.values()
         if p.name not in contract.supplied
         and (p.kind is p.KEYWORD_ONLY or (contract.foreign and p.name not in contract.positional))

@@ -81,7 +81,7 @@ def write_results(
 
 def read(data: Data, splits: Iterable[str], display: Display) -> None:
     """Read splits now, and show how far it is; whoever asks for them later has them."""
-    with display.working():
+    with display.progress():
         for split in splits:
             data.split(split)
 

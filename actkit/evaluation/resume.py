@@ -44,7 +44,7 @@ def resumable(path: Path, key: str, display: Display, *, every: float = 5.0) -> 
                 display.warn(f"progress cannot be kept, an interruption would lose it: {error.strerror}: {path}")
 
     try:
-        with display.working():
+        with display.progress():
             yield Progress(kept, done=done)
     except BaseException:
         if kept:

@@ -31,14 +31,20 @@ def _resnet(
     from timm.models import resnet as parts
 
     model = parts.ResNet(
-        getattr(parts, block), layers, num_classes=num_classes, in_chans=in_chans, stem_width=channels[0], channels=channels,
+        getattr(parts, block),
+        layers,
+        num_classes=num_classes,
+        in_chans=in_chans,
+        stem_width=channels[0],
+        channels=channels,
         zero_init_last=False,
-    )  # fmt: skip
+    )
     if stem == "cifar":
         model.conv1 = nn.Conv2d(in_chans, model.conv1.out_channels, 3, padding=1, bias=False)
         nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
         model.maxpool = nn.Identity()
-    for missing in range(len(layers) + 1, 5):  # timm's forward names four stages
+    # timm's forward names four stages.
+    for missing in range(len(layers) + 1, 5):
         setattr(model, f"layer{missing}", nn.Identity())
     return model
 
@@ -100,9 +106,16 @@ def _preact(
         return plain(into, out, kernel_size, stride=stride, padding=kernel_size // 2, **rest)
 
     model = ResNetV2(
-        layers, channels, num_classes=num_classes, in_chans=in_chans, stem_chs=stem, basic=True, bottle_ratio=1.0,
-        norm_layer=BatchNormAct2d, conv_layer=convolution,
-    )  # fmt: skip
+        layers,
+        channels,
+        num_classes=num_classes,
+        in_chans=in_chans,
+        stem_chs=stem,
+        basic=True,
+        bottle_ratio=1.0,
+        norm_layer=BatchNormAct2d,
+        conv_layer=convolution,
+    )
     model.stem = nn.Sequential()
     model.stem.add_module("conv", convolution(in_chans, stem, 3))
     nn.init.kaiming_normal_(model.stem.conv.weight, mode="fan_out", nonlinearity="relu")

@@ -149,7 +149,7 @@ class Role:
 
 @register("", "role")
 @dataclass(frozen=True, kw_only=True)
-class Parts:
+class RoleConfig:
     """What a role is made of. `role.backbone` serves every role, `natural/role.backbone` one of them.
 
     A role without an optimizer is only consulted (a teacher, a helper). `weights` is an actkit checkpoint to start from;
@@ -194,18 +194,20 @@ class Parts:
             name, model, precision=precision, schedule_every=self.schedule_every, trained=self.optimizer is not None
         )
         if self.optimizer is not None:
-            role.optimizer = _told(self.optimizer, lambda: self.optimizer(role.model.parameters()))  # type: ignore[misc]
-            optimizer, length_of_run = role.optimizer, length[self.schedule_every]
-            role.schedule = _told(self.schedule, lambda: make_schedule(optimizer, self.schedule, length=length_of_run))
+            with _explaining(self.optimizer):
+                role.optimizer = self.optimizer(role.model.parameters())
+            with _explaining(self.schedule):
+                role.schedule = make_schedule(role.optimizer, self.schedule, length=length[self.schedule_every])
         if self.average is not None:
             role.average = Average(role.model, self.average, decay=self.average_decay, first=self.average_from)
         return role
 
 
-def _told(component: Any, make: Callable[[], Any]) -> Any:
+@contextlib.contextmanager
+def _explaining(component: Any) -> Iterator[None]:
     """Torch's own complaints about a setting, as ours."""
     try:
-        return make()
+        yield
     except (TypeError, ValueError) as error:
         raise InputError(f"{component.spec!r} cannot be made: {error}") from error
 
@@ -218,20 +220,25 @@ def initialise(backbone: Callable[..., nn.Module], *, num_classes: int, in_chans
 
 
 def make_schedule(optimizer: torch.optim.Optimizer, schedule: Any, *, length: int) -> Any:
-    """torch's scheduler by name; where it asks for the length of the run (`total_steps`, `T_max`) and the recipe is silent, it is told."""
+    """torch's scheduler by name; where it asks for the length of the run (`total_steps`, `T_max`) and the recipe is silent, it is given."""
     if schedule is None:
         return None
     parameters = inspect.signature(schedule.func).parameters
-    told = {
-        name: length for name in registry.KINDS["schedule"].told if name in parameters and name not in schedule.keywords
-    }
-    return schedule(optimizer, **told)
+    silent = [name for name in registry.KINDS["schedule"].run_defaults if name not in schedule.keywords]
+    return schedule(optimizer, **{name: length for name in silent if name in parameters})
 
 
 # What the loop cannot drive: they need a closure, a metric, a function, other schedulers, or gradients of another kind.
 _LEFT_OUT = {
-    "LBFGS", "SparseAdam", "ReduceLROnPlateau", "LambdaLR", "MultiplicativeLR", "SequentialLR", "ChainedScheduler", "SWALR",
-}  # fmt: skip
+    "LBFGS",
+    "SparseAdam",
+    "ReduceLROnPlateau",
+    "LambdaLR",
+    "MultiplicativeLR",
+    "SequentialLR",
+    "ChainedScheduler",
+    "SWALR",
+}
 
 
 def _register_torch() -> None:

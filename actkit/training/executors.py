@@ -1,4 +1,4 @@
-"""Where command lines are carried out: processes of this machine, or a Ray cluster."""
+"""Where command lines run: processes of this machine, or a Ray cluster."""
 
 from __future__ import annotations
 
@@ -33,13 +33,14 @@ class Local:
     Each has its share of the cores, since OpenMP's threads wait by spinning, and one of the GPUs by turns where there are several.
 
     Args:
-        gpus: names for CUDA_VISIBLE_DEVICES to hand out; none where the runs are told which device to take.
+        gpus: names for CUDA_VISIBLE_DEVICES to hand out; none where the command lines say which device to take.
     """
 
     def __init__(self, jobs: int, *, gpus: Sequence[str] = ()) -> None:
         self.jobs = jobs
         self._running: set[subprocess.Popen[bytes]] = set()
-        self._lock = threading.RLock()  # a second signal may come while the first is handled
+        # A second signal may come while the first is handled.
+        self._lock = threading.RLock()
         self._stopped = False
         self._free = queue.SimpleQueue[str]()
         for i in range(jobs if gpus else 0):
@@ -47,25 +48,29 @@ class Local:
         self._gpus = bool(gpus)
 
     def __call__(self, arguments: Sequence[str], log: Path) -> int:
-        told = {"OMP_NUM_THREADS": str(share_of_cores(self.jobs)), **os.environ}
+        environment = {"OMP_NUM_THREADS": str(share_of_cores(self.jobs)), **os.environ}
         gpu = self._free.get() if self._gpus else None
         if gpu is not None:
-            told["CUDA_VISIBLE_DEVICES"] = gpu
+            environment["CUDA_VISIBLE_DEVICES"] = gpu
         try:
-            return self._run(arguments, log, told)
+            return self._run(arguments, log, environment)
         finally:
             if gpu is not None:
                 self._free.put(gpu)
 
-    def _run(self, arguments: Sequence[str], log: Path, told: Mapping[str, str]) -> int:
+    def _run(self, arguments: Sequence[str], log: Path, environment: Mapping[str, str]) -> int:
         with log.open("ab") as file:
             with self._lock:
                 if self._stopped:
                     return RESUMABLE
                 # A session of its own: Ctrl-C reaches the study alone, which passes it on.
                 process = subprocess.Popen(
-                    [sys.executable, "-m", "actkit", *arguments], stdout=subprocess.DEVNULL, stderr=file, env=told, start_new_session=True
-                )  # fmt: skip
+                    [sys.executable, "-m", "actkit", *arguments],
+                    stdout=subprocess.DEVNULL,
+                    stderr=file,
+                    env=environment,
+                    start_new_session=True,
+                )
                 self._running.add(process)
             try:
                 return process.wait()
@@ -81,6 +86,7 @@ class Local:
 
 
 def share_of_cores(jobs: int) -> int:
+    """How many threads each of so many runs at a time may use."""
     return max(1, cores() // jobs)
 
 
@@ -108,17 +114,18 @@ class Cluster:
         self._running: list[Any] = []
         self._lock = threading.RLock()
         self._stopped = False
-        self._work = ray.remote(num_cpus=1, num_gpus=1 if gpus else 0, max_retries=0)(_work)
+        self._remote = ray.remote(num_cpus=1, num_gpus=1 if gpus else 0, max_retries=0)(run_on_machine)
 
     def __call__(self, arguments: Sequence[str], log: Path) -> int:
         with self._lock:
             if self._stopped:
                 return RESUMABLE
-            task = self._work.remote(list(arguments), str(Path.cwd()), str(log.absolute()))
+            task = self._remote.remote(list(arguments), str(Path.cwd()), str(log.absolute()))
             self._running.append(task)
         try:
             return int(self._ray.get(task))
-        except self._ray.exceptions.RayError as error:  # cancelled, or the machine is gone
+        # It was cancelled, or the machine is gone.
+        except self._ray.exceptions.RayError as error:
             with log.open("a", encoding="utf-8") as file:
                 file.write(f"error: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}\n")
             return RESUMABLE if self._stopped else FAILED
@@ -133,13 +140,17 @@ class Cluster:
                 self._ray.cancel(task)
 
 
-def _work(arguments: list[str], folder: str, log: str) -> int:
+def run_on_machine(arguments: list[str], folder: str, log: str) -> int:
     """What a machine of the cluster does. Cancelled, which reaches it as KeyboardInterrupt, it lets the run finish its batch and save."""
-    told = {"OMP_NUM_THREADS": "1", **os.environ}
     with open(log, "ab") as file:
         process = subprocess.Popen(
-            [sys.executable, "-m", "actkit", *arguments], cwd=folder, env=told, stdout=subprocess.DEVNULL, stderr=file, start_new_session=True
-        )  # fmt: skip
+            [sys.executable, "-m", "actkit", *arguments],
+            cwd=folder,
+            env={"OMP_NUM_THREADS": "1", **os.environ},
+            stdout=subprocess.DEVNULL,
+            stderr=file,
+            start_new_session=True,
+        )
         try:
             return process.wait()
         except KeyboardInterrupt:

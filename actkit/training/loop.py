@@ -25,10 +25,12 @@ from actkit.noise import Noise, seed_for
 class Position:
     """Where a training stands: everything that decides what comes next, besides the models and their optimizers."""
 
-    epoch: int = 0  # finished epochs
-    batch: int = 0  # finished batches of the epoch under way
-    step: int = 0  # finished batches in all
-    sums: dict[str, Tensor] = field(default_factory=dict)  # of the epoch's losses, kept on the device
+    # Finished epochs, finished batches of the epoch under way, and finished batches in all.
+    epoch: int = 0
+    batch: int = 0
+    step: int = 0
+    # Of the losses of the epoch under way, by role: their sum, kept on the device, and how many they are.
+    sums: dict[str, Tensor] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
 
 
@@ -70,7 +72,7 @@ def update(
     updates = 0
     try:
         for losses in generator:
-            _check(losses, objective, len(x))
+            _assert_losses(losses, objective, len(x))
             torch.autograd.backward([loss.mean() for loss in losses.values()])
             for role in losses:
                 role.step()
@@ -80,11 +82,12 @@ def update(
             yield {role.name: loss.detach() for role, loss in losses.items()}
         if not updates:
             raise InputError(f"{objective.spec.selector} yielded nothing, so it would train nothing")
+    # So that what an objective changes (AWP's weights) is restored, also after an error.
     finally:
-        generator.close()  # so that what an objective changes (AWP's weights) is restored, also after an error
+        generator.close()
 
 
-def _check(losses: Any, objective: BoundObjective, size: int) -> None:
+def _assert_losses(losses: Any, objective: BoundObjective, size: int) -> None:
     if not isinstance(losses, dict) or not losses or not all(isinstance(role, Role) for role in losses):
         raise InputError(f"{objective.spec.selector} must yield {{role: losses}}, got {type(losses).__name__}")
     for role, loss in losses.items():

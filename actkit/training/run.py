@@ -66,10 +66,10 @@ class Run:
                 labels(getattr(self, name))
             except InputError as error:
                 raise InputError(f"run.{name}: {error.message}", help=error.help) from None
-        for name, parts in self.roles.items():
-            if getattr(parts, "average", None) is not None and parts.average_from >= self.epochs:
+        for name, config in self.roles.items():
+            if getattr(config, "average", None) is not None and config.average_from >= self.epochs:
                 raise InputError(
-                    f"{name}/role.average_from = {parts.average_from}: the training has {self.epochs} epochs, so nothing would be averaged",
+                    f"{name}/role.average_from = {config.average_from}: the training has {self.epochs} epochs, so nothing would be averaged",
                     help="lower it, or leave role.average out",
                 )
         if self.best is not None:
@@ -100,9 +100,9 @@ class Run:
         batches = -(-data.sizes["train"] // self.batch_size)
         length = {"epoch": self.epochs, "batch": self.epochs * batches}
         made = {}
-        for name, parts in self.roles.items():
+        for name, config in self.roles.items():
             seed = seed_for(self.seed, *name.encode())
-            made[name] = parts.make(
+            made[name] = config.make(
                 name,
                 num_classes=data.num_classes,
                 in_chans=data.shape[0],
@@ -111,31 +111,29 @@ class Run:
                 length=length,
                 precision=self.precision,
             )
-            assert_takes(made[name], parts, data)
-            if parts.weights is not None and first_weights:
-                weights = model_files.find(Path(parts.weights))
+            assert_takes(made[name], config.backbone.spec, data)
+            if config.weights is not None and first_weights:
+                weights = model_files.find(Path(config.weights))
                 chosen = [p for p in weights if p.stem == name] or weights
                 if len(chosen) > 1:
                     raise InputError(
-                        f"{name}/role.weights could be any of {', '.join(p.name for p in chosen)}", where=parts.weights
+                        f"{name}/role.weights could be any of {', '.join(p.name for p in chosen)}", where=config.weights
                     )
                 model_files.load_weights(made[name], chosen[0])
         return made
 
 
-def assert_takes(role: Role, parts: Any, data: Data) -> None:
-    """Show a network two images of the data set's shape."""
+def assert_takes(role: Role, backbone: Spec, data: Data) -> None:
+    """Show a network two images of the data set's shape. Raises `InputError` where it takes none, or gives other logits than the data need."""
     try:
         with role.frozen("eval") as view, torch.no_grad():
             shape = tuple(view(torch.zeros(2, *data.shape, device=role.device)).shape)
     except (RuntimeError, ValueError, IndexError) as error:
         raise InputError(
-            f"{parts.backbone.spec!r} does not take images of {'x'.join(map(str, data.shape))}: {str(error).splitlines()[0]}"
+            f"{backbone!r} does not take images of {'x'.join(map(str, data.shape))}: {str(error).splitlines()[0]}"
         ) from error
     if shape != (2, data.num_classes):
-        raise InputError(
-            f"{parts.backbone.spec!r} gives {shape} for 2 images; logits of {data.num_classes} classes are wanted"
-        )
+        raise InputError(f"{backbone!r} gives {shape} for 2 images; logits of {data.num_classes} classes are wanted")
 
 
 def folder_of(recipe: Recipe, out: str | None = None) -> Path:
@@ -152,9 +150,12 @@ def identity_of(spec: Spec) -> Spec:
     return spec.replace(data=without_io_settings(spec.kwargs["data"]), seed=spec.kwargs.get("seed", 0))
 
 
-_HOW = {"download", "workers", "timeout"}  # of a data set: no pixel depends on them
+# Settings of a data set that no pixel depends on.
+_IO_SETTINGS = {"download", "workers", "timeout"}
 
 
 def without_io_settings(data: Spec) -> Spec:
-    kept = {k: without_io_settings(v) if isinstance(v, Spec) else v for k, v in data.kwargs.items() if k not in _HOW}
-    return Spec(data.kind, data.name, kept)
+    """A data set's Spec without what only says how it is fetched and read."""
+    kept = {name: value for name, value in data.kwargs.items() if name not in _IO_SETTINGS}
+    inner = {name: without_io_settings(value) for name, value in kept.items() if isinstance(value, Spec)}
+    return Spec(data.kind, data.name, {**kept, **inner})

@@ -90,11 +90,13 @@ class Cell:
     """One run of a study."""
 
     recipe: str
-    settings: tuple[str, ...]  # what it sweeps, and what all share
+    # What it sweeps, and what all share.
+    settings: tuple[str, ...]
     seed: int
     folder: Path
     title: str
-    warnings: tuple[str, ...] = ()  # of its recipe
+    # Of its recipe.
+    warnings: tuple[str, ...] = ()
 
     @property
     def done(self) -> bool:
@@ -116,7 +118,7 @@ class Cell:
         return ["run", self.recipe, "--single", *given, "--seed", str(self.seed), "--out", str(self.folder), *extra]
 
 
-def swept(text: str) -> tuple[str, list[str]]:
+def parse_sweep(text: str) -> tuple[str, list[str]]:
     """'KEY=V1,V2' as the key and its values; commas inside brackets or quotes separate nothing. Raises `InputError` when it is no such thing."""
     key, equals, values = text.partition("=")
     if not equals or not key.strip() or not values.strip():
@@ -142,10 +144,10 @@ def swept(text: str) -> tuple[str, list[str]]:
     return key.strip(), parts
 
 
-def all_swept(texts: Iterable[str]) -> dict[str, list[str]]:
+def parse_sweeps(texts: Iterable[str]) -> dict[str, list[str]]:
     """Each 'KEY=V1,V2' parsed. Raises `InputError` for a key that is there twice."""
     found: dict[str, list[str]] = {}
-    for key, values in map(swept, texts):
+    for key, values in map(parse_sweep, texts):
         if key in found:
             raise InputError(f"--sweep {key} is given twice", help=f"--sweep {key}={','.join([*found[key], *values])}")
         found[key] = values
@@ -214,111 +216,135 @@ def cell(
 
 
 @dataclass(frozen=True)
-class Ended:
-    cell: Task
+class TaskResult:
+    """How a task ended: its exit code, how long it took, and why it failed."""
+
+    task: Task
     code: int
     seconds: float
-    said: str = ""  # why it failed
+    error: str = ""
 
     @property
     def failed(self) -> bool:
         return self.code not in (OK, CHECK_FAILED, RESUMABLE, INTERRUPTED)
 
 
-def carry_out(
-    study: Sequence[Task], executor: Executor, *, say: Callable[[str], None], extra: Sequence[str] = ()
-) -> tuple[list[Ended], int]:
+def run_tasks(
+    tasks: Sequence[Task], executor: Executor, *, say: Callable[[str], None], extra: Sequence[str] = ()
+) -> tuple[list[TaskResult], int]:
     """Run what is not done, and say how it goes: what ended, and the exit code of the whole.
 
     A failed task does not stop the others; one that another process is at is waited for. A signal is passed on to the runs, which save and stop;
-    then the study ends with its code.
+    then this ends with its code.
     """
-    left = [task for task in study if not task.done]
-    if len(left) < len(study):
-        say(f"{len(study) - len(left)} of {len(study)} cells are done already")
-    ended: list[Ended] = []
-    asked: list[int] = []
-    told: set[Path] = set()
-
-    def run(task: Task) -> Ended | Task | None:
-        """What came of it; the task again where another process is at it; None where the study was stopped first."""
-        began, log = time.monotonic(), task.folder.with_name(task.folder.name + ".log")
-        try:
-            log.parent.mkdir(parents=True, exist_ok=True)
-            if asked:
-                return None
-            if user := in_use(task.folder):
-                if task.folder not in told:
-                    say(f"{task.title}: waiting for {user}, which is at it")
-                told.add(task.folder)
-                return task
-            if task.done:
-                return Ended(task, CHECK_FAILED if _flagged(task) else OK, time.monotonic() - began)
-            log.write_bytes(b"")
-            code = executor(task.command(extra), log)
-            said = _reason(log)
-            if code == BAD_INPUT and said.startswith(IN_USE):  # another was faster
-                return task
-            return Ended(task, code, time.monotonic() - began, said)
-        except OSError as error:
-            return Ended(task, FAILED, time.monotonic() - began, f"{error.strerror or error}: {error.filename or log}")
-
-    def handle(number: int, frame: Any) -> None:
-        asked.append(number)
-        executor.stop(number if number in (signal.SIGINT, signal.SIGTERM) else signal.SIGTERM)
-
-    with handling(handle), ThreadPoolExecutor(executor.jobs) as pool:
-        waiting: set[Future[Ended | Task | None]] = {pool.submit(run, task) for task in left}
+    left = [task for task in tasks if not task.done]
+    done = len(tasks) - len(left)
+    if done:
+        say(f"{done} of {len(tasks)} cells are done already")
+    results: list[TaskResult] = []
+    runner = _TaskRunner(executor, say, extra)
+    with handling(runner.stop), ThreadPoolExecutor(executor.jobs) as pool:
+        waiting: set[Future[TaskResult | Task | None]] = {pool.submit(runner.run, task) for task in left}
         elsewhere: list[Task] = []
         while waiting or elsewhere:
             if not waiting:
                 time.sleep(0.5)
             # What others were at goes to the end of the queue, so that it holds nothing up.
-            if asked or not waiting:
-                waiting, elsewhere = waiting | {pool.submit(run, task) for task in elsewhere}, []
-            now, waiting = wait(waiting, timeout=0.5, return_when=FIRST_COMPLETED)
-            for future in now:
-                one = future.result()
-                if isinstance(one, Ended):
+            if runner.signals or not waiting:
+                waiting, elsewhere = waiting | {pool.submit(runner.run, task) for task in elsewhere}, []
+            ended, waiting = wait(waiting, timeout=0.5, return_when=FIRST_COMPLETED)
+            for result in (future.result() for future in ended):
+                if isinstance(result, TaskResult):
                     # One that a signal reached before it could handle it died of it: it is stopped, not failed.
-                    if asked and (one.code < 0 or one.code == INTERRUPTED):
-                        one = dataclasses.replace(one, code=RESUMABLE)
-                    ended.append(one)
-                    say(f"[{len(study) - len(left) + len(ended)}/{len(study)}] {one.cell.title}: {_outcome(one)}")
-                elif one is not None:
-                    elsewhere.append(one)
-    if asked:
-        return ended, INTERRUPTED if asked[0] == signal.SIGINT else RESUMABLE
-    if any(one.failed for one in ended):
-        return ended, FAILED
-    if any(one.code in (RESUMABLE, INTERRUPTED) for one in ended):
-        return ended, RESUMABLE
-    return ended, CHECK_FAILED if any(_flagged(task) for task in study if task.done) else OK
+                    if runner.signals and (result.code < 0 or result.code == INTERRUPTED):
+                        result = dataclasses.replace(result, code=RESUMABLE)
+                    results.append(result)
+                    say(f"[{done + len(results)}/{len(tasks)}] {result.task.title}: {_described(result)}")
+                elif result is not None:
+                    elsewhere.append(result)
+    if runner.signals:
+        return results, INTERRUPTED if runner.signals[0] == signal.SIGINT else RESUMABLE
+    return results, _exit_code(tasks, results)
 
 
-def _flagged(task: Task) -> bool:
+def _exit_code(tasks: Sequence[Task], results: Sequence[TaskResult]) -> int:
+    if any(result.failed for result in results):
+        return FAILED
+    if any(result.code in (RESUMABLE, INTERRUPTED) for result in results):
+        return RESUMABLE
+    return CHECK_FAILED if any(_check_failed(task) for task in tasks if task.done) else OK
+
+
+@dataclass
+class _TaskRunner:
+    """Runs one task after the other, in several threads at once, until a signal comes."""
+
+    executor: Executor
+    say: Callable[[str], None]
+    extra: Sequence[str]
+    signals: list[int] = field(default_factory=list)
+    # The folders that another process was seen at, and said to be.
+    announced: set[Path] = field(default_factory=set)
+
+    def stop(self, number: int, frame: Any) -> None:
+        """A signal's handler."""
+        self.signals.append(number)
+        self.executor.stop(number if number in (signal.SIGINT, signal.SIGTERM) else signal.SIGTERM)
+
+    def run(self, task: Task) -> TaskResult | Task | None:
+        """How it ended; the task again where another process is at it; None where a signal came first."""
+        began, log = time.monotonic(), task.folder.with_name(task.folder.name + ".log")
+        try:
+            log.parent.mkdir(parents=True, exist_ok=True)
+            if self.signals:
+                return None
+            if user := in_use(task.folder):
+                if task.folder not in self.announced:
+                    self.say(f"{task.title}: waiting for {user}, which is at it")
+                self.announced.add(task.folder)
+                return task
+            if task.done:
+                return TaskResult(task, CHECK_FAILED if _check_failed(task) else OK, time.monotonic() - began)
+            log.write_bytes(b"")
+            code = self.executor(task.command(self.extra), log)
+            error = _error_in(log)
+            # Another process was faster.
+            if code == BAD_INPUT and error.startswith(IN_USE):
+                return task
+            return TaskResult(task, code, time.monotonic() - began, error)
+        except OSError as error:
+            said = f"{error.strerror or error}: {error.filename or log}"
+            return TaskResult(task, FAILED, time.monotonic() - began, said)
+
+
+def _check_failed(task: Task) -> bool:
+    """Of a task that is done. One whose summary cannot be read is told by whoever makes a table of it."""
     try:
         return task.code == CHECK_FAILED
-    except InputError:  # whoever makes a table of it is told
+    except InputError:
         return False
 
 
-def plan_of(
+# What is still to run on a cell's models besides its own evaluation: probes, and whether on the headline model alone.
+Examinations = Sequence[tuple[Sequence[Spec], bool]]
+
+
+def dry_run_study(
     study: Sequence[Cell],
     *,
     plugins: Sequence[str] = (),
     trust: bool = False,
     device: Any,
     jobs: int,
-    examined: Mapping[Path, Sequence[tuple[Sequence[Spec], bool]]] | None = None,
+    examined: Mapping[Path, Examinations] | None = None,
 ) -> tuple[list[str], float]:
     """The cells with their state, and the estimated time of what is left, in seconds: one step of each is timed on made-up images, seeds apart.
 
-    `examined`: by folder, what is still to run on its models besides its own evaluation: probes, and whether on the headline model alone.
+    `examined` is by a cell's folder.
     """
-    from actkit.training.dry_run import about, plan, threads
+    from actkit.training.dry_run import about
 
-    costs: dict[str, tuple[float, int, float]] = {}  # a step, how many, the evaluation
+    costs: dict[str, _Cost] = {}
     seconds = 0.0
     lines = []
     width = max(len(cell.title) for cell in study)
@@ -329,15 +355,9 @@ def plan_of(
             continue
         key = f"{cell.recipe} {cell.settings} {cell.done} {later!r}"
         if key not in costs:
-            recipe = load_recipe(cell.recipe, cell.settings, plugins=plugins, trust=trust)
-            with threads(share_of_cores(jobs)):
-                made = plan(recipe, folder=cell.folder, device=device)
-            evaluation = 0.0 if cell.done else made.evaluation_seconds
-            evaluation += sum(made.examination_seconds(probes, headline=headline) for probes, headline in later)
-            costs[key] = made.seconds, made.batches, evaluation
-        step, batches, evaluation = costs[key]
-        left = 0 if cell.done else batches - (checkpoint_step(cell.folder) or 0)
-        seconds += step * left + evaluation
+            costs[key] = _cost(cell, later, plugins=plugins, trust=trust, device=device, jobs=jobs)
+        batches = 0 if cell.done else costs[key].batches - (checkpoint_step(cell.folder) or 0)
+        seconds += costs[key].step * batches + costs[key].evaluation
     left = sum(not cell.done for cell in study)
     lines.append(
         f"{len(study)} cell{'s' * (len(study) > 1)}, {left} to do: about {about(seconds / jobs)} on {device}, {jobs} at a time"
@@ -345,19 +365,39 @@ def plan_of(
     return lines, seconds / jobs
 
 
-def _outcome(one: Ended) -> str:
-    took = f"{one.seconds:.0f} s"
-    if one.code == OK:
+@dataclass(frozen=True)
+class _Cost:
+    """Of a cell: the seconds of a training step, how many there are, and the seconds of what is examined."""
+
+    step: float
+    batches: int
+    evaluation: float
+
+
+def _cost(cell: Cell, later: Examinations, *, plugins: Sequence[str], trust: bool, device: Any, jobs: int) -> _Cost:
+    from actkit.training.dry_run import plan, threads
+
+    recipe = load_recipe(cell.recipe, cell.settings, plugins=plugins, trust=trust)
+    with threads(share_of_cores(jobs)):
+        made = plan(recipe, folder=cell.folder, device=device)
+    evaluation = 0.0 if cell.done else made.evaluation_seconds
+    evaluation += sum(made.examination_seconds(probes, headline=headline) for probes, headline in later)
+    return _Cost(made.seconds, made.batches, evaluation)
+
+
+def _described(result: TaskResult) -> str:
+    took = f"{result.seconds:.0f} s"
+    if result.code == OK:
         return f"done in {took}"
-    if one.code == CHECK_FAILED:
+    if result.code == CHECK_FAILED:
         return f"done in {took}; a check did not hold (exit code {CHECK_FAILED})"
-    if one.code in (RESUMABLE, INTERRUPTED):
+    if result.code in (RESUMABLE, INTERRUPTED):
         return "stopped; the same study goes on with it"
-    return f"failed after {took} (exit code {one.code}): {one.said}"
+    return f"failed after {took} (exit code {result.code}): {result.error}"
 
 
-def _reason(log: Path) -> str:
-    """The error that a run ended with."""
+def _error_in(log: Path) -> str:
+    """The error that a run ended with, or the last line that it wrote."""
     lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
-    told = [line for line in lines if line.startswith("error:")]
-    return (told or lines or [""])[-1].removeprefix("error:").strip()
+    errors = [line for line in lines if line.startswith("error:")]
+    return (errors or lines or [""])[-1].removeprefix("error:").strip()

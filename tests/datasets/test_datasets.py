@@ -41,7 +41,7 @@ from actkit.datasets import (
     splits,
 )
 from actkit.datasets import torchvision as torchvision_set
-from actkit.display import telling
+from actkit.display import listening
 from actkit.errors import ActkitError, InputError
 from actkit.noise import Noise
 from helpers.images import folder, photographs
@@ -307,7 +307,7 @@ def test_cifar_is_downloaded_checked_and_read(name, served, tmp_path):
     source = served(name)
     root = tmp_path / "data"
     said = []
-    with telling(lambda what, done, total: said.append((what, done, total))):
+    with listening(lambda what, done, total: said.append((what, done, total))):
         split = SETS[name](root=str(root), download=True).split("train")
     assert split.images.shape[1:] == (3, 32, 32)
     assert split.images.dtype == torch.uint8

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from actkit.errors import InputError
-from actkit.training.executors import Cluster, Local, _work
-from actkit.training.study import Cell, carry_out, cells, swept
+from actkit.training.executors import Cluster, Local, run_on_machine
+from actkit.training.study import Cell, cells, parse_sweep, run_tasks
 from helpers.runs import QUICK
 
 
@@ -30,13 +30,13 @@ from helpers.runs import QUICK
     ],
 )
 def test_values_are_parted_at_commas_outside_brackets_and_quotes(text, key, values):
-    assert swept(text) == (key, values)
+    assert parse_sweep(text) == (key, values)
 
 
 @pytest.mark.parametrize("text", ["alpha", "alpha=", "=1", "alpha=1,,2"])
 def test_a_sweep_that_is_none_is_told(text):
     with pytest.raises(InputError, match="--sweep"):
-        swept(text)
+        parse_sweep(text)
 
 
 def test_every_combination_is_a_cell_in_the_folder_that_its_own_run_would_have(quick):
@@ -105,9 +105,9 @@ def test_done_cells_are_skipped_and_failed_ones_do_not_stop_the_rest(tmp_path):
     study[0].folder.mkdir()
     (study[0].folder / "summary.json").write_text(FINE)
     said, executor = [], Fake({"bad": 1, "good": 0, "flagged": 3})
-    ended, code = carry_out(study, executor, say=said.append, extra=["--device", "cpu"])
+    ended, code = run_tasks(study, executor, say=said.append, extra=["--device", "cpu"])
     assert code == 1
-    assert {one.cell.title: (one.code, one.said) for one in ended if one.code == 1} == {"bad": (1, "it broke")}
+    assert {one.task.title: (one.code, one.error) for one in ended if one.code == 1} == {"bad": (1, "it broke")}
     assert sorted(a[a.index("--seed") + 1] for a in executor.ran) == ["1", "2", "3"]
     assert executor.ran[0][-2:] == ["--device", "cpu"]
     assert said[0] == "1 of 4 cells are done already"
@@ -117,14 +117,14 @@ def test_done_cells_are_skipped_and_failed_ones_do_not_stop_the_rest(tmp_path):
 @pytest.mark.parametrize(("codes", "wanted"), [({"a": 0, "b": 0}, 0), ({"a": 0, "b": 3}, 3), ({"a": 2, "b": 3}, 1)])
 def test_the_exit_code_is_the_worst_of_the_cells(tmp_path, codes, wanted):
     study = fake_cells(tmp_path, codes)
-    assert carry_out(study, Fake(codes), say=lambda text: None)[1] == wanted
+    assert run_tasks(study, Fake(codes), say=lambda text: None)[1] == wanted
     if wanted == 3:  # and the same when it is asked again, with nothing left to do
-        assert carry_out(study, Fake({}), say=lambda text: None) == ([], 3)
+        assert run_tasks(study, Fake({}), say=lambda text: None) == ([], 3)
 
 
 def test_a_cell_that_was_told_to_stop_is_not_a_failed_one(tmp_path):
     said = []
-    ended, code = carry_out(fake_cells(tmp_path, ["a", "b"]), Fake({"a": 75, "b": 0}), say=said.append)
+    ended, code = run_tasks(fake_cells(tmp_path, ["a", "b"]), Fake({"a": 75, "b": 0}), say=said.append)
     assert code == 75
     assert not any(one.failed for one in ended)
     assert any("the same study goes on with it" in line for line in said)
@@ -137,10 +137,10 @@ def test_a_cell_that_cannot_be_started_does_not_stop_the_rest(tmp_path):
                 raise OSError(28, "No space left on device", str(log))
             return super().__call__(arguments, log)
 
-    ended, code = carry_out(fake_cells(tmp_path, ["a", "b"]), Full({"b": 0}), say=lambda text: None)
+    ended, code = run_tasks(fake_cells(tmp_path, ["a", "b"]), Full({"b": 0}), say=lambda text: None)
     assert code == 1
-    assert {one.cell.title: one.code for one in ended} == {"a": 1, "b": 0}
-    assert "No space left on device" in next(one.said for one in ended if one.failed)
+    assert {one.task.title: one.code for one in ended} == {"a": 1, "b": 0}
+    assert "No space left on device" in next(one.error for one in ended if one.failed)
 
 
 def test_a_cell_that_another_process_is_at_is_waited_for_and_its_log_left_alone(tmp_path):
@@ -167,7 +167,7 @@ with locked(folder):
         (tmp_path / "waiting").touch()
 
     executor = Fake({})
-    ended, code = carry_out([cell], executor, say=say)
+    ended, code = run_tasks([cell], executor, say=say)
     holder.wait()
     assert code == 0
     assert executor.ran == []
@@ -188,7 +188,7 @@ def test_a_signal_is_passed_on_and_nothing_more_is_started(tmp_path, number):
             return super().__call__(arguments, log)
 
     executor = Asks({"a": -15, "b": 0})  # one that a signal reached before it could handle it
-    ended, code = carry_out(fake_cells(tmp_path, ["a", "b"]), executor, say=lambda text: None)
+    ended, code = run_tasks(fake_cells(tmp_path, ["a", "b"]), executor, say=lambda text: None)
     assert code == (130 if number == signal.SIGINT else 75)
     assert executor.stopped == (number if number == signal.SIGINT else signal.SIGTERM)
     assert len(executor.ran) == 1
@@ -210,11 +210,11 @@ def test_local_processes_are_told_their_share_of_the_machine(tmp_path, monkeypat
     monkeypatch.setattr(subprocess, "Popen", Process)
     monkeypatch.setattr("actkit.training.executors.cores", lambda: 8)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    carry_out(fake_cells(tmp_path, "abcd"), Local(2, gpus=["4", "5"]), say=lambda text: None)
+    run_tasks(fake_cells(tmp_path, "abcd"), Local(2, gpus=["4", "5"]), say=lambda text: None)
     assert {env["OMP_NUM_THREADS"] for env in told} == {"4"}
     assert sorted(env["CUDA_VISIBLE_DEVICES"] for env in told[:2]) == ["4", "5"]
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    carry_out(fake_cells(tmp_path, "e"), Local(2), say=lambda text: None)
+    run_tasks(fake_cells(tmp_path, "e"), Local(2), say=lambda text: None)
     assert told[-1]["OMP_NUM_THREADS"] == "1"
     assert "CUDA_VISIBLE_DEVICES" not in told[-1]
 
@@ -307,7 +307,7 @@ def test_a_study_that_has_no_place_is_told_before_it_starts(actkit, quick):
 def test_a_component_is_swept_as_text(actkit, write, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write("s.gin", QUICK + "\nstudy.sweep = {'role.backbone': ['@backbone.resnet()', '@backbone.mlp()']}\n")
-    monkeypatch.setattr("actkit.training.study.plan_of", lambda study, **how: ([c.title for c in study], 0.0))
+    monkeypatch.setattr("actkit.training.study.dry_run_study", lambda study, **how: ([c.title for c in study], 0.0))
     said = actkit("run", "s.gin", "--dry-run")
     assert said.out.split("\n")[:2] == ["s backbone=@backbone.resnet() seed 0", "s backbone=@backbone.mlp() seed 0"]
 
@@ -387,10 +387,10 @@ def test_cells_on_a_cluster_write_their_logs_and_fail_alone(tmp_path, quick, mon
     monkeypatch.chdir(tmp_path)
     ray = FakeRay()
     study = cells([str(quick)], seeds=[0], sweep={}) + fake_cells(tmp_path, ["bad"])
-    ended, code = carry_out(study, Cluster(ray), say=lambda text: None, extra=["--device", "cpu"])
+    ended, code = run_tasks(study, Cluster(ray), say=lambda text: None, extra=["--device", "cpu"])
     assert ray.asked == {"num_cpus": 1, "num_gpus": 0, "max_retries": 0}
     assert code == 1
-    assert {one.cell.title: one.code for one in ended} == {"quick seed 0": 0, "bad": 2}
+    assert {one.task.title: one.code for one in ended} == {"quick seed 0": 0, "bad": 2}
     assert study[0].done
     assert "epoch 2/2" in study[0].folder.with_name(study[0].folder.name + ".log").read_text()
 
@@ -400,7 +400,7 @@ def test_a_machine_of_the_cluster_that_is_gone_is_a_failure(tmp_path):
         def get(self, task):
             raise self.exceptions.RayError("the node died\nmore")
 
-    ended, code = carry_out(fake_cells(tmp_path, ["a"]), Cluster(Gone()), say=lambda text: None)
+    ended, code = run_tasks(fake_cells(tmp_path, ["a"]), Cluster(Gone()), say=lambda text: None)
     assert code == 1
     assert ended[0].said == "RayError: the node died"
 
@@ -418,7 +418,7 @@ def test_a_cancelled_task_lets_its_run_save(write, tmp_path, monkeypatch):
         os.kill(os.getpid(), signal.SIGINT)
 
     threading.Thread(target=interrupt, daemon=True).start()
-    code = _work(cell.command(["--device", "cpu"]), str(tmp_path), str(tmp_path / "a.log"))
+    code = run_on_machine(cell.command(["--device", "cpu"]), str(tmp_path), str(tmp_path / "a.log"))
     assert code == 75
     assert cell.state == "to resume"
 
