@@ -25,7 +25,9 @@ FLOORS = [
     ["__main__"],
 ]
 FLOOR = {room: i for i, floor in enumerate(FLOORS) for room in floor}
-FILES = sorted(p for p in PACKAGE.rglob("*.py") if p != PACKAGE / "__init__.py")
+# What `actkit new` writes is no part of actkit: other people's plugins begin as that.
+TEMPLATES = PACKAGE / "cli/new"
+FILES = sorted(p for p in PACKAGE.rglob("*.py") if p != PACKAGE / "__init__.py" and not p.is_relative_to(TEMPLATES))
 
 
 def room(path: Path) -> str:
