@@ -3,43 +3,79 @@
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+# What type checkers see; `_PUBLIC` says it again for the interpreter, and a test holds the two equal.
+if TYPE_CHECKING:
+    from actkit.attacks import away_from, untargeted
+    from actkit.config.recipe import load_recipe as load
+    from actkit.config.registry import (
+        Attack,
+        Backbone,
+        Dataset,
+        Model,
+        Objective,
+        Optimizer,
+        Probe,
+        Schedule,
+        register,
+    )
+    from actkit.config.spec import Spec
+    from actkit.datasets import Data, Split
+    from actkit.errors import ActkitError, InputError
+    from actkit.losses import cross_entropy, kl, kl_from, mimicry
+    from actkit.networks.roles import Role
+    from actkit.noise import Noise
+    from actkit.probes import Column, Flag, Result
+    from actkit.probes.pictures import Picture
+    from actkit.training.loop import fit, update
 
 __version__ = "0.1.0"
 
 # The public names by the module that holds each; torch is imported only when one of them is asked for.
 _PUBLIC = {
-    "errors": ["ActkitError", "InputError"],
-    "noise": ["Noise"],
-    "losses": ["cross_entropy", "kl", "kl_from", "mimicry"],
-    "config.registry": [
-        "register", "Model", "Backbone", "Dataset", "Attack", "Objective", "Probe", "Optimizer", "Schedule",
-    ],
-    "config.spec": ["Spec"],
-    "attacks": ["untargeted", "away_from"],
-    "datasets": ["Data", "Split"],
-    "networks.roles": ["Role"],
-    "probes": ["Result", "Column", "Flag"],
-    "probes.pictures": ["Picture"],
-    "training.loop": ["fit", "update"],
-}  # fmt: skip
-_HOMES = {name: (module, name) for module, names in _PUBLIC.items() for name in names}
-_HOMES["load"] = ("config.recipe", "load_recipe")
-__all__ = sorted([*_HOMES, "__version__"])
+    "attacks": "away_from untargeted",
+    "config.recipe": "load",
+    "config.registry": "Attack Backbone Dataset Model Objective Optimizer Probe Schedule register",
+    "config.spec": "Spec",
+    "datasets": "Data Split",
+    "errors": "ActkitError InputError",
+    "losses": "cross_entropy kl kl_from mimicry",
+    "networks.roles": "Role",
+    "noise": "Noise",
+    "probes": "Column Flag Result",
+    "probes.pictures": "Picture",
+    "training.loop": "fit update",
+}
+_HOMES = {name: module for module, names in _PUBLIC.items() for name in names.split()}
+# Where a name is another one in its module.
+_NAMES_THERE = {"load": "load_recipe"}
+
+__all__ = ["ActkitError", "InputError", "Noise", "Spec", "__version__", "load", "register"]
+__all__ += ["Attack", "Backbone", "Dataset", "Model", "Objective", "Optimizer", "Probe", "Schedule"]
+__all__ += ["Column", "Data", "Flag", "Picture", "Result", "Role", "Split"]
+__all__ += ["away_from", "cross_entropy", "fit", "kl", "kl_from", "mimicry", "untargeted", "update"]
 
 # Where actkit's own components of each kind are registered. The registry, which lies below them, imports these when it is first asked.
 COMPONENTS = {
-    "backbone": "networks.backbones", "dataset": "datasets", "attack": "attacks", "objective": "training.objectives",
-    "probe": "probes", "optimizer": "networks.roles", "schedule": "networks.roles", "": "training.study",
-}  # fmt: skip
+    "backbone": "networks.backbones",
+    "dataset": "datasets",
+    "attack": "attacks",
+    "objective": "training.objectives",
+    "probe": "probes",
+    "optimizer": "networks.roles",
+    "schedule": "networks.roles",
+    "": "training.study",
+}
 
+# A type checker sees the imports above alone, and so a name that is not there.
+if not TYPE_CHECKING:
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'actkit' has no attribute {name!r}")
-    module, called = _HOMES[name]
-    return getattr(importlib.import_module(f"actkit.{module}"), called)
+    def __getattr__(name: str) -> Any:
+        if name not in _HOMES:
+            raise AttributeError(f"module 'actkit' has no attribute {name!r}")
+        return getattr(importlib.import_module(f"actkit.{_HOMES[name]}"), _NAMES_THERE.get(name, name))
 
 
 def __dir__() -> list[str]:
-    return __all__
+    return sorted(__all__)

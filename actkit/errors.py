@@ -21,15 +21,8 @@ class ActkitError(Exception):
         self.message, self.where, self.help = message, where, help
 
     def __str__(self) -> str:
-        return "\n".join(
-            part
-            for part in (
-                self.message,
-                self.where and f"  --> {self.where}",
-                self.help and f"  help: {self.help}",
-            )
-            if part
-        )
+        lines = (self.message, self.where and f"  --> {self.where}", self.help and f"  help: {self.help}")
+        return "\n".join(line for line in lines if line)
 
     def __reduce__(self) -> tuple:
         return _rebuild, (type(self), self.message, self.where, self.help)
@@ -44,16 +37,36 @@ class InputError(ActkitError, ValueError):
 
     exit_code = BAD_INPUT
 
+    @property
+    def problems(self) -> list[InputError]:
+        """What is wrong, one by one."""
+        return [self]
+
+    def at(self, place: object) -> InputError:
+        """The same said of a place (None: of none): who finds an error seldom knows the file and line, who asked does."""
+        return InputError(self.message, where=None if place is None else str(place), help=self.help)
+
 
 class InputErrors(InputError):
-    """Several of them, told at once."""
+    """Several of them, reported at once."""
 
     def __init__(self, problems: Iterable[InputError]) -> None:
-        self.problems = list(problems)
-        super().__init__("\n".join(str(problem) for problem in self.problems))
+        self._problems = list(problems)
+        super().__init__("\n".join(str(problem) for problem in self._problems))
+
+    @property
+    def problems(self) -> list[InputError]:
+        return self._problems
 
     def __reduce__(self) -> tuple:
-        return InputErrors, (self.problems,)
+        return InputErrors, (self._problems,)
+
+
+def raise_all(problems: Iterable[InputError]) -> None:
+    """Raise what is wrong as one error, each problem in it once; nothing where there is none."""
+    unique = list({str(problem): problem for problem in problems}.values())
+    if unique:
+        raise unique[0] if len(unique) == 1 else InputErrors(unique)
 
 
 def nearest(word: str, choices: Iterable[str], *, listing: bool = True) -> str | None:
@@ -61,9 +74,8 @@ def nearest(word: str, choices: Iterable[str], *, listing: bool = True) -> str |
     known = sorted(set(choices))
     close = difflib.get_close_matches(word, known, n=3, cutoff=0.6)
     close = close or [name for name in known if name.lower() == word.lower()]
-    if not close and not word.endswith(
-        ".gin"
-    ):  # 'pdg' is near 'attack.pgd': compare the last parts of dotted names too
+    # 'pdg' is near 'attack.pgd': compare the last parts of dotted names too.
+    if not close and not word.endswith(".gin"):
         tails = {name.rsplit(".", 1)[-1]: name for name in known}
         close = [tails[t] for t in difflib.get_close_matches(word.rsplit(".", 1)[-1], tails, n=2, cutoff=0.6)]
     if close:

@@ -18,7 +18,7 @@ import pytest
 
 import actkit as public
 from actkit.cli import scaffold
-from actkit.config import registry
+from actkit.config import plugins, registry
 from actkit.errors import InputError
 from helpers import ROOT
 
@@ -261,9 +261,10 @@ def distribution(tmp_path, monkeypatch):
         (tmp_path / f"{name}.py").write_text("from __future__ import annotations\n" + textwrap.dedent(code))
 
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setattr(registry, "_failures", {})
-    monkeypatch.setattr(registry, "_tried", {})
-    monkeypatch.setattr(registry, "_ENTRIES", dict(registry._ENTRIES))
+    registry.load_builtins()
+    monkeypatch.setattr(registry, "failures", {})
+    monkeypatch.setattr(plugins, "attempted", {})
+    monkeypatch.setattr(registry, "registered", dict(registry.registered))
     return make
 
 

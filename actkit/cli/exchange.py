@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import shlex
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from actkit.cli.group import main
-from actkit.cli.options import common, json_option, load_plugins
+from actkit.cli.options import RecipeOptions, json_option, load_plugins, recipe_options
 from actkit.errors import InputError
+
+if TYPE_CHECKING:
+    from actkit.networks.importing import Imported
 
 
 @main.command("import")
@@ -29,7 +33,7 @@ from actkit.errors import InputError
 @click.option(
     "--out", metavar="FILE", type=click.Path(path_type=Path), help="What to write. Default: <name>.safetensors here."
 )
-@common
+@recipe_options
 @json_option
 def import_(
     file: Path,
@@ -39,9 +43,7 @@ def import_(
     mean: str | None,
     std: str | None,
     out: Path | None,
-    settings: tuple[str, ...],
-    plugins: tuple[str, ...],
-    trust: bool,
+    reading: RecipeOptions,
     as_json: bool,
 ) -> None:
     """Make other people's weights an actkit checkpoint: those of the released ACT code, TRADES, MadryLab, RobustBench.
@@ -57,36 +59,40 @@ def import_(
     if (mean is None) != (std is None):
         raise InputError("--mean and --std go together")
     normalise = (_numbers("--mean", mean), _numbers("--std", std)) if mean is not None and std is not None else None
-    load_plugins()
     from actkit.networks.importing import convert
 
     made = convert(
-        file, arch, key=key, like=like, normalise=normalise, settings=settings, plugins=plugins, trust=trust, out=out
+        file,
+        arch,
+        key=key,
+        like=like,
+        normalise=normalise,
+        settings=reading.settings,
+        plugins=reading.plugins,
+        trust=reading.trust,
+        out=out,
     )
     if as_json:
-        found = [
-            {
-                "file": str(to),
-                "role": m.role,
-                "key": m.key,
-                "backbone": m.backbone.to_json(),
-                "num_classes": m.num_classes,
-                "notes": m.notes,
-            }
-            for to, m in made
-        ]
-        click.echo(json.dumps(found))
+        click.echo(json.dumps([_described(model, to) for to, model in made]))
         return
     for to, model in made:
-        count = sum(
-            value.numel()
-            for name, value in model.weights.items()
-            if "running_" not in name and "num_batches" not in name
-        )
+        kept = ("running_", "num_batches")
+        count = sum(value.numel() for name, value in model.weights.items() if not any(part in name for part in kept))
         click.echo(f"{to}  {model.backbone!r}: {count:,} parameters, {model.num_classes} classes")
         for note in model.notes:
             click.echo(f"  {note}")
     click.echo("next  actkit probe " + " ".join(f"--ckpt {shlex.quote(str(to))}" for to, _ in made), err=True)
+
+
+def _described(model: Imported, to: Path) -> dict[str, Any]:
+    return {
+        "file": str(to),
+        "role": model.role,
+        "key": model.key,
+        "backbone": model.backbone.to_json(),
+        "num_classes": model.num_classes,
+        "notes": model.notes,
+    }
 
 
 def _numbers(option: str, text: str) -> list[float]:

@@ -16,7 +16,9 @@ from actkit.errors import ActkitError, InputError
 class Commands(click.Group):
     """Errors that actkit explains become one clear line and an exit code; any other keeps its traceback."""
 
-    def main(self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any) -> Any:  # type: ignore[override]
+    def main(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any
+    ) -> Any:
         # Before torch is imported: OpenMP's threads spin while they wait, which on a busy machine costs several times the work itself.
         os.environ.setdefault("OMP_WAIT_POLICY", "passive")
         try:
@@ -29,32 +31,33 @@ class Commands(click.Group):
         except KeyboardInterrupt:
             click.echo("interrupted", err=True)
             code = errors.INTERRUPTED
-        except BrokenPipeError:  # `actkit list | head`
+        except BrokenPipeError:
+            # `actkit list | head`
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             code = errors.OK
-        except ActkitError as error:
-            if os.environ.get("ACTKIT_DEBUG"):
+        except (ActkitError, OSError, RuntimeError) as error:
+            explained = _explained(error)
+            if explained is None or os.environ.get("ACTKIT_DEBUG"):
                 raise
-            for problem in getattr(error, "problems", [error]):
+            for problem in explained.problems if isinstance(explained, InputError) else [explained]:
                 click.echo(f"{click.style('error:', fg='red', bold=True)} {problem}", err=True)
-            code = error.exit_code
-        except OSError as error:
-            if os.environ.get("ACTKIT_DEBUG"):
-                raise
-            said = InputError(
-                f"a file cannot be used: {error.strerror or error}", where=str(error.filename) if error.filename else None,
-                help="choose another place, or make room",
-            )  # fmt: skip
-            click.echo(f"{click.style('error:', fg='red', bold=True)} {said}", err=True)
-            code = said.exit_code
-        except RuntimeError as error:
-            from actkit.datasets.decoding import worker_error
-
-            if (told := worker_error(error)) is None or os.environ.get("ACTKIT_DEBUG"):
-                raise
-            click.echo(f"{click.style('error:', fg='red', bold=True)} {told}", err=True)
-            code = told.exit_code
+            code = explained.exit_code
         sys.exit(code if isinstance(code, int) else errors.OK)
+
+
+def _explained(error: Exception) -> ActkitError | None:
+    """An error in terms of what the user can do about it; None for one that is actkit's own fault."""
+    if isinstance(error, ActkitError):
+        return error
+    if isinstance(error, OSError):
+        return InputError(
+            f"a file cannot be used: {error.strerror or error}",
+            where=str(error.filename) if error.filename else None,
+            help="choose another place, or make room",
+        )
+    from actkit.datasets.decoding import worker_error
+
+    return worker_error(error) if isinstance(error, RuntimeError) else None
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})

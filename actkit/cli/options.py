@@ -1,88 +1,127 @@
-"""Options that several commands share, and what every command does first."""
+"""Options that several commands share, and the command line that results are signed with."""
 
 from __future__ import annotations
 
+import functools
 import os
-from collections.abc import Callable
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from actkit.errors import InputError
-
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from actkit.config.recipe import Recipe, RecipeFile
 
-def common(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Options of the commands that read a recipe."""
-    for option in (
-        click.option("--trust", is_flag=True, help="Allow the recipe to import any module."),
-        click.option("--plugins", multiple=True, metavar="DIR", help="Load the plugins in this folder (repeatable)."),
-        click.option(
-            "-s", "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Override a binding (repeatable)."
-        ),
-    ):
-        command = option(command)
-    return command
+# What an option was given: text, several texts, or, of a flag, whether it is there.
+Given = str | bool | Sequence[str] | None
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
-device_option = click.option("--device", default="auto", show_default=True, metavar="NAME", help="auto, cpu or cuda:N.")
+@dataclass(frozen=True)
+class RecipeOptions:
+    """How a recipe is to be read: `-s`, `--plugins` and `--trust`."""
+
+    settings: tuple[str, ...] = ()
+    plugins: tuple[str, ...] = ()
+    trust: bool = False
+
+    def with_seed(self, seed: int | None) -> RecipeOptions:
+        """The same with `--seed`, which is `-s run.seed=N`."""
+        return self if seed is None else replace(self, settings=(*self.settings, f"run.seed={seed}"))
+
+    def open(self, file: str) -> RecipeFile:
+        """Read the recipe's files. Raises `InputError`."""
+        from actkit.config.recipe import open_recipe
+
+        return open_recipe(file, self.settings, plugins=self.plugins, trust=self.trust)
 
 
-json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-
-
-def consoles() -> tuple[Console, Console]:
-    from rich.console import Console
-
-    stdout = Console()
-    if not stdout.is_terminal:
-        stdout.width = 1000  # a file or a pipe has no width: nothing is cut off
-    return stdout, Console(stderr=True)
-
-
-def load_plugins() -> None:
-    from actkit.config.plugins import load_installed_plugins
-
-    if not os.environ.get("ACTKIT_DISABLE_PLUGINS"):
-        for warning in load_installed_plugins():
-            click.echo(f"warning: {warning}", err=True)
-
-
-def load(file: str, settings: tuple[str, ...], plugins: tuple[str, ...], trust: bool) -> Any:
-    from actkit.config.recipe import load_recipe
-
-    load_plugins()
-    recipe = load_recipe(file, settings, plugins=plugins, trust=trust)
+def resolve(file: RecipeFile) -> Recipe:
+    """The run that a recipe declares, its warnings said on stderr. Raises `InputError`."""
+    recipe = file.recipe()
     for warning in recipe.warnings:
         click.echo(f"warning: {warning}", err=True)
     return recipe
 
 
-def seeds_in(text: str) -> list[int]:
-    try:
-        found = [int(part) for part in text.split(",")]
-    except ValueError:
-        raise InputError(
-            f"--seeds {text or repr(text)}: whole numbers are wanted", help="such as --seeds 0,1,2"
-        ) from None
-    if len(set(found)) < len(found):
-        once = ",".join(map(str, dict.fromkeys(found)))
-        raise InputError(f"--seeds {text}: a seed is there twice", help=f"--seeds {once}")
-    return found
+def load_plugins(folders: Sequence[str] = ()) -> None:
+    """Load the installed plugins, with a warning for each that fails, then those in the folders. Raises `InputError` when one of these fails."""
+    from actkit.config.plugins import load_installed_plugins, load_plugin_folder
+
+    if not os.environ.get("ACTKIT_DISABLE_PLUGINS"):
+        for warning in load_installed_plugins():
+            click.echo(f"warning: {warning}", err=True)
+    for folder in folders:
+        load_plugin_folder(Path(folder))
 
 
-def executor_named(name: str, jobs: int, device: str) -> Any:
-    from actkit.training.executors import Local, ray_executor
+def plugins_option(*, load: bool = True) -> Decorator:
+    """`--plugins DIR`. All plugins are loaded as the command line is parsed, the installed ones too, unless the command does it itself when it must."""
 
-    if name == "ray":
-        return ray_executor()
-    gpus: list[str] = []
-    if jobs > 1 and device == "auto":
-        import torch
+    def loaded(context: click.Context, parameter: click.Parameter, folders: tuple[str, ...]) -> tuple[str, ...]:
+        # A shell that completes a command line runs nothing.
+        if load and not context.resilient_parsing:
+            load_plugins(folders)
+        return folders
 
-        count = torch.cuda.device_count()
-        given = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
-        gpus = (given if len(given) == count else list(map(str, range(count)))) if count > 1 else []
-    return Local(jobs, gpus=gpus)
+    said = "Load the plugins in this folder (repeatable)."
+    return click.option("--plugins", multiple=True, metavar="DIR", callback=loaded, help=said)
+
+
+def settings_option(said: str = "Override a binding (repeatable).") -> Decorator:
+    return click.option("-s", "--set", "settings", multiple=True, metavar="KEY=VALUE", help=said)
+
+
+def recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of commands that read a recipe; the command gets them as one `RecipeOptions`, called `reading`."""
+
+    @functools.wraps(command)
+    def called(*, settings: tuple[str, ...], plugins: tuple[str, ...], trust: bool, **others: Any) -> Any:
+        return command(reading=RecipeOptions(settings, plugins, trust), **others)
+
+    trust = click.option("--trust", is_flag=True, help="Allow the recipe to import any module.")
+    return settings_option()(plugins_option()(trust(called)))
+
+
+device_option = click.option("--device", default="auto", show_default=True, metavar="NAME", help="auto, cpu or cuda:N.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+format_option = click.option(
+    "--format",
+    "how",
+    default="table",
+    show_default=True,
+    metavar="NAME",
+    help="table, markdown, csv, latex or json.",
+)
+
+
+def arguments(options: Mapping[str, Given]) -> list[str]:
+    """Options as they are typed: one with several values is repeated, a flag stands alone, what is empty or False is left out."""
+    words: list[str] = []
+    for option, value in options.items():
+        if value is True:
+            words.append(option)
+        elif value:
+            words += [word for one in ([value] if isinstance(value, str) else value) for word in (option, one)]
+    return words
+
+
+def command_line(command: str, positional: Sequence[str], options: Mapping[str, Given]) -> str:
+    """The command as results record it: whoever types it gets the same numbers."""
+    return shlex.join(["actkit", command, *positional, *arguments(options)])
+
+
+def consoles() -> tuple[Console, Console]:
+    """For results and for all else: stdout and stderr."""
+    from rich.console import Console
+
+    stdout = Console()
+    if not stdout.is_terminal:
+        # A file or a pipe has no width: nothing is cut off.
+        stdout.width = 1000
+    return stdout, Console(stderr=True)

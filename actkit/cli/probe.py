@@ -3,15 +3,36 @@
 from __future__ import annotations
 
 import json
-import shlex
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from actkit import errors
 from actkit.cli.group import main
-from actkit.cli.options import consoles, device_option, json_option, load_plugins
+from actkit.cli.options import command_line, consoles, device_option, json_option, plugins_option, settings_option
 from actkit.errors import InputError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+@dataclass(frozen=True)
+class ProbeOptions:
+    """What `actkit probe` was given."""
+
+    ckpts: tuple[str, ...]
+    probes: tuple[str, ...]
+    roles: tuple[str, ...]
+    evaluation: str | None
+    settings: tuple[str, ...]
+    plugins: tuple[str, ...]
+    out: str | None
+    pictures: str | None
+    csv_file: str | None
+    device: str
+    as_json: bool
 
 
 @main.command()
@@ -38,15 +59,8 @@ from actkit.errors import InputError
     help="Only models with this role (repeatable); 'headline': each training's first.",
 )
 @click.option("--evaluation", metavar="FILE", help="Take the evaluation from this recipe, not from the checkpoint.")
-@click.option(
-    "-s",
-    "--set",
-    "settings",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="Change a setting of the data set or the evaluation (repeatable).",
-)
-@click.option("--plugins", multiple=True, metavar="DIR", help="Load the plugins in this folder (repeatable).")
+@settings_option("Change a setting of the data set or the evaluation (repeatable).")
+@plugins_option()
 @click.option("--out", metavar="DIR", help="Write the results, and what happened to each example, into this folder.")
 @click.option(
     "--pictures", metavar="DIR", help="Draw what the probes show into this folder: SVG, PNG, and the numbers as JSON."
@@ -54,19 +68,7 @@ from actkit.errors import InputError
 @click.option("--csv", "csv_file", metavar="FILE", help="Write every number into this file.")
 @device_option
 @json_option
-def probe(
-    ckpts: tuple[str, ...],
-    probes: tuple[str, ...],
-    roles: tuple[str, ...],
-    evaluation: str | None,
-    settings: tuple[str, ...],
-    plugins: tuple[str, ...],
-    out: str | None,
-    pictures: str | None,
-    csv_file: str | None,
-    device: str,
-    as_json: bool,
-) -> int:
+def probe(**given: Any) -> int:
     """Examine trained models, rebuilt from their files alone: repeat the evaluation that they were saved with, or run other probes.
 
     \b
@@ -76,48 +78,65 @@ def probe(
 
     Interrupted, the same command goes on. Exit code 3 when a check raised a red flag.
     """
-    from actkit.cli.display import Terminal, print_table
-    from actkit.config.plugins import load_plugin_folder
-    from actkit.config.recipe import load_evaluation
-    from actkit.evaluation.examination import probe_checkpoints
+    options = ProbeOptions(**given)
+    from actkit.cli.display import print_table
     from actkit.evaluation.summary import unverified
-    from actkit.machine import pick_device
     from actkit.reports.rows import write_csv
-    from actkit.signals import terminable
 
-    load_plugins()
-    for folder in plugins:
-        load_plugin_folder(Path(folder))
     stdout, stderr = consoles()
-    where, display = pick_device(device), Terminal(stderr, quiet=as_json)
-    given = [*(part for c in ckpts for part in ("--ckpt", c)), *(part for p in probes for part in ("--probe", p))]
-    given += [*(part for r in roles for part in ("--role", r)), *(("--evaluation", evaluation) if evaluation else ())]
-    given += [*(part for s in settings for part in ("-s", s)), *(part for p in plugins for part in ("--plugins", p))]
-    if csv_file and (Path(csv_file).is_dir() or not Path(csv_file).absolute().parent.is_dir()):
-        why = "it is a folder" if Path(csv_file).is_dir() else "there is no such folder"
-        raise InputError(f"the file cannot be written: {why}", where=csv_file, help="choose another place for --csv")
-    # With a recipe's evaluation its macros can be set too: -s EPS=8/255.
-    macros = [setting for setting in settings if evaluation and "." not in setting.partition("=")[0]]
-    with terminable():
-        found = probe_checkpoints(
-            [Path(path) for path in ckpts],
-            probes=probes,
-            roles=roles,
-            evaluation=load_evaluation(evaluation, macros, plugins=plugins) if evaluation else None,
-            settings=[setting for setting in settings if setting not in macros],
-            device=where,
-            display=display,
-            command=shlex.join(["actkit", "probe", *given, "--device", device]),
-            out=Path(out) if out else None,
-            pictures=Path(pictures) if pictures else None,
-        )
-    if csv_file:
-        write_csv(Path(csv_file), found)
-    if as_json:
+    found = _examine(options, stderr)
+    if options.csv_file:
+        write_csv(Path(options.csv_file), found)
+    if options.as_json:
         click.echo(json.dumps(found))
     else:
         for i, summary in enumerate(found):
             if i:
                 stdout.print()
-            print_table(stdout, summary, every_flag=bool(probes))
+            print_table(stdout, summary, every_flag=bool(options.probes))
     return errors.CHECK_FAILED if any(unverified(summary) for summary in found) else errors.OK
+
+
+def _examine(options: ProbeOptions, stderr: Console) -> list[dict[str, Any]]:
+    from actkit.cli.display import Terminal
+    from actkit.config.recipe import load_evaluation
+    from actkit.evaluation.examination import probe_checkpoints
+    from actkit.machine import pick_device
+    from actkit.signals import terminable
+
+    device = pick_device(options.device)
+    _assert_writable(options.csv_file)
+    evaluation = options.evaluation
+    # With a recipe's evaluation its macros can be set too: -s EPS=8/255.
+    macros = [setting for setting in options.settings if evaluation and "." not in setting.partition("=")[0]]
+    with terminable():
+        return probe_checkpoints(
+            [Path(path) for path in options.ckpts],
+            probes=options.probes,
+            roles=options.roles,
+            evaluation=load_evaluation(evaluation, macros, plugins=options.plugins) if evaluation else None,
+            settings=[setting for setting in options.settings if setting not in macros],
+            device=device,
+            display=Terminal(stderr, quiet=options.as_json),
+            command=_command_line(options),
+            out=Path(options.out) if options.out else None,
+            pictures=Path(options.pictures) if options.pictures else None,
+        )
+
+
+def _command_line(options: ProbeOptions) -> str:
+    what = {
+        "--ckpt": options.ckpts,
+        "--probe": options.probes,
+        "--role": options.roles,
+        "--evaluation": options.evaluation,
+    }
+    how = {"-s": options.settings, "--plugins": options.plugins, "--device": options.device}
+    return command_line("probe", [], {**what, **how})
+
+
+def _assert_writable(csv_file: str | None) -> None:
+    """Raise `InputError`, before anything is measured, for a file that cannot be written."""
+    if csv_file and (Path(csv_file).is_dir() or not Path(csv_file).absolute().parent.is_dir()):
+        why = "it is a folder" if Path(csv_file).is_dir() else "there is no such folder"
+        raise InputError(f"the file cannot be written: {why}", where=csv_file, help="choose another place for --csv")

@@ -7,11 +7,10 @@ from pathlib import Path
 
 import click
 
-from actkit import errors
 from actkit.cli.components import aligned
 from actkit.cli.group import main
-from actkit.cli.options import common, json_option, load
-from actkit.errors import InputError
+from actkit.cli.options import RecipeOptions, json_option, recipe_options, resolve
+from actkit.errors import InputError, raise_all
 
 
 @main.group("config")
@@ -21,14 +20,12 @@ def config_() -> None:
 
 @config_.command("show")
 @click.argument("file")
-@common
+@recipe_options
 @click.option("--origin", is_flag=True, help="Say where each line comes from.")
 @json_option
-def config_show(
-    file: str, settings: tuple[str, ...], plugins: tuple[str, ...], trust: bool, origin: bool, as_json: bool
-) -> None:
+def config_show(file: str, reading: RecipeOptions, origin: bool, as_json: bool) -> None:
     """Print the whole recipe, includes and overrides resolved, as one gin file."""
-    recipe = load(file, settings, plugins, trust)
+    recipe = resolve(reading.open(file))
     if as_json:
         click.echo(json.dumps(recipe.spec.to_json()))
         return
@@ -39,28 +36,25 @@ def config_show(
 
 @config_.command("check")
 @click.argument("files", nargs=-1, required=True)
-@common
-def config_check(files: tuple[str, ...], settings: tuple[str, ...], plugins: tuple[str, ...], trust: bool) -> None:
+@recipe_options
+def config_check(files: tuple[str, ...], reading: RecipeOptions) -> None:
     """Check recipes: everything that is wrong with them, with file and line. Exit code 2 when something is."""
     problems: list[InputError] = []
     for file in files:
         try:
-            load(file, settings, plugins, trust)
+            resolve(reading.open(file))
             click.echo(f"ok  {file}")
         except InputError as error:
-            problems += getattr(error, "problems", [error])
-    if problems:
-        raise problems[0] if len(problems) == 1 else errors.InputErrors(problems)
+            problems += error.problems
+    raise_all(problems)
 
 
 @config_.command("diff")
 @click.argument("a")
 @click.argument("b")
-@common
+@recipe_options
 @json_option
-def config_diff(
-    a: str, b: str, settings: tuple[str, ...], plugins: tuple[str, ...], trust: bool, as_json: bool
-) -> None:
+def config_diff(a: str, b: str, reading: RecipeOptions, as_json: bool) -> None:
     """Print the settings in which recipes A and B differ, defaults included. A and B may also be runs."""
     from actkit.config.compare import diff
     from actkit.config.spec import Spec
@@ -69,7 +63,7 @@ def config_diff(
         kept = Path(path) / "config.json"
         if kept.is_file():
             return Spec.from_json(json.loads(kept.read_text(encoding="utf-8")))
-        return Spec.from_json(load(path, settings, plugins, trust).spec.to_json())
+        return Spec.from_json(resolve(reading.open(path)).spec.to_json())
 
     changes = diff(spec(a), spec(b))
     if as_json:

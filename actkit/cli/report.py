@@ -7,14 +7,12 @@ from pathlib import Path
 import click
 
 from actkit.cli.group import main
-from actkit.cli.options import json_option, load_plugins
+from actkit.cli.options import format_option, json_option, plugins_option
 
 
 @main.command("report")
 @click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option(
-    "--format", "how", default="table", show_default=True, metavar="NAME", help="table, markdown, csv, latex or json."
-)
+@format_option
 @click.option(
     "--pictures",
     type=click.Path(path_type=Path),
@@ -22,15 +20,17 @@ from actkit.cli.options import json_option, load_plugins
     help="Draw the sweep, each training, and what each evaluation showed: SVG, PNG, and the numbers as JSON.",
 )
 @click.option(
-    "--html", type=click.Path(path_type=Path), metavar="FILE", help="Write everything into one page that needs no network and no script."
-)  # fmt: skip
-@click.option("--plugins", multiple=True, metavar="DIR", help="Load the plugins in this folder (repeatable).")
+    "--html",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Write everything into one page that needs no network and no script.",
+)
+@plugins_option()
 @json_option
 def report(
     runs: tuple[Path, ...], how: str, pictures: Path | None, html: Path | None, plugins: tuple[str, ...], as_json: bool
 ) -> None:
     """One table of several RUNS (or folders that hold them): grouped by what they differ in, mean and standard deviation over seeds."""
-    from actkit.config.plugins import load_plugin_folder
     from actkit.files import make_folder
     from actkit.reports import curves
     from actkit.reports.grids import assert_format
@@ -39,9 +39,6 @@ def report(
     assert_format(how)
     if pictures is not None:
         make_folder(pictures)
-    load_plugins()
-    for folder in plugins:
-        load_plugin_folder(Path(folder))
     finished, unfinished = find(runs)
     made = table(finished, unfinished)
     click.echo(formatted(made, "json" if as_json else how))

@@ -3,45 +3,81 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from actkit import errors
+from actkit.cli import studies
 from actkit.cli.group import main
-from actkit.cli.options import consoles, device_option, executor_named, json_option, load_plugins, seeds_in
+from actkit.cli.options import (
+    arguments,
+    command_line,
+    consoles,
+    device_option,
+    format_option,
+    json_option,
+    plugins_option,
+    settings_option,
+)
+
+if TYPE_CHECKING:
+    from actkit.reports.paper.outcome import Outcome
+    from actkit.reports.paper.study import Study
+
+
+@dataclass(frozen=True)
+class ReproduceOptions:
+    """What `actkit reproduce` was given."""
+
+    names: tuple[str, ...]
+    scale: str
+    seeds: str | None
+    settings: tuple[str, ...]
+    plugins: tuple[str, ...]
+    jobs: int
+    executor: str
+    runs: str
+    out: Path | None
+    device: str
+    dry_run: bool
+    show: bool
+    how: str
+    as_json: bool
 
 
 @main.command("reproduce")
 @click.argument("names", nargs=-1, required=True, metavar="ITEM...")
 @click.option(
-    "--scale", default="full", show_default=True, metavar="NAME", help="full: the paper's settings; small: digits, in minutes on two cores."
-)  # fmt: skip
-@click.option("--seeds", metavar="N,N,...", help="Other seeds than the item's own.")
-@click.option(
-    "-s", "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Override a binding of every training (repeatable)."
-)  # fmt: skip
-@click.option("--plugins", multiple=True, metavar="DIR", help="Load the plugins in this folder (repeatable).")
-@click.option("-j", "--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="How many runs at a time.")
-@click.option(
-    "--executor", type=click.Choice(["local", "ray"]), default="local", show_default=True, help="Where the runs go."
+    "--scale",
+    default="full",
+    show_default=True,
+    metavar="NAME",
+    help="full: the paper's settings; small: digits, in minutes on two cores.",
 )
+@click.option("--seeds", metavar="N,N,...", help="Other seeds than the item's own.")
+@settings_option("Override a binding of every training (repeatable).")
+@plugins_option()
+@studies.jobs_option("How many runs at a time.")
+@studies.executor_option("Where the runs go.")
 @click.option(
     "--runs", metavar="DIR", default="runs", show_default=True, help="Where the trainings are, shared by all items."
 )
-@click.option("--out", metavar="DIR", type=click.Path(path_type=Path), help="Where the item goes. Default: reproduced/<scale>.")  # fmt: skip
+@click.option(
+    "--out",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="Where the item goes. Default: reproduced/<scale>.",
+)
 @device_option
 @click.option("--dry-run", is_flag=True, help="Print the study behind the item, and what is left of it; run nothing.")
 @click.option("--show", is_flag=True, help="Run nothing; print what there is.")
-@click.option("--format", "how", default="table", show_default=True, metavar="NAME", help="table, markdown, csv, latex or json.")  # fmt: skip
+@format_option
 @json_option
-def reproduce_(
-    names: tuple[str, ...], scale: str, seeds: str | None, settings: tuple[str, ...], plugins: tuple[str, ...], jobs: int, executor: str,
-    runs: str, out: Path | None, device: str, dry_run: bool, show: bool, how: str, as_json: bool,
-) -> int:  # fmt: skip
+def reproduce_(**given: Any) -> int:
     """Reproduce tables and figures of the paper: run the study behind each ITEM, print ours beside the paper's.
 
     \b
@@ -51,76 +87,112 @@ def reproduce_(
 
     ITEM is table1 to table5, figure2 to figure4, or all. Items share trainings; the same command again does what is left.
     """
+    options = ReproduceOptions(**given)
     from actkit.cli.display import Terminal
-    from actkit.config.plugins import load_plugin_folder
-    from actkit.machine import pick_device
-    from actkit.reports import page
-    from actkit.reports.grids import assert_format, printed
-    from actkit.reports.paper.outcome import all_here, outcome
-    from actkit.reports.paper.page import of_items
-    from actkit.reports.paper.printed import as_csv, grid, to_json, write
+    from actkit.reports.grids import assert_format
+    from actkit.reports.paper.outcome import outcome
     from actkit.reports.paper.study import items_named, place_of, study
-    from actkit.training.study import dry_run_study, run_tasks
 
-    assert_format(how)
-    wanted = items_named(names, scale)
-    load_plugins()
-    for folder in plugins:
-        load_plugin_folder(Path(folder))
-    place = out or place_of(scale, settings)
+    assert_format(options.how)
+    place = options.out or place_of(options.scale, options.settings)
     made = study(
-        wanted,
-        seeds=None if seeds is None else seeds_in(seeds),
-        settings=settings,
-        plugins=plugins,
+        items_named(options.names, options.scale),
+        seeds=None if options.seeds is None else studies.seeds_in(options.seeds),
+        settings=options.settings,
+        plugins=options.plugins,
         out=place,
-        runs=runs,
+        runs=options.runs,
     )
-    wanted = list(made.items)
-    display = Terminal(consoles()[1], quiet=as_json)
-    if dry_run:
-        lines, seconds = dry_run_study(
-            made.trainings, plugins=plugins, device=pick_device(device), jobs=jobs, examined=made.probes()
-        )
-        examinations = [
-            f"{e.title}  {'done' if e.done else 'to do'}{'' if e.possible else ', once its models are trained'}" for e in made.examinations(possible=False)
-        ]  # fmt: skip
-        if as_json:
-            cells = [{"title": c.title, "state": c.state, "folder": str(c.folder)} for c in made.trainings]
-            click.echo(json.dumps({"cells": cells, "seconds": seconds}))
-        else:
-            click.echo("\n".join([*lines, *examinations]))
-        return errors.OK
-    given = [*names, "--scale", scale, *(("--seeds", seeds) if seeds else ()), *(part for s in settings for part in ("-s", s))]  # fmt: skip
-    command = shlex.join(["actkit", "reproduce", *given, *(part for p in plugins for part in ("--plugins", p))])
-    code, failed = errors.OK, []
-    if not show:
-        extra = [*(part for p in plugins for part in ("--plugins", p)), "--device", device]
-        runner = executor_named(executor, jobs, device)
-        stages: list[Callable[[], Sequence[Any]]] = [lambda: made.trainings, made.examinations]
-        for stage in stages:
-            ended, now = run_tasks(stage(), runner, say=display.say, extra=extra)
-            if now in (errors.RESUMABLE, errors.INTERRUPTED):
-                display.say("stopped; the same command goes on from there")
-                return now
-            failed += [one for one in ended if one.failed]
-            code = errors.FAILED if errors.FAILED in (code, now) else now or code
-    found = [outcome(made, item, command) for item in wanted]
-    if not show or out is not None:
-        write(place, found)
-        # The page has every item that is here, whichever was asked for now.
-        page.write(
-            of_items(all_here(found, place, scale, settings=settings, plugins=plugins, runs=runs, command=command)),
-            place / "report.html",
-        )
-    if as_json or how == "json":
-        click.echo(json.dumps([to_json(one) for one in found]))
-    elif how == "csv":
-        click.echo(as_csv(found))
-    else:
-        click.echo("\n\n".join(printed(grid(one), how) for one in found))
-    for one in failed:
-        display.say(f"failed     {one.task.title}: {one.error} ({one.task.folder}.log)", style="red")
-    if not show or out is not None:
+    if options.dry_run:
+        return _plan(options, made)
+    display = Terminal(consoles()[1], quiet=options.as_json)
+    code, failed = (errors.OK, []) if options.show else _run_tasks(options, made, display)
+    if code in (errors.RESUMABLE, errors.INTERRUPTED):
+        return code
+    written = not options.show or options.out is not None
+    found = [outcome(made, item, _command_line(options)) for item in made.items]
+    if written:
+        _write(options, found, place)
+    _print(options, found)
+    studies.say_failures(failed, display)
+    if written:
         display.say(f"files      {place}")
     return code
+
+
+def _plan(options: ReproduceOptions, made: Study) -> int:
+    from actkit.machine import pick_device
+    from actkit.training.study import dry_run_study
+
+    lines, seconds = dry_run_study(
+        made.trainings,
+        plugins=options.plugins,
+        device=pick_device(options.device),
+        jobs=options.jobs,
+        examined=made.probes(),
+    )
+    for one in made.examinations(possible=False):
+        later = "" if one.possible else ", once its models are trained"
+        lines.append(f"{one.title}  {'done' if one.done else 'to do'}{later}")
+    if options.as_json:
+        click.echo(json.dumps({"cells": studies.as_json(made.trainings), "seconds": seconds}))
+    else:
+        click.echo("\n".join(lines))
+    return errors.OK
+
+
+def _run_tasks(options: ReproduceOptions, made: Study, display: Any) -> tuple[int, list[Any]]:
+    """Train, then examine what is trained: the exit code, and what failed."""
+    from actkit.training.study import run_tasks
+
+    extra = arguments({"--plugins": options.plugins, "--device": options.device})
+    runner = studies.executor_named(options.executor, options.jobs, options.device)
+    code = errors.OK
+    failed: list[Any] = []
+    # What can be examined is known once the trainings have ended.
+    stages: list[Callable[[], Sequence[Any]]] = [lambda: made.trainings, made.examinations]
+    for stage in stages:
+        ended, now = run_tasks(stage(), runner, say=display.say, extra=extra)
+        if now in (errors.RESUMABLE, errors.INTERRUPTED):
+            display.say("stopped; the same command goes on from there")
+            return now, failed
+        failed += [one for one in ended if one.failed]
+        code = errors.FAILED if errors.FAILED in (code, now) else now or code
+    return code, failed
+
+
+def _command_line(options: ReproduceOptions) -> str:
+    what = {"--scale": options.scale, "--seeds": options.seeds}
+    return command_line("reproduce", options.names, {**what, "-s": options.settings, "--plugins": options.plugins})
+
+
+def _write(options: ReproduceOptions, found: Sequence[Outcome], place: Path) -> None:
+    """The items' files, and a page of every item that is here, whichever was asked for now."""
+    from actkit.reports import page
+    from actkit.reports.paper.outcome import all_here
+    from actkit.reports.paper.page import of_items
+    from actkit.reports.paper.printed import write
+
+    write(place, found)
+    here = all_here(
+        found,
+        place,
+        options.scale,
+        settings=options.settings,
+        plugins=options.plugins,
+        runs=options.runs,
+        command=_command_line(options),
+    )
+    page.write(of_items(here), place / "report.html")
+
+
+def _print(options: ReproduceOptions, found: Sequence[Outcome]) -> None:
+    from actkit.reports.grids import printed
+    from actkit.reports.paper.printed import as_csv, grid, to_json
+
+    if options.as_json or options.how == "json":
+        click.echo(json.dumps([to_json(one) for one in found]))
+    elif options.how == "csv":
+        click.echo(as_csv(found))
+    else:
+        click.echo("\n\n".join(printed(grid(one), options.how) for one in found))

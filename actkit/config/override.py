@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from typing import Any
 
 from actkit.config import registry
-from actkit.config.reader import Binding, Reader, Ref
-from actkit.config.resolver import ATTACK_SCOPES, outermost
+from actkit.config.reader import Binding, Ref, read_setting
 from actkit.config.spec import Spec
-from actkit.errors import InputError, nearest
+from actkit.config.table import ATTACK_SCOPES, outermost
+from actkit.errors import InputError
 
 
 def override_spec(spec: Any, settings: Iterable[str]) -> Any:
@@ -17,46 +17,50 @@ def override_spec(spec: Any, settings: Iterable[str]) -> Any:
 
     A scope says at which probe, by its label: `pgd100/probe.robust_accuracy.starts=1`, `pgd100/attack.pgd.steps=50`; `eval/` says nothing.
     """
-    reader = Reader()
-    for setting in settings:
-        reader.override(setting)
-    for binding in reader.bindings:
-        if outermost(binding.scope) == "train":
-            raise InputError(
-                f"--set {binding.key}: the scope train is that of training, and nothing is trained here",
-                help=f"write {binding.selector}.{binding.parameter}",
-            )
-        if not binding.parameter:
-            raise InputError(
-                f"--set {binding.selector}: a stored evaluation has no macros", help="name the parameters themselves"
-            )
-        entry = registry.get(binding.selector, where="--set")
-        if binding.parameter not in entry.parameters:
-            raise InputError(
-                f"{entry.selector!r} has no parameter {binding.parameter!r}",
-                where=f"--set {binding.key}", help=nearest(binding.parameter, entry.parameters),
-            )  # fmt: skip
-        spec, seen = _overridden(spec, binding, entry)
-        if not seen:
+    # All are read before any is applied: what cannot be read is said first.
+    for binding in [read_setting(setting) for setting in settings]:
+        entry = _component_meant(binding)
+        spec, found = _overridden(spec, binding, entry)
+        if not found:
             raise InputError(
                 f"there is no {entry.selector} here for --set {binding.key}",
-                where="--set", help="a scope names a probe by its label; --probe chooses another",
-            )  # fmt: skip
+                where="--set",
+                help="a scope names a probe by its label; --probe chooses another",
+            )
     return spec
+
+
+def _component_meant(binding: Binding) -> registry.Entry:
+    """The component that a setting is of. Raises `InputError` for a setting that nothing stored can have."""
+    if outermost(binding.scope) == "train":
+        raise InputError(
+            f"--set {binding.key}: the scope train is that of training, and nothing is trained here",
+            help=f"write {binding.selector}.{binding.parameter}",
+        )
+    if not binding.parameter:
+        raise InputError(
+            f"--set {binding.selector}: a stored evaluation has no macros", help="name the parameters themselves"
+        )
+    entry = registry.get(binding.selector, where="--set")
+    try:
+        entry.assert_parameter(binding.parameter)
+    except InputError as error:
+        raise error.at(f"--set {binding.key}") from None
+    return entry
 
 
 def _overridden(spec: Any, binding: Binding, entry: registry.Entry) -> tuple[Any, bool]:
     """The same with a binding applied, and whether anything took it."""
     label = next((part for part in reversed(binding.scope.split("/")) if part not in ("", *ATTACK_SCOPES)), "")
-    seen = False
+    found = False
 
     def changed(value: Any, inside: bool) -> Any:
-        nonlocal seen
+        nonlocal found
         if isinstance(value, Spec):
             inside = inside or (value.kind == "probe" and value.title == label)
             kwargs = {k: changed(v, inside) for k, v in value.kwargs.items()}
             if value.selector == entry.selector and inside:
-                seen = True
+                found = True
                 kwargs[binding.parameter] = _component(
                     binding.value, entry.parameters[binding.parameter].wants, kwargs.get(binding.parameter)
                 )
@@ -65,7 +69,7 @@ def _overridden(spec: Any, binding: Binding, entry: registry.Entry) -> tuple[Any
             return [changed(v, inside) for v in value]
         return {k: changed(v, inside) for k, v in value.items()} if isinstance(value, dict) else value
 
-    return changed(spec, not label), seen
+    return changed(spec, not label), found
 
 
 def _component(value: Any, wants: tuple[str, ...], before: Any) -> Any:

@@ -17,17 +17,21 @@ from actkit import __version__
 from actkit.config import registry
 from actkit.errors import InputError
 
-_tried: dict[str, str] = {}  # installed plugins, and why each could not be loaded, if so
+# Installed plugins that were loaded or could not be, by name and distribution; and why not, '' where it is loaded.
+attempted: dict[str, str] = {}
 
 
 @dataclass(frozen=True)
 class Plugin:
-    """An installed plugin: an entry point in the group `actkit.plugins`."""
+    """An installed plugin: an entry point in the group `actkit.plugins`.
+
+    `origin`: its distribution and version. `error`: why it could not be loaded, '' where it is.
+    """
 
     name: str
-    origin: str  # its distribution and version
+    origin: str
     module: str
-    error: str = ""  # why it could not be loaded
+    error: str = ""
 
     @property
     def components(self) -> list[str]:
@@ -36,20 +40,25 @@ class Plugin:
 
 def installed_plugins() -> list[Plugin]:
     """The installed plugins, loaded, each with why it could not be."""
-    registry.load_builtins()  # first, so that nothing of actkit's own is taken for a plugin's
+    points = sorted(importlib.metadata.entry_points(group="actkit.plugins"), key=lambda p: p.name)
+    if not points:  # then nothing is imported: torch takes seconds
+        return []
+    # First, so that nothing of actkit's own is taken for a plugin's.
+    registry.load_builtins()
     found = []
-    for point in sorted(importlib.metadata.entry_points(group="actkit.plugins"), key=lambda p: p.name):
+    for point in points:
         origin = f"{point.dist.name} {point.dist.version}" if point.dist else point.name
         module = point.value.partition(":")[0] if hasattr(point, "value") else point.module
         key = f"{point.name} ({origin})"
-        if key not in _tried:
+        if key not in attempted:
             try:
-                _tried[key] = _too_new(point) or _load_failure(point, origin, module)
-            except Exception as error:  # its metadata cannot be read
-                _tried[key] = f"{type(error).__name__}: {error}"
-        if _tried[key]:
-            registry.failures[point.name] = _tried[key]
-        found.append(Plugin(point.name, origin, module, _tried[key]))
+                attempted[key] = _too_new(point) or _load_failure(point, origin, module)
+            except Exception as error:
+                # Its metadata cannot be read.
+                attempted[key] = f"{type(error).__name__}: {error}"
+        if attempted[key]:
+            registry.failures[point.name] = attempted[key]
+        found.append(Plugin(point.name, origin, module, attempted[key]))
     return found
 
 
@@ -63,8 +72,8 @@ def _load_failure(point: importlib.metadata.EntryPoint, origin: str, module: str
     try:
         with registry.registering_for(origin):
             point.load()
-    except (Exception, SystemExit) as error:  # a broken plugin must not stop the commands that do not need it
-        # Nor leave half of itself; what it imported of others stays theirs.
+    except (Exception, SystemExit) as error:
+        # A broken plugin must not stop the commands that do not need it, nor leave half of itself; what it imported of others stays theirs.
         registry.forget(own)
         for name in [n for n in sys.modules if n.partition(".")[0] == own]:
             del sys.modules[name]
@@ -98,8 +107,9 @@ def load_plugin_folder(folder: Path) -> None:
     if not folder.is_dir():
         raise InputError("--plugins: no such folder", where=str(folder))
     parent = str(folder.resolve().parent)
+    # Appended: a plugin folder must not shadow installed packages.
     if parent not in sys.path:
-        sys.path.append(parent)  # appended: a plugin folder must not shadow installed packages
+        sys.path.append(parent)
     found = importlib.util.find_spec(folder.resolve().name)
     if found is None or str(folder.resolve()) not in list(found.submodule_search_locations or []):
         raise InputError(
@@ -107,6 +117,8 @@ def load_plugin_folder(folder: Path) -> None:
             where=str(folder),
             help="rename the folder",
         )
+    # First, so that a plugin that takes a name of actkit's own is refused, and not actkit.
+    registry.load_builtins()
     for path in sorted(folder.resolve().glob("*.py")):
         if not path.stem.startswith("_"):
             load_plugin_module(f"{folder.resolve().name}.{path.stem}", where=str(path), origin=str(path))

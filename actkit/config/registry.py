@@ -33,10 +33,10 @@ Check = Callable[..., Iterator[tuple[str, InputError]]]
 
 
 class Model(Protocol):
-    """What an objective or a probe is handed for a role: see `actkit.networks.roles.Role`."""
+    """What an objective or a probe is handed for a role: see `actkit.Role`. `model` is the torch.nn.Module itself."""
 
     name: str
-    model: Any  # the torch.nn.Module itself
+    model: Any
 
     @property
     def device(self) -> Any: ...
@@ -50,23 +50,11 @@ class Model(Protocol):
 
 # A parameter that takes a component is annotated with one of these: `def act(x, y, robust, natural, *, attack: Attack)`.
 Backbone = Annotated[Any, "backbone"]
-
-
 Dataset = Annotated[Any, "dataset"]
-
-
 Attack = Annotated[Any, "attack"]
-
-
 Objective = Annotated[Any, "objective"]
-
-
 Probe = Annotated[Any, "probe"]
-
-
 Optimizer = Annotated[Any, "optimizer"]
-
-
 Schedule = Annotated[Any, "schedule"]
 
 
@@ -76,22 +64,24 @@ class Kind:
 
     `positional`: the parameters that actkit fills by position; a name in angle brackets stands for one or more of the
     author's own (the roles of an objective, the models of a probe). `supplied`: keyword parameters that actkit fills, so
-    that no recipe may. `required`: keyword parameters without which the component makes no sense.
+    that no recipe may. `required`: keyword parameters without which the component makes no sense. `foreign`: classes that
+    another library owns, so that any parameter that is not positional can be bound.
     """
 
     contract: str
     positional: tuple[str, ...] = ()
     supplied: tuple[str, ...] = ()
     required: tuple[str, ...] = ()
-    # Keyword parameters that actkit fills, from the run, where a recipe is silent.
     run_defaults: tuple[str, ...] = ()
-    foreign: bool = False  # classes that another library owns: any parameter that is not positional can be bound
+    foreign: bool = False
 
 
 KINDS: dict[str, Kind] = {
     "backbone": Kind(
         "(num_classes, *, in_chans=3, ...) -> torch.nn.Module",
-        ("num_classes",), supplied=("in_chans",), required=("in_chans",),
+        ("num_classes",),
+        supplied=("in_chans",),
+        required=("in_chans",),
     ),
     "dataset": Kind("(*, ...) -> Data"),
     "attack": Kind(
@@ -99,7 +89,8 @@ KINDS: dict[str, Kind] = {
     ),
     "objective": Kind(
         "(x, y, <role>, ..., *, ...) -> a generator that yields {role: one loss an example}",
-        ("x", "y", "<role>"), supplied=("noise", "progress"),
+        ("x", "y", "<role>"),
+        supplied=("noise", "progress"),
     ),
     "probe": Kind("(<model>, ..., data, *, ...) -> Result", ("<model>", "data"), supplied=("progress",)),
     "optimizer": Kind("(params, ...)", ("params",), foreign=True),
@@ -108,7 +99,7 @@ KINDS: dict[str, Kind] = {
     ),
     # The two that are not chosen but filled in: `run.epochs = 200`, `natural/role.backbone = ...`.
     "": Kind("(*, ...)"),
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True)
@@ -152,7 +143,8 @@ class Entry:
         return f"{self.kind}.{self.name}" if self.kind else self.name
 
     @property
-    def about(self) -> str:
+    def description(self) -> str:
+        """The first line of its docstring."""
         doc = inspect.getdoc(self.target) or ""
         return doc.strip().split("\n", 1)[0]
 
@@ -160,14 +152,20 @@ class Entry:
     def positional(self) -> tuple[str, ...]:
         return _positional(self.kind, self.target)
 
+    def assert_parameter(self, name: str) -> None:
+        """Raise `InputError`, with the nearest name, where there is no such hyper-parameter."""
+        if name not in self.parameters:
+            raise InputError(f"{self.selector!r} has no parameter {name!r}", help=nearest(name, self.parameters))
 
-_ENTRIES: dict[str, Entry] = {}
 
+# Every component that has registered so far, by its selector.
+registered: dict[str, Entry] = {}
 
-failures: dict[str, str] = {}  # plugins that could not be loaded, and why
+# Installed plugins that could not be loaded, and why.
+failures: dict[str, str] = {}
 
-
-_origin = "actkit"  # whose components are being imported right now
+# Whose components are being imported right now.
+_origin = "actkit"
 
 
 def register(kind: str, name: str | None = None, *, check: Check | None = None) -> Callable[[T], T]:
@@ -194,7 +192,7 @@ def add(
     """Register `target` under a name; `origin` says whose it is (by default, of whatever is being imported)."""
     selector = f"{kind}.{name}" if kind else name
     location = _location(target)
-    old = _ENTRIES.get(selector)
+    old = registered.get(selector)
     if old and old.location == location:
         return old
     if old:
@@ -207,7 +205,7 @@ def add(
     entry = Entry(
         kind, name, target, origin or _origin_of(target), location, _schema(kind, name, target, location), check
     )
-    _ENTRIES[selector] = entry
+    registered[selector] = entry
     return entry
 
 
@@ -304,21 +302,20 @@ def _hints(target: Callable[..., Any]) -> dict[str, Any]:
 def get(selector: str, *, where: str | None = None) -> Entry:
     """The component called `kind.name`; the last parts of a name do where they are unique (`pgd` for `attack.pgd`)."""
     kind = selector.partition(".")[0]
-    if (
-        kind in COMPONENTS
-    ):  # its own module is enough: whoever rebuilds a network (actkit.models) needs neither gin nor rich
+    # Its own module is enough: whoever rebuilds a network (actkit.models) needs neither gin nor rich.
+    if kind in COMPONENTS:
         importlib.import_module(f"actkit.{COMPONENTS[kind]}")
-    if selector in _ENTRIES:
-        return _ENTRIES[selector]
+    if selector in registered:
+        return registered[selector]
     load_builtins()
-    if selector in _ENTRIES:
-        return _ENTRIES[selector]
-    matches = [name for name in _ENTRIES if name.endswith("." + selector)]
+    if selector in registered:
+        return registered[selector]
+    matches = [name for name in registered if name.endswith("." + selector)]
     if len(matches) == 1:
-        return _ENTRIES[matches[0]]
+        return registered[matches[0]]
     if matches:
         raise InputError(f"{selector!r} could be {' or '.join(map(repr, matches))}", where=where, help="write the kind")
-    hint = nearest(selector, _ENTRIES, listing=False)
+    hint = nearest(selector, registered, listing=False)
     if failures:
         failed = "; ".join(f"plugin {name} could not be loaded: {why}" for name, why in failures.items())
         hint = f"{hint}  ({failed})" if hint else failed
@@ -330,7 +327,7 @@ def get(selector: str, *, where: str | None = None) -> Entry:
 def entries(kind: str | None = None) -> list[Entry]:
     """Every registered component, or those of a kind."""
     load_builtins()
-    return sorted((e for e in _ENTRIES.values() if kind in (None, e.kind)), key=lambda e: (e.kind, e.name.lower()))
+    return sorted((e for e in registered.values() if kind in (None, e.kind)), key=lambda e: (e.kind, e.name.lower()))
 
 
 def load_builtins() -> None:
@@ -355,5 +352,5 @@ def registering_for(origin: str) -> Iterator[None]:
 
 def forget(package: str) -> None:
     """Take out what a package of a plugin has registered."""
-    for selector in [k for k, e in _ENTRIES.items() if package_of(e.target) == package]:
-        del _ENTRIES[selector]
+    for selector in [k for k, e in registered.items() if package_of(e.target) == package]:
+        del registered[selector]

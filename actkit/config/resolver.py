@@ -2,271 +2,237 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 from actkit.config import registry
 from actkit.config.reader import Binding, Macro, Place, Ref
 from actkit.config.spec import Spec, amount
+from actkit.config.table import ATTACK_SCOPES, Key, Table, assert_shallow, is_attack_scope, outermost
 from actkit.errors import InputError, nearest
 
 ROOT, ROLE, STUDY = "run", "role", "study"
 
 
-ATTACK_SCOPES = ("train", "eval")  # so that a training setting can never leak into an evaluation
+@dataclass(frozen=True)
+class Slot:
+    """Where a value stands: in which scope, where it is written, which kinds of component may stand there, and the kind that it is a parameter of."""
+
+    scope: str
+    place: Place | None
+    kinds: tuple[str, ...] = ()
+    owner: str = ""
 
 
 class Resolver:
-    """Turns bindings into the Spec of `run`, by gin's rules: an unscoped binding serves every scope; a scoped one wins in its own, and
-    `eval/long` has what `eval` has, and more; a reference with a scope replaces the scope it stands in, one without inherits it."""
+    """Makes Specs of a table's bindings, by gin's rules: an unscoped binding serves every scope; a scoped one wins in its own, and
+    `eval/long` has what `eval` has, and more; a reference with a scope replaces the scope it stands in, one without inherits it.
 
-    def __init__(self, bindings: Iterable[Binding]) -> None:
-        self.problems: list[InputError] = []
-        self.used: set[tuple[str, str, str]] = set()
-        self.macros: dict[str, Binding] = {}
-        self.table: dict[tuple[str, str, str], Binding] = {}
-        self.referred: set[str] = set()  # scopes that references name, also those overridden later
-        self._open: list[str] = []
-        for binding in bindings:
-            self._enter(binding)
+    `used` are the bindings that some Spec took; `problems` begin with the table's own.
+    """
+
+    def __init__(self, table: Table) -> None:
+        self.table = table
+        self.problems: list[InputError] = list(table.problems)
+        self.used: set[Key] = set()
+        # What is being resolved, from the outside in: what comes up again inside itself would never end.
+        self._entered: list[str] = []
 
     def problem(self, message: str, place: Place | None, help: str | None = None) -> None:
-        self.problems.append(InputError(message, where=str(place) if place else None, help=help))
+        self.problems.append(InputError(message, help=help).at(place))
 
-    def _enter(self, binding: Binding) -> None:
-        self.referred |= _scopes_in(binding.value)
-        if not binding.parameter:
-            if binding.scope:
-                self.problem(
-                    f"a macro has no scope: {binding.scope}/{binding.selector}",
-                    binding.place,
-                    "macros are the same in every scope",
-                )
-            self.macros[binding.selector] = binding
-            return
-        if binding.scope.count("/") > 1:
-            self.problem(f"scopes nest two deep here: {binding.scope}", binding.place, "leave one out")
-            return
-        try:
-            entry = registry.get(binding.selector)
-        except InputError as error:
-            self.problem(error.message, binding.place, error.help)
-            return
-        if binding.parameter not in entry.parameters:
-            self.problem(
-                f"{entry.selector!r} has no parameter {binding.parameter!r}",
-                binding.place,
-                nearest(binding.parameter, entry.parameters),
-            )
-            return
-        if entry.kind == "attack" and outermost(binding.scope) not in ATTACK_SCOPES:
-            wanted = " or ".join(f"{scope}/{entry.selector}.{binding.parameter}" for scope in ATTACK_SCOPES)
-            self.problem(
-                f"an attack's settings stand in the scope train or eval, not {binding.scope or 'unscoped'}",
-                binding.place,
-                f"write {wanted}",
-            )
-            return
-        complete = Binding(
-            binding.scope,
-            entry.selector,
-            binding.parameter,
-            binding.value,
-            binding.place,
-            binding.stated,
-            binding.override,
-        )
-        self.table[complete.scope, complete.selector, complete.parameter] = complete
-
-    def bound(self, selector: str, scope: str) -> dict[str, Binding]:
-        parts = scope.split("/") if scope else []
-        found: dict[str, Binding] = {}
-        for depth in range(len(parts) + 1):
-            within = "/".join(parts[:depth])
-            found |= {p: b for (s, sel, p), b in self.table.items() if sel == selector and s == within}
-        return found
-
-    def spec(self, selector: str, scope: str, place: Place | None, owner: str = "") -> Spec | None:
-        """The component `selector` in a scope, all below it included; None when it is not known (the problem is noted).
-
-        `owner` is the kind of component that it is a parameter of.
-        """
+    def spec(self, selector: str, slot: Slot) -> Spec | None:
+        """The component `selector`, all below it included; None when it cannot stand there (the problem is noted)."""
         try:
             entry = registry.get(selector)
+            _assert_scope_of_attack(entry, selector, slot)
+            with self._entering(f"{slot.scope}/{selector}", f"{selector} contains itself"):
+                return self._filled(entry, slot)
         except InputError as error:
-            self.problem(error.message, place, error.help)
+            self.problems.append(error.at(slot.place))
             return None
-        if entry.kind == "attack" and outermost(scope) not in ATTACK_SCOPES:
-            self.problem(
-                f"{entry.selector} is used outside the scopes train and eval",
-                place,
-                f"write @train/{selector}() or @eval/{selector}()",
-            )
-            return None
-        proper = "eval" if owner == "probe" else "train"
-        if entry.kind == "attack" and owner in ("probe", "objective") and outermost(scope) != proper:
-            self.problem(
-                f"{owner}s take their attack from the scope {proper}, not {outermost(scope)}",
-                place,
-                f"write @{proper}/{selector}()",
-            )
-            return None
-        frame = f"{scope}/{selector}"
-        if frame in self._open:
-            self.problem(f"{selector} contains itself", place)
-            return None
-        self._open.append(frame)
+
+    def _filled(self, entry: registry.Entry, slot: Slot) -> Spec:
+        """The Spec with what is bound for it in its scope, checked."""
         kwargs: dict[str, Any] = {}
-        places: dict[str | None, Place | None] = {None: place}
-        for name, binding in self.bound(entry.selector, scope).items():
+        # The place of each parameter, to say where a wrong value stands; None where its value is a problem already.
+        places: dict[str | None, Place | None] = {None: slot.place}
+        for name, binding in self.table.bound(entry.selector, slot.scope).items():
             self.used.add((binding.scope, binding.selector, binding.parameter))
-            wants = entry.parameters[name].wants
-            problems = len(self.problems)
-            kwargs[name] = self.value(binding.value, scope, binding.place, wants, entry.kind)
-            if len(self.problems) > problems:
-                kwargs.pop(name)  # told already
-                places[name] = None
-            else:
-                places[name] = binding.place
-        self._open.pop()
-        label = scope.rpartition("/")[2] if entry.kind == "probe" else ""
+            before = len(self.problems)
+            value = self.value(binding.value, Slot(slot.scope, binding.place, entry.parameters[name].wants, entry.kind))
+            places[name] = None
+            if len(self.problems) == before:
+                kwargs[name], places[name] = value, binding.place
+        label = slot.scope.rpartition("/")[2] if entry.kind == "probe" else ""
         spec = Spec(entry.kind, entry.name, dict(sorted(kwargs.items())), label)
         for parameter, wrong in spec.problems():
             missing = parameter is None
             if missing and any(f"{name!r}" in wrong.message for name, at in places.items() if name and at is None):
                 continue
-            if not (missing and selector == ROLE):
-                self.problem(wrong.message, places.get(parameter), wrong.help)
+            # What a role lacks is said once, of the roles together.
+            if not (missing and entry.selector == ROLE):
+                self.problems.append(wrong.at(places.get(parameter)))
         return spec
 
-    def value(self, value: Any, scope: str, place: Place, wants: tuple[str, ...], owner: str) -> Any:
+    def value(self, value: Any, slot: Slot) -> Any:
+        """A value with its references and macros resolved; None for what cannot be (the problem is noted)."""
         if isinstance(value, Macro):
-            return self._macro(value, scope, place, wants, owner)
+            return self._macro(value, slot)
         if isinstance(value, Ref):
-            if not value.called:
-                self.problem(f"{value!r} is not called", place, f"write {value!r}()")
-                return None
-            if value.scope.count("/") > 1:
-                self.problem(f"scopes nest two deep here: {value.scope}", place, "leave one out")
-                return None
-            return self.spec(value.selector, value.scope or scope, place, owner)
-        if isinstance(value, str) and len(wants) == 1:  # `-s run.data=digits`: a component by its bare name
-            kind = wants[0]
-            inner = ("eval" if owner == "probe" else "train") if kind == "attack" else scope
-            return self.spec(value if value.startswith(f"{kind}.") else f"{kind}.{value}", inner, place, owner)
+            return self._reference(value, slot)
+        if isinstance(value, str) and len(slot.kinds) == 1:  # `-s run.data=digits`: a component by its bare name
+            kind = slot.kinds[0]
+            inner = _scope_for_attacks_of(slot.owner) if kind == "attack" else slot.scope
+            selector = value if value.startswith(f"{kind}.") else f"{kind}.{value}"
+            return self.spec(selector, replace(slot, scope=inner))
         if isinstance(value, (list, tuple)):
-            return type(value)(self.value(item, scope, place, wants, owner) for item in value)
+            return type(value)(self.value(item, slot) for item in value)
         if isinstance(value, dict):
-            return {k: self.value(v, scope, place, (), owner) for k, v in value.items()}
+            return {k: self.value(v, replace(slot, kinds=())) for k, v in value.items()}
         return value
 
-    def _macro(self, macro: Macro, scope: str, place: Place, wants: tuple[str, ...], owner: str) -> Any:
-        if macro.name == "gin.REQUIRED":
-            self.problem("a value must be given here", place, "bind it in the recipe or with -s")
+    def _reference(self, ref: Ref, slot: Slot) -> Spec | None:
+        try:
+            if not ref.called:
+                raise InputError(f"{ref!r} is not called", help=f"write {ref!r}()")
+            assert_shallow(ref.scope)
+        except InputError as error:
+            self.problems.append(error.at(slot.place))
             return None
-        if macro.name not in self.macros:
-            self.problem(
-                f"there is no macro %{macro.name}",
-                place,
-                nearest(macro.name, self.macros) or f"define it: {macro.name} = ...",
-            )
+        return self.spec(ref.selector, replace(slot, scope=ref.scope or slot.scope))
+
+    def _macro(self, macro: Macro, slot: Slot) -> Any:
+        try:
+            binding = self.table.macro(macro.name)
+            self.used.add(("", macro.name, ""))
+            with self._entering(f"%{macro.name}", f"the macro %{macro.name} is defined by itself"):
+                return self.value(binding.value, replace(slot, place=binding.place))
+        except InputError as error:
+            self.problems.append(error.at(slot.place))
             return None
-        binding = self.macros[macro.name]
-        self.used.add(("", macro.name, ""))
-        if f"%{macro.name}" in self._open:
-            self.problem(f"the macro %{macro.name} is defined by itself", place)
-            return None
-        self._open.append(f"%{macro.name}")
-        found = self.value(binding.value, scope, binding.place, wants, owner)
-        self._open.pop()
-        return found
+
+    @contextlib.contextmanager
+    def _entering(self, what: str, otherwise: str) -> Iterator[None]:
+        if what in self._entered:
+            raise InputError(otherwise)
+        self._entered.append(what)
+        try:
+            yield
+        finally:
+            self._entered.pop()
+
+
+def _scope_for_attacks_of(owner: str) -> str:
+    return "eval" if owner == "probe" else "train"
+
+
+def _assert_scope_of_attack(entry: registry.Entry, selector: str, slot: Slot) -> None:
+    if entry.kind != "attack":
+        return
+    if not is_attack_scope(slot.scope):
+        raise InputError(
+            f"{entry.selector} is used outside the scopes train and eval",
+            help=f"write @train/{selector}() or @eval/{selector}()",
+        )
+    proper = _scope_for_attacks_of(slot.owner)
+    if slot.owner in ("probe", "objective") and outermost(slot.scope) != proper:
+        raise InputError(
+            f"{slot.owner}s take their attack from the scope {proper}, not {outermost(slot.scope)}",
+            help=f"write @{proper}/{selector}()",
+        )
 
 
 def resolve_root(resolver: Resolver, place: Place) -> Spec | None:
     """`run`, and under it one `role` for each role of its objective, in the scope of that name."""
-    spec = resolver.spec(ROOT, "", place)
-    if spec is None or "objective" not in spec.kwargs or not isinstance(spec.kwargs["objective"], Spec):
+    spec = resolver.spec(ROOT, Slot("", place))
+    objective = spec.kwargs.get("objective") if spec else None
+    if spec is None or not isinstance(objective, Spec):
         return None
     try:
-        names = spec.kwargs["objective"].build().roles
+        names = objective.build().roles
     except InputError as error:
         if not resolver.problems:
-            resolver.problem(error.message, place, error.help)
+            resolver.problems.append(error.at(place))
         return None
-    known = {*names, *ATTACK_SCOPES, *resolver.referred, *map(outermost, resolver.referred)}
-    for scope in dict.fromkeys(b.scope for b in resolver.table.values()):
-        if scope and scope not in known:
-            first = next(b for b in resolver.table.values() if b.scope == scope)
-            objective = spec.kwargs["objective"].selector
-            others = any(scope in registry.get(e.selector).positional for e in registry.entries("objective"))
-            if others and first.selector == ROLE:
-                resolver.problem(
-                    f"{objective} has no role {scope!r}, only {' and '.join(names)}",
-                    first.place,
-                    "remove the line, or choose another objective",
-                )
-            else:
-                resolver.problem(f"nothing is in the scope {scope!r}", first.place, nearest(scope, known))
+    _note_unknown_scopes(resolver, objective, names)
     roles = {}
     for name in names:
-        role = resolver.spec(ROLE, name, place)
-        if role is not None and "backbone" not in role.kwargs:
-            if not any("role.backbone" in str(p) for p in resolver.problems):
-                resolver.problem(
-                    f"{spec.kwargs['objective'].selector} needs the role {name!r}, and the recipe says nothing of it",
-                    place, f"add  role.backbone = @backbone.resnet18()  for every role, or  {name}/role.backbone = ...",
-                )  # fmt: skip
-        elif role is not None:
+        role = resolver.spec(ROLE, Slot(name, place))
+        if role is not None and "backbone" in role.kwargs:
             roles[name] = role
+        elif role is not None and not any("role.backbone" in str(p) for p in resolver.problems):
+            resolver.problem(
+                f"{objective.selector} needs the role {name!r}, and the recipe says nothing of it",
+                place,
+                f"add  role.backbone = @backbone.resnet18()  for every role, or  {name}/role.backbone = ...",
+            )
     return spec.replace(roles=roles)
 
 
-def outermost(scope: str) -> str:
-    return scope.partition("/")[0]
-
-
-def _scopes_in(value: Any) -> set[str]:
-    if isinstance(value, Ref):
-        return {value.scope} - {""}
-    inner = value if isinstance(value, (list, tuple)) else value.values() if isinstance(value, dict) else ()
-    return {scope for item in inner for scope in _scopes_in(item)}
+def _note_unknown_scopes(resolver: Resolver, objective: Spec, roles: tuple[str, ...]) -> None:
+    """A scope is a role's name, train, eval, or one that a reference names."""
+    table = resolver.table
+    known = {*roles, *ATTACK_SCOPES, *table.referenced, *map(outermost, table.referenced)}
+    first_in: dict[str, Binding] = {}
+    for binding in table.bindings.values():
+        first_in.setdefault(binding.scope, binding)
+    for scope, first in first_in.items():
+        if not scope or scope in known:
+            continue
+        others = any(scope in entry.positional for entry in registry.entries("objective"))
+        if others and first.selector == ROLE:
+            resolver.problem(
+                f"{objective.selector} has no role {scope!r}, only {' and '.join(roles)}",
+                first.place,
+                "remove the line, or choose another objective",
+            )
+        else:
+            resolver.problem(f"nothing is in the scope {scope!r}", first.place, nearest(scope, known))
 
 
 def long_steps(spec: Spec) -> list[str]:
     """A step of more than twice eps reaches a corner of the ball from anywhere in it: as ImageNet's literal 1.0 does, or a step in grey levels."""
-    found: dict[str, dict[str, None]] = {}
-
-    def look(value: Any, owner: str) -> None:
-        if isinstance(value, Spec):
-            eps, step = amount(value.get("eps")), amount(value.get("step_size"))
-            if value.kind == "attack" and eps and step and value.get("norm") == "linf" and step > 2 * eps:
-                found.setdefault(f"{value.selector} has a step_size of {step} with eps {eps}", {})[owner] = None
-            owner = {"probe": value.title, "objective": value.selector}.get(value.kind, owner)
-            for inner in value.kwargs.values():
-                look(inner, owner)
-        elif isinstance(value, (list, tuple, dict)):
-            for inner in value.values() if isinstance(value, dict) else value:
-                look(inner, owner)
-
-    look(spec, "")
+    owners_of: dict[str, dict[str, None]] = {}
+    for attack, owner in _attacks_in(spec, ""):
+        eps, step = amount(attack.get("eps")), amount(attack.get("step_size"))
+        if eps and step and attack.get("norm") == "linf" and step > 2 * eps:
+            owners_of.setdefault(f"{attack.selector} has a step_size of {step} with eps {eps}", {})[owner] = None
     return [
-        f"{said} in {', '.join(owners)}: it lands on a corner of the box at every step"
-        for said, owners in found.items()
+        f"{step} in {', '.join(owners)}: it lands on a corner of the box at every step"
+        for step, owners in owners_of.items()
     ]
+
+
+def _attacks_in(value: Any, owner: str) -> Iterator[tuple[Spec, str]]:
+    """Every attack below a value, with the objective or the probe that it belongs to."""
+    if isinstance(value, Spec):
+        if value.kind == "attack":
+            yield value, owner
+        owner = {"probe": value.title, "objective": value.selector}.get(value.kind, owner)
+        value = value.kwargs
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, (list, tuple)):
+        for inner in value:
+            yield from _attacks_in(inner, owner)
 
 
 def unused(resolver: Resolver) -> list[str]:
     """Bindings that nothing uses. What an include offers may go unused; so may what an override has swapped away."""
+    table = resolver.table
     swapped = any(
-        b.override and registry.get(b.selector).parameters[b.parameter].wants for b in resolver.table.values()
+        b.override and registry.get(b.selector).parameters[b.parameter].wants for b in table.bindings.values()
     )
     warnings = []
-    for key, binding in resolver.table.items():
+    for key, binding in table.bindings.items():
         if key[1] == STUDY:
             continue
-        if key not in resolver.used and binding.stated and (binding.override or not swapped):
+        if key not in resolver.used and not binding.included and (binding.override or not swapped):
             warnings.append(f"{binding.key} is set but nothing uses it\n  --> {binding.place}")
-    for name, binding in resolver.macros.items():
-        if ("", name, "") not in resolver.used and binding.stated:
+    for name, binding in table.macros.items():
+        if ("", name, "") not in resolver.used and not binding.included:
             warnings.append(f"the macro {name} is set but nothing uses it\n  --> {binding.place}")
     return warnings

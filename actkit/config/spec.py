@@ -18,7 +18,7 @@ from fractions import Fraction
 from typing import Annotated, Any, Literal, Union
 
 from actkit.config import registry
-from actkit.errors import InputError, InputErrors, nearest
+from actkit.errors import InputError, raise_all
 
 
 class Quantity(float):
@@ -44,13 +44,9 @@ class Quantity(float):
 def amount(value: Any) -> float | None:
     """A hyper-parameter as a number, also one written '8/255'; None where it is none."""
     try:
-        return (
-            Quantity(value)
-            if isinstance(value, str)
-            else None
-            if value is None or isinstance(value, bool)
-            else float(value)
-        )
+        if value is None or isinstance(value, bool):
+            return None
+        return Quantity(value) if isinstance(value, str) else float(value)
     except (TypeError, ValueError, ZeroDivisionError):
         return None
 
@@ -99,22 +95,20 @@ class Spec:
         """What is wrong here, not deeper: pairs of the parameter (None: the whole) and the error."""
         parameters = self.entry.parameters
         for name, value in self.kwargs.items():
-            if name not in parameters:
-                yield name, InputError(f"{self.selector!r} has no parameter {name!r}", help=nearest(name, parameters))
-            elif (wrong := mismatch(parameters[name].annotation, value)) is not None:
+            try:
+                self.entry.assert_parameter(name)
+            except InputError as error:
+                yield name, error
+                continue
+            if (wrong := mismatch(parameters[name].annotation, value)) is not None:
                 yield name, InputError(f"{self.selector}.{name} should be {wrong}")
         for name, parameter in parameters.items():
             if parameter.required and name not in self.kwargs:
-                yield (
-                    None,
-                    InputError(
-                        f"{self.selector!r} needs a value for {name!r}", help=f"add  {self.selector}.{name} = ..."
-                    ),
-                )
+                add = f"add  {self.selector}.{name} = ..."
+                yield None, InputError(f"{self.selector!r} needs a value for {name!r}", help=add)
+        yield from self._problems_of_values()
 
-        yield from self._checked()
-
-    def _checked(self) -> Iterator[tuple[str | None, InputError]]:
+    def _problems_of_values(self) -> Iterator[tuple[str | None, InputError]]:
         """What the component's own check finds, where every value that it asks for is there and of the right type."""
         entry = self.entry
         if entry.check is None:
@@ -123,17 +117,17 @@ class Spec:
         for name in inspect.signature(entry.check).parameters:
             parameter = entry.parameters.get(name)
             if parameter is None:
-                continue  # the check serves several components; this one has no such parameter
+                # The check serves several components; this one has no such parameter.
+                continue
             value = self.get(name)
             if value is inspect.Parameter.empty or mismatch(parameter.annotation, value) is not None:
-                return  # told already
+                return
             values[name] = _built(value, parameter.annotation)
         yield from entry.check(**values)
 
     def build(self) -> Any:
         """The component itself. Raises `InputError` for a name, parameter or value that does not fit."""
-        if wrong := [error for _, error in self.problems()]:
-            raise wrong[0] if len(wrong) == 1 else InputErrors(wrong)
+        raise_all(error for _, error in self.problems())
         entry = self.entry
         component: Any
         kwargs = {k: _built(v, entry.parameters[k].annotation) for k, v in self.kwargs.items()}
@@ -143,7 +137,8 @@ class Spec:
             component = functools.partial(entry.target, **kwargs)
         if self.kind == "objective":
             component = BoundObjective(component)
-        with contextlib.suppress(AttributeError):  # a frozen dataclass needs no reminder of what it was built from
+        # A frozen dataclass needs no reminder of what it was built from.
+        with contextlib.suppress(AttributeError):
             component.spec = self
         return component
 

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from actkit.config.recipe import load_setting
+from actkit.config.recipe import open_recipe
 from actkit.config.spec import Spec
 from actkit.errors import InputError, nearest
 from actkit.files import sha256, writing
@@ -394,9 +394,8 @@ def convert(
             help="--like RECIPE takes the data and the evaluation of that recipe; if there are not so many classes, the classifier is missing",
         )
     named = [f"{network.selector}.{parameter}={value!r}" for parameter, value in network.kwargs.items()]
-    setting = load_setting(
-        like or _LIKE[first[0]], [*named, *settings], backbone=network.name, plugins=plugins, trust=trust
-    )
+    recipe = open_recipe(like or _LIKE[first[0]], [*named, *settings], plugins=plugins, trust=trust)
+    setting = recipe.setting(network.name)
     network = setting["backbone"]
     classes, shape = _about(setting["data"], *first)
     models = [

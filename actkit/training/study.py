@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from actkit.config.recipe import combined, load_recipe
+from actkit.config.recipe import load_recipe
 from actkit.config.registry import register
 from actkit.config.spec import Spec
-from actkit.errors import BAD_INPUT, CHECK_FAILED, FAILED, INTERRUPTED, OK, RESUMABLE, InputError
+from actkit.errors import BAD_INPUT, CHECK_FAILED, FAILED, INTERRUPTED, OK, RESUMABLE, InputError, raise_all
 from actkit.evaluation.summary import code_of
 from actkit.files import IN_USE, in_use
 from actkit.networks.model_files import checkpoint_step
@@ -179,10 +179,9 @@ def cells(
             try:
                 made.append(cell(recipe, (*settings, *own), seed, title, plugins=plugins, trust=trust, out=out))
             except InputError as error:
-                problems += getattr(error, "problems", [error])
+                problems += error.problems
                 break
-    if problems:
-        raise combined(problems)
+    raise_all(problems)
     for i, one in enumerate(made):
         if twin := next((c for c in made[:i] if c.folder == one.folder), None):
             raise InputError(

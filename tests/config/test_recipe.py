@@ -9,11 +9,13 @@ from pathlib import Path
 import pytest
 
 from actkit.config.compare import diff, flat
+from actkit.config.locate import packaged_recipes
 from actkit.config.override import override_spec
-from actkit.config.reader import Place, Reader, packaged_recipes
-from actkit.config.recipe import load_recipe
-from actkit.config.resolver import Resolver
+from actkit.config.reader import read_document
+from actkit.config.recipe import load_recipe, open_recipe
+from actkit.config.resolver import Resolver, Slot
 from actkit.config.spec import Spec
+from actkit.config.table import Table
 from actkit.errors import InputError
 from helpers import ROOT
 
@@ -238,7 +240,7 @@ def test_what_config_show_prints_is_the_same_recipe(recipe, tmp_path):
     assert again.warnings == first.warnings
 
 
-def test_the_walk_gives_what_gin_itself_gives(monkeypatch):
+def test_the_walk_gives_what_gin_itself_gives(write, monkeypatch):
     """The rules of scopes, references and macros are gin's: the same text through gin's own engine."""
     import inspect
 
@@ -282,16 +284,33 @@ deep/probe.accuracy.batch_size = 5
     finally:
         gin.clear_config()
         gin.exit_interactive_mode()
-    reader = Reader()
-    for statement in reader._statements(text, "text"):
-        reader._bind(
-            statement.scope, statement.selector, statement.arg_name, statement.value, Place("text"), stated=True
-        )
-    monkeypatch.setattr(
-        "actkit.config.resolver.ATTACK_SCOPES", ("", "train", "eval", "one")
-    )  # the one rule that is ours
-    ours = Resolver(reader.bindings).spec("run", "", None)
+    # The one rule that is ours.
+    monkeypatch.setattr("actkit.config.table.ATTACK_SCOPES", ("", "train", "eval", "one"))
+    ours = Resolver(Table(read_document(str(write("text.gin", text))).bindings)).spec("run", Slot("", None))
     assert ours == theirs
+
+
+def test_one_reading_of_a_file_serves_its_run_its_study_and_its_evaluation(write):
+    path = write("r.gin", ACT + "study.seeds = [0, 1]\nrun.seed = 3\n")
+    read = open_recipe(str(path), ["run.epochs=2"])
+    path.unlink()
+    run = read.recipe().spec
+    assert (run.kwargs["seed"], run.kwargs["epochs"]) == (3, 2)
+    assert read.study() == Spec("", "study", {"seeds": [0, 1]})
+    assert read.evaluation() == run.kwargs["evaluation"]
+    assert read.setting("mlp")["backbone"] == Spec("backbone", "mlp")
+
+
+def test_a_recipe_that_binds_nothing_of_study_declares_none():
+    assert open_recipe("gin/act_digits.gin").study() is None
+
+
+def test_what_a_recipe_lacks_for_an_examination_is_told(write):
+    file = str(write("r.gin", "run.epochs = 1\n"))
+    with pytest.raises(InputError, match=r"the recipe has no run.evaluation"):
+        open_recipe(file).evaluation()
+    with pytest.raises(InputError, match=r"no run.data(.|\n)*no run.evaluation"):
+        open_recipe(file).setting("mlp")
 
 
 # -- the shipped recipes -------------------------------------------------------------------------------------------------

@@ -15,10 +15,10 @@ from actkit.errors import InputError
 @pytest.fixture(autouse=True)
 def leave_no_entries():
     registry.load_builtins()
-    before = dict(registry._ENTRIES)
+    before = dict(registry.registered)
     yield
-    registry._ENTRIES.clear()
-    registry._ENTRIES.update(before)
+    registry.registered.clear()
+    registry.registered.update(before)
 
 
 def attack(goal, x, *, noise, eps):
@@ -85,7 +85,7 @@ def test_names_must_be_identifiers_and_kinds_exist():
 def test_an_unknown_name_gets_the_nearest_and_an_ambiguous_one_the_choices(monkeypatch):
     with pytest.raises(InputError, match="did you mean 'attack.pgd'"):
         get("attack.pdg")
-    monkeypatch.setattr(registry, "_ENTRIES", dict(registry._ENTRIES))
+    monkeypatch.setattr(registry, "registered", dict(registry.registered))
     registry.add("probe", "natural", lambda model, data: None)
     with pytest.raises(InputError, match="'objective.natural' or 'probe.natural'"):
         get("natural")
@@ -126,7 +126,7 @@ def test_a_broken_entry_point_warns_and_the_rest_goes_on(monkeypatch):
     good, bad = Point("b_good"), Point("a_bad", RuntimeError("made for another version"))
     monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: [good, bad])
     monkeypatch.setattr(registry, "failures", {})
-    monkeypatch.setattr(plugins, "_tried", {})
+    monkeypatch.setattr(plugins, "attempted", {})
     assert load_installed_plugins() == [
         "plugin a_bad (a_bad) could not be loaded: RuntimeError: made for another version"
     ]

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from actkit.config.recipe import combined, load_evaluation
+from actkit.config.recipe import load_evaluation
 from actkit.config.spec import Spec
-from actkit.errors import CHECK_FAILED, OK, InputError
+from actkit.errors import CHECK_FAILED, OK, InputError, raise_all
 from actkit.evaluation.summary import remarked, unverified
 from actkit.files import sha256, sha256_of
 from actkit.networks import model_files
@@ -160,9 +160,8 @@ def study(
                         training.recipe, (*training.settings, *settings), seed, title, plugins=plugins, trust=trust, out=runs,
                     )  # fmt: skip
                 except InputError as error:
-                    problems += getattr(error, "problems", [error])
-    if problems:
-        raise combined(list({str(p): p for p in problems}.values()))
+                    problems += error.problems
+    raise_all(problems)
     for item in items:
         _assert_apart(item, cells)
     return Study(tuple(items), None if seeds is None else tuple(seeds), cells, out)

@@ -1,0 +1,63 @@
+"""Where recipes lie: as a path says, beside the file that includes them, in actkit itself, or in an installed plugin."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from actkit.config.plugins import plugin_folders
+from actkit.errors import InputError, nearest
+
+
+def recipe_roots() -> list[Path]:
+    """Where a `gin/` with recipes may lie: inside an installed wheel, beside the package in a checkout, and in installed plugins."""
+    package = Path(__file__).resolve().parents[1]
+    return [package, package.parent, *plugin_folders()]
+
+
+def locate_recipe(file: str, beside: Path | None = None) -> Path | None:
+    """A recipe's path: as given (or beside the including file), else in the package."""
+    first = [beside / file] if beside else [Path(file)]
+    packaged = [root / part for root in recipe_roots() for part in (file, f"gin/{file}")]
+    return next((p for p in first + packaged if p.is_file()), None)
+
+
+def find_recipe(file: str) -> Path:
+    """The path of the recipe that a user named. Raises `InputError`, with the nearest names, where there is none."""
+    path = locate_recipe(file)
+    if path is not None:
+        return path
+    folder = Path(file).parent
+    near = [*map(str, folder.glob("*.gin") if folder.is_dir() else []), *packaged_recipes()]
+    raise InputError(
+        f"config file not found: {file}",
+        help=nearest(file, near, listing=False) or "`actkit list recipes` shows the packaged ones",
+    )
+
+
+def packaged_recipes() -> list[str]:
+    """The recipes that come with actkit, as `actkit run` takes them."""
+    return sorted(
+        {f"gin/{p.relative_to(root / 'gin')}" for root in recipe_roots() for p in (root / "gin").rglob("*.gin")}
+    )
+
+
+def portable_name(path: Path) -> str:
+    """A recipe's path for a result file: a packaged one by the name that it has on every machine."""
+    # A plugin's folder lies in site-packages, which is a root too: the longer root is the nearer one.
+    for root in sorted(recipe_roots(), key=lambda root: -len(root.parts)):
+        if path.is_absolute() and path.is_relative_to(root):
+            return str(path.relative_to(root))
+    return str(path)
+
+
+def first_sentence(recipe: str) -> str:
+    """The first sentence of a recipe's opening comment."""
+    path = locate_recipe(recipe)
+    lines = path.read_text(encoding="utf-8").splitlines() if path else []
+    comment = []
+    for line in lines:
+        if not line.startswith("#"):
+            break
+        comment.append(line.lstrip("# "))
+    return re.split(r"(?<=[.:]) ", " ".join(comment))[0].rstrip(":")

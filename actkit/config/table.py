@@ -1,0 +1,95 @@
+"""A recipe's bindings as a table: by scope, component and parameter, each checked against what the component takes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+from actkit.config import registry
+from actkit.config.reader import Binding, Ref
+from actkit.errors import InputError, nearest
+
+ATTACK_SCOPES = ("train", "eval")  # so that a training setting can never leak into an evaluation
+
+# Scope, complete selector, parameter.
+Key = tuple[str, str, str]
+
+
+class Table:
+    """What is bound, the last binding of each key winning; what fits no component is among the `problems`.
+
+    `referenced` are the scopes that references name, also those of bindings that a later one replaces.
+    """
+
+    def __init__(self, bindings: Iterable[Binding]) -> None:
+        self.bindings: dict[Key, Binding] = {}
+        self.macros: dict[str, Binding] = {}
+        self.referenced: set[str] = set()
+        self.problems: list[InputError] = []
+        for binding in bindings:
+            self.referenced |= _scopes_in(binding.value)
+            try:
+                self._add(binding)
+            except InputError as error:
+                self.problems.append(error.at(binding.place))
+
+    def _add(self, binding: Binding) -> None:
+        if not binding.parameter:
+            self.macros[binding.selector] = binding
+            if binding.scope:
+                raise InputError(
+                    f"a macro has no scope: {binding.scope}/{binding.selector}",
+                    help="macros are the same in every scope",
+                )
+            return
+        assert_shallow(binding.scope)
+        entry = registry.get(binding.selector)
+        entry.assert_parameter(binding.parameter)
+        if entry.kind == "attack" and not is_attack_scope(binding.scope):
+            wanted = " or ".join(f"{scope}/{entry.selector}.{binding.parameter}" for scope in ATTACK_SCOPES)
+            raise InputError(
+                f"an attack's settings stand in the scope train or eval, not {binding.scope or 'unscoped'}",
+                help=f"write {wanted}",
+            )
+        self.bindings[binding.scope, entry.selector, binding.parameter] = replace(binding, selector=entry.selector)
+
+    def bound(self, selector: str, scope: str) -> dict[str, Binding]:
+        """What serves a component in a scope, by parameter: an unscoped binding serves every scope, a scoped one wins in its own."""
+        parts = scope.split("/") if scope else []
+        found: dict[str, Binding] = {}
+        for depth in range(len(parts) + 1):
+            within = "/".join(parts[:depth])
+            found |= {p: b for (s, sel, p), b in self.bindings.items() if sel == selector and s == within}
+        return found
+
+    def macro(self, name: str) -> Binding:
+        """What `%name` stands for. Raises `InputError`."""
+        if name == "gin.REQUIRED":
+            raise InputError("a value must be given here", help="bind it in the recipe or with -s")
+        if name not in self.macros:
+            raise InputError(
+                f"there is no macro %{name}", help=nearest(name, self.macros) or f"define it: {name} = ..."
+            )
+        return self.macros[name]
+
+
+def is_attack_scope(scope: str) -> bool:
+    return outermost(scope) in ATTACK_SCOPES
+
+
+def outermost(scope: str) -> str:
+    return scope.partition("/")[0]
+
+
+def assert_shallow(scope: str) -> None:
+    """Raise `InputError` for a scope inside a scope inside a scope."""
+    if scope.count("/") > 1:
+        raise InputError(f"scopes nest two deep here: {scope}", help="leave one out")
+
+
+def _scopes_in(value: Any) -> set[str]:
+    if isinstance(value, Ref):
+        return {value.scope} - {""}
+    inner = value if isinstance(value, (list, tuple)) else value.values() if isinstance(value, dict) else ()
+    return {scope for item in inner for scope in _scopes_in(item)}
