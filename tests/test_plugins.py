@@ -23,6 +23,7 @@ from actkit.errors import InputError
 from helpers import ROOT
 
 PLUGINS = sorted(p for p in (ROOT / "plugins").iterdir() if (p / "pyproject.toml").is_file())
+PACKAGE = Path(public.__file__).parent
 ENV = {**os.environ, "OMP_NUM_THREADS": "1"}
 QUICK = [part for s in ("run.steps=1", "run.monitor=[]", "run.evaluation=[@probe.accuracy()]") for part in ("-s", s)]
 
@@ -36,15 +37,20 @@ def call(*command: str | Path, cwd: Path, env: dict[str, str] | None = None) -> 
 # -- the real ones -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("plugin", PLUGINS, ids=lambda p: p.name)
-def test_a_plugin_imports_public_names_alone(plugin):
-    for file in plugin.rglob("*.py"):
+def assert_public_names_alone(files):
+    """Whatever others begin with or copy from must outlive a move inside actkit."""
+    for file in files:
         for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "actkit":
                 assert node.module == "actkit", f"{file} reaches into {node.module}"
                 assert {alias.name for alias in node.names} <= set(public.__all__), file
             if isinstance(node, ast.Import):
                 assert not any(alias.name.startswith("actkit.") for alias in node.names), file
+
+
+@pytest.mark.parametrize("plugin", PLUGINS, ids=lambda p: p.name)
+def test_a_plugin_imports_public_names_alone(plugin):
+    assert_public_names_alone(plugin.rglob("*.py"))
 
 
 @pytest.mark.parametrize("plugin", PLUGINS, ids=lambda p: p.name)
@@ -196,10 +202,21 @@ def test_what_actkit_new_writes_works_at_once(kind, actkit, tmp_path):
     done = call(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", cwd=folder)
     assert done.returncode == 0, done.stdout
     assert "2 passed" in done.stdout
+    assert_public_names_alone(folder.rglob("*.py"))
     if importlib.util.find_spec("ruff"):
         style = ["--isolated", "--select", "E,F,W", "--line-length", "160"]
         checked = call(sys.executable, "-m", "ruff", "check", *style, folder, cwd=tmp_path)
         assert checked.returncode == 0, checked.stdout
+
+
+@pytest.mark.parametrize("kind", scaffold.KINDS)
+def test_the_names_that_new_takes_for_taken_are_those_that_are_registered(kind):
+    own = {
+        e.name: e.location
+        for e in registry.entries(kind)
+        if e.origin == "actkit" and e.location.startswith(str(PACKAGE))
+    }
+    assert dict(scaffold.builtin_components(kind)) == own
 
 
 @pytest.mark.parametrize(

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from actkit.cli.options import arguments, command_line
 from helpers import ROOT
 
 RECIPES = [
@@ -16,11 +20,27 @@ RECIPES = [
 ]
 
 
-def test_help_answers_without_importing_torch():
-    code = "import sys\nfrom actkit.cli import main\ntry:\n    main.main(['--help'])\nexcept SystemExit: pass\nprint('torch' in sys.modules, 'timm' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip().endswith("False False")
-    assert "Usage:" in done.stdout
+@pytest.mark.parametrize(
+    "command",
+    [["--help"], ["run", "--help"], ["list", "recipes"], ["list", "plugins"], ["new", "attack", "mine"]],
+    ids=" ".join,
+)
+def test_what_computes_nothing_answers_without_importing_torch_or_a_tables_library(command, tmp_path):
+    code = (
+        f"import sys\nfrom actkit.cli import main\ntry:\n    main.main({command!r})\nexcept SystemExit: pass\n"
+        "print({'torch', 'timm', 'gin', 'rich', 'numpy'} & set(sys.modules))"
+    )
+    paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": paths, "ACTKIT_DISABLE_PLUGINS": "1"},
+    )
+    assert done.stdout.strip().endswith("set()")
+    assert "error" not in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -159,6 +179,41 @@ def test_list_shows_components_recipes_and_one_in_detail(actkit):
     detail = actkit("list", "objective", "act").out
     for part in ("temperature", "default 0.9", "robust, natural", "an attack", "objective.act.attack = ..."):
         assert part in detail
+
+
+def test_a_run_reads_its_recipe_once(actkit, quick, monkeypatch):
+    read, path = [], Path(quick)
+    original = Path.read_text
+    monkeypatch.setattr(
+        Path, "read_text", lambda self, *args, **how: (read.append(self), original(self, *args, **how))[1]
+    )
+    assert actkit("run", quick, "--dry-run", "--device", "cpu").code == 0
+    assert [p for p in read if p.name == path.name] == [path]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"-s": ("a=1", "b=2")}, ["-s", "a=1", "-s", "b=2"]),
+        ({"--trust": True, "--out": "my run"}, ["--trust", "--out", "my run"]),
+        ({"--trust": False, "--out": None, "--plugins": ()}, []),
+    ],
+    ids=str,
+)
+def test_options_are_written_as_they_are_typed(options, words):
+    assert arguments(options) == words
+    assert command_line("run", ["r.gin"], options) == shlex.join(["actkit", "run", "r.gin", *words])
+
+
+def test_a_results_command_line_says_what_was_typed_the_seed_as_a_setting(actkit, quick, tmp_path):
+    out = tmp_path / "my run"
+    assert actkit("run", quick, "--seed", "5", "-s", "run.steps=1", "--device", "cpu", "--out", out).code == 0
+    written = json.loads((out / "summary.json").read_text())["command"]
+    assert written == f"actkit run {quick} -s run.steps=1 -s run.seed=5 --device cpu --out '{out}'"
+    said = actkit("probe", "--ckpt", out, "--probe", "accuracy", "--device", "cpu", "--out", tmp_path / "probed")
+    assert said.code == 0, said.err
+    written = json.loads((tmp_path / "probed/summary.json").read_text())["command"]
+    assert written == f"actkit probe --ckpt '{out}' --probe accuracy --device cpu"
 
 
 @pytest.mark.parametrize(
