@@ -172,7 +172,7 @@ def _cells(options: RunOptions, recipe: RecipeFile) -> Sequence[Cell] | None:
         return None
     if options.seed is not None and options.seeds is not None:
         raise InputError("--seed and --seeds say two things", help="give one of them")
-    from actkit.training.study import Study, parse_sweeps, cells
+    from actkit.training.study import Study, cells, parse_sweeps
 
     study: Study = declared.build() if declared is not None else Study()
     seeds = study.seeds if options.seed is None else [options.seed]
