@@ -28,7 +28,9 @@ FLOORS = [
 def files_of(room: str) -> list[Path]:
     """The Python files of a room: those of a folder, or the one file at the top."""
     alone = PACKAGE / f"{room}.py"
-    return [alone] if alone.is_file() else sorted(p for p in (PACKAGE / room).rglob("*.py") if "templates" not in p.parts)
+    return (
+        [alone] if alone.is_file() else sorted(p for p in (PACKAGE / room).rglob("*.py") if "templates" not in p.parts)
+    )
 
 
 def said_of(path: Path) -> str:
@@ -39,7 +41,10 @@ def said_of(path: Path) -> str:
 
 def picture() -> str:
     """Floors as a drawing, rooms as tables of their files."""
-    drawn = "\n".join(f"{len(FLOORS) - i:>3}  {'   '.join(room + '/' * (PACKAGE / room).is_dir() for room in floor)}" for i, floor in enumerate(FLOORS))
+    drawn = "\n".join(
+        f"{len(FLOORS) - i:>3}  {'   '.join(room + '/' * (PACKAGE / room).is_dir() for room in floor)}"
+        for i, floor in enumerate(FLOORS)
+    )
     parts = [f"```\n{drawn}\n```"]
     for room in (room for floor in FLOORS for room in floor):
         rows = [
@@ -49,7 +54,11 @@ def picture() -> str:
         ]
         parts.append("\n".join([f"| {room} | |", "|---|---|", *rows]) if len(rows) > 1 else "")
     alone = [room for floor in FLOORS for room in floor if (PACKAGE / f"{room}.py").is_file()]
-    parts.append("\n".join(["| files at the top | |", "|---|---|", *(f"| `{r}.py` | {said_of(PACKAGE / f'{r}.py')} |" for r in alone)]))
+    parts.append(
+        "\n".join(
+            ["| files at the top | |", "|---|---|", *(f"| `{r}.py` | {said_of(PACKAGE / f'{r}.py')} |" for r in alone)]
+        )
+    )
     return "\n\n".join(filter(None, parts)) + "\n\n"
 
 

@@ -148,16 +148,13 @@ def main() -> None:
             movie.grab_frame()
     figure.savefig(args.out / "moons.png", dpi=100)
 
-    probed = {name: result.about()["numbers"] for name, result in examine(run.evaluation, roles, data).items()}
+    probed = {name: result.numbers for name, result in examine(run.evaluation, roles, data).items()}
     git = ["git", "describe", "--always", "--dirty", "--exclude=*"]
     about = {
         "command": shlex.join(["python", "docs/moons.py", *sys.argv[1:]]),
         "commit": subprocess.run(git, cwd=HERE, capture_output=True, text=True, check=True).stdout.strip(),
         "seed": run.seed,
-        "results": {
-            probe: {what: value if value is None else round(value, 4) for what, value in found.items()}
-            for probe, found in probed.items()
-        },
+        "results": {probe: {what: round(value, 4) for what, value in found.items()} for probe, found in probed.items()},
     }
     (args.out / "moons.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(about, indent=1))

@@ -14,8 +14,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from actkit.display import Display, Tell, TrainingView, listening
-from actkit.evaluation.summary import flags, robust_number
-from actkit.reports.rows import UNVERIFIED, caption, rows
+from actkit.evaluation.looks import looks
+from actkit.evaluation.summary import Summary
+from actkit.reports.rows import UNVERIFIED, rows, summary_caption
 
 _STYLES = {"green": "green", "yellow": "yellow", "red": "bold red"}
 
@@ -24,13 +25,12 @@ def _width(table: list[list[str]]) -> int:
     return sum(max(map(len, column)) + 4 for column in zip(*table, strict=True))
 
 
-def print_table(console: Console, summary: Mapping[str, Any], *, every_flag: bool = False) -> None:
+def print_table(console: Console, summary: Summary, *, every_flag: bool = False) -> None:
     """The table, what the checks found (the green ones counted, or, if `every_flag`, written out), and what the numbers mean."""
     titles, body = rows(summary)
     if len(titles) > 1:
-        if (
-            console.is_terminal and _width([titles, *body]) > console.width
-        ):  # a row for each number, rather than numbers cut off
+        # A row for each number, rather than numbers cut off.
+        if console.is_terminal and _width([titles, *body]) > console.width:
             titles, *body = map(list, zip(titles, *body, strict=True))
         table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2))
         for i, title in enumerate(titles):
@@ -40,19 +40,16 @@ def print_table(console: Console, summary: Mapping[str, Any], *, every_flag: boo
         before, console.width = console.width, max(console.width, _width([titles, *body]))
         console.print(table)
         console.width = before
-    for said in dict.fromkeys(said for r in summary["results"].values() for said in r.get("because", ())):
+    for said in summary.because:
         console.print(f"{UNVERIFIED}: {said}", style="bold red", highlight=False, soft_wrap=True, markup=False)
-    for model in dict.fromkeys(model for model, _ in flags(summary)):
-        found = [flag for name, flag in flags(summary) if name == model]
-        counts = [f"{sum(f['level'] == level for f in found)} {level}" for level in _STYLES]
+    for model, found in summary.flags.items():
+        counts = [f"{sum(flag.level == level for flag in found)} {level}" for level in _STYLES]
         console.print(f"checks of {model}: {', '.join(counts)}", highlight=False, markup=False)
         for flag in found:
-            if every_flag or flag["level"] != "green":
-                console.print(
-                    f"  {flag['level']:<6} {flag['check']}: {flag['said']}", style=_STYLES[flag["level"]],
-                    highlight=False, soft_wrap=True, markup=False,
-                )  # fmt: skip
-    for line in caption(summary):
+            if every_flag or flag.level != "green":
+                text = f"  {flag.level:<6} {flag.check}: {flag.said}"
+                console.print(text, style=_STYLES[flag.level], highlight=False, soft_wrap=True, markup=False)
+    for line in summary_caption(summary):
         console.print(line, style="dim", highlight=False, soft_wrap=True, markup=False)
 
 
@@ -81,9 +78,13 @@ class Terminal(Display):
             yield lambda what, part, parts: None
         elif self.console.is_terminal:
             bar = Progress(
-                TextColumn("  {task.description}"), BarColumn(24), MofNCompleteColumn(), TimeRemainingColumn(compact=True),
-                console=self.console, transient=True,
-            )  # fmt: skip
+                TextColumn("  {task.description}"),
+                BarColumn(24),
+                MofNCompleteColumn(),
+                TimeRemainingColumn(compact=True),
+                console=self.console,
+                transient=True,
+            )
             tasks: dict[str, Any] = {}
             with bar:
 
@@ -119,14 +120,12 @@ class Terminal(Display):
 def describe(entry: Mapping[str, Any]) -> str:
     """One epoch on one line: losses and the monitored accuracies by role."""
     parts = []
-    seen = entry.get("monitor", {})
+    seen = looks(entry)
     for role, loss in entry["loss"].items():
         text = f"{role}: loss {loss:.3f}"
-        for name, found in seen.items():
-            if name.rpartition(".")[0] == role and "clean" in found and "worst_case" not in found:
-                text += f" clean {100 * found['clean']:.1f}"
-            elif name.rpartition(".")[0] == role and (value := robust_number(found)) is not None:
-                text += f" robust {100 * value:.1f}"
+        for look in seen:
+            if look.name.model == role and look.value is not None:
+                text += f" {'robust' if look.attacked else 'clean'} {100 * look.value:.1f}"
         parts.append(text)
     return " | ".join(parts)
 
@@ -149,9 +148,14 @@ class _Live(_Plain):
     def __init__(self, display: Terminal, run: Any, position: Any) -> None:
         super().__init__(display, run)
         self.progress = Progress(
-            TextColumn("epoch {task.fields[epoch]}"), BarColumn(24), MofNCompleteColumn(), TextColumn("{task.fields[speed]}"),
-            TextColumn("{task.fields[losses]}"), TimeRemainingColumn(compact=True), console=display.console,
-        )  # fmt: skip
+            TextColumn("epoch {task.fields[epoch]}"),
+            BarColumn(24),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[speed]}"),
+            TextColumn("{task.fields[losses]}"),
+            TimeRemainingColumn(compact=True),
+            console=display.console,
+        )
         self.task: Any = None
         self.position = position
         self.read = 0.0
@@ -165,16 +169,20 @@ class _Live(_Plain):
             )
         self.seconds, self.images = self.seconds + record.seconds, self.images + record.images
         now = time.monotonic()
-        if now - self.read < 0.5 and not record.epoch_ended:  # reading the losses waits for the device
+        # Reading the losses waits for the device.
+        if now - self.read < 0.5 and not record.epoch_ended:
             self.progress.update(self.task, completed=record.position.step)
             return
         self.read = now
         epoch = record.position.epoch + (not record.epoch_ended)
         losses = " ".join(f"{name} {value:.3f}" for name, value in record.losses.items())
         self.progress.update(
-            self.task, completed=record.position.step, epoch=f"{epoch}/{self.run.epochs}", losses=f"loss {escape(losses)}",
+            self.task,
+            completed=record.position.step,
+            epoch=f"{epoch}/{self.run.epochs}",
+            losses=f"loss {escape(losses)}",
             speed=f"{self.images / max(self.seconds, 1e-9):.0f} images/s",
-        )  # fmt: skip
+        )
 
     def epoch(self, entry: Mapping[str, Any]) -> None:
         self.display.say(f"epoch {entry['epoch']}/{self.run.epochs}  {describe(entry)}")

@@ -17,6 +17,8 @@ from actkit.errors import InputError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from actkit.evaluation.summary import Summary
+
 
 @dataclass(frozen=True)
 class ProbeOptions:
@@ -80,7 +82,6 @@ def probe(**given: Any) -> int:
     """
     options = ProbeOptions(**given)
     from actkit.cli.display import print_table
-    from actkit.evaluation.summary import unverified
     from actkit.reports.rows import write_csv
 
     stdout, stderr = consoles()
@@ -88,16 +89,16 @@ def probe(**given: Any) -> int:
     if options.csv_file:
         write_csv(Path(options.csv_file), found)
     if options.as_json:
-        click.echo(json.dumps(found))
+        click.echo(json.dumps([summary.to_json() for summary in found]))
     else:
         for i, summary in enumerate(found):
             if i:
                 stdout.print()
             print_table(stdout, summary, every_flag=bool(options.probes))
-    return errors.CHECK_FAILED if any(unverified(summary) for summary in found) else errors.OK
+    return errors.CHECK_FAILED if any(summary.unverified for summary in found) else errors.OK
 
 
-def _examine(options: ProbeOptions, stderr: Console) -> list[dict[str, Any]]:
+def _examine(options: ProbeOptions, stderr: Console) -> list[Summary]:
     from actkit.cli.display import Terminal
     from actkit.config.recipe import load_evaluation
     from actkit.evaluation.examination import probe_checkpoints

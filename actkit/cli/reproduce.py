@@ -25,8 +25,8 @@ from actkit.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from actkit.reports.paper.outcome import Outcome
-    from actkit.reports.paper.study import Study
+    from actkit.reports.paper.outcome import ItemOutcome
+    from actkit.reports.paper.study import PaperStudy
 
 
 @dataclass(frozen=True)
@@ -90,12 +90,12 @@ def reproduce_(**given: Any) -> int:
     options = ReproduceOptions(**given)
     from actkit.cli.display import Terminal
     from actkit.reports.grids import assert_format
-    from actkit.reports.paper.outcome import outcome
-    from actkit.reports.paper.study import items_named, place_of, study
+    from actkit.reports.paper.outcome import outcome_of
+    from actkit.reports.paper.study import items_named, paper_study, place_of
 
     assert_format(options.how)
     place = options.out or place_of(options.scale, options.settings)
-    made = study(
+    made = paper_study(
         items_named(options.names, options.scale),
         seeds=None if options.seeds is None else studies.seeds_in(options.seeds),
         settings=options.settings,
@@ -110,7 +110,7 @@ def reproduce_(**given: Any) -> int:
     if code in (errors.RESUMABLE, errors.INTERRUPTED):
         return code
     written = not options.show or options.out is not None
-    found = [outcome(made, item, _command_line(options)) for item in made.items]
+    found = [outcome_of(made, item, _command_line(options)) for item in made.items]
     if written:
         _write(options, found, place)
     _print(options, found)
@@ -120,7 +120,7 @@ def reproduce_(**given: Any) -> int:
     return code
 
 
-def _plan(options: ReproduceOptions, made: Study) -> int:
+def _plan(options: ReproduceOptions, made: PaperStudy) -> int:
     from actkit.machine import pick_device
     from actkit.training.study import dry_run_study
 
@@ -141,7 +141,7 @@ def _plan(options: ReproduceOptions, made: Study) -> int:
     return errors.OK
 
 
-def _run_tasks(options: ReproduceOptions, made: Study, display: Any) -> tuple[int, list[Any]]:
+def _run_tasks(options: ReproduceOptions, made: PaperStudy, display: Any) -> tuple[int, list[Any]]:
     """Train, then examine what is trained: the exit code, and what failed."""
     from actkit.training.study import run_tasks
 
@@ -166,7 +166,7 @@ def _command_line(options: ReproduceOptions) -> str:
     return command_line("reproduce", options.names, {**what, "-s": options.settings, "--plugins": options.plugins})
 
 
-def _write(options: ReproduceOptions, found: Sequence[Outcome], place: Path) -> None:
+def _write(options: ReproduceOptions, found: Sequence[ItemOutcome], place: Path) -> None:
     """The items' files, and a page of every item that is here, whichever was asked for now."""
     from actkit.reports import page
     from actkit.reports.paper.outcome import all_here
@@ -186,13 +186,13 @@ def _write(options: ReproduceOptions, found: Sequence[Outcome], place: Path) -> 
     page.write(of_items(here), place / "report.html")
 
 
-def _print(options: ReproduceOptions, found: Sequence[Outcome]) -> None:
+def _print(options: ReproduceOptions, found: Sequence[ItemOutcome]) -> None:
     from actkit.reports.grids import printed
-    from actkit.reports.paper.printed import as_csv, grid, to_json
+    from actkit.reports.paper.printed import item_grid, item_json, items_csv
 
     if options.as_json or options.how == "json":
-        click.echo(json.dumps([to_json(one) for one in found]))
+        click.echo(json.dumps([item_json(one) for one in found]))
     elif options.how == "csv":
-        click.echo(as_csv(found))
+        click.echo(items_csv(found))
     else:
-        click.echo("\n\n".join(printed(grid(one), options.how) for one in found))
+        click.echo("\n\n".join(printed(item_grid(one), options.how) for one in found))

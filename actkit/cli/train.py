@@ -109,7 +109,6 @@ def _plan(options: RunOptions, file: RecipeFile) -> int:
 def _run(options: RunOptions, file: RecipeFile) -> int:
     recipe = resolve(file)
     from actkit.cli.display import Terminal, print_table
-    from actkit.evaluation.summary import unverified
     from actkit.machine import pick_device
     from actkit.training.execute import execute
 
@@ -125,16 +124,16 @@ def _run(options: RunOptions, file: RecipeFile) -> int:
         command=_command_line(options),
         tensorboard=options.tensorboard,
     )
-    if not outcome.summary:
+    if outcome.summary is None:
         return outcome.exit_code
     if options.as_json:
-        click.echo(json.dumps({"folder": str(outcome.folder), **outcome.summary}))
+        click.echo(json.dumps({"folder": str(outcome.folder), **outcome.summary.to_json()}))
         return outcome.exit_code
     print_table(stdout, outcome.summary)
     _write_page(outcome.folder, display)
-    if unverified(outcome.summary):
+    if outcome.summary.unverified:
         display.warn("a check found what makes the numbers marked UNVERIFIED unbelievable")
-    if outcome.summary["stopped_early"]:
+    if outcome.summary.stopped_early:
         display.warn("training was stopped early by run.stop_on_drop: accuracy under attack collapsed")
     display.say(f"files      {outcome.folder}")
     display.say(f"next       actkit probe --ckpt {outcome.folder}      repeats this table from the saved models alone")

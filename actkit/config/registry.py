@@ -95,7 +95,11 @@ KINDS: dict[str, Kind] = {
     "probe": Kind("(<model>, ..., data, *, ...) -> Result", ("<model>", "data"), supplied=("progress",)),
     "optimizer": Kind("(params, ...)", ("params",), foreign=True),
     "schedule": Kind(
-        "(optimizer, ...)", ("optimizer",), supplied=("last_epoch",), run_defaults=("total_steps", "T_max"), foreign=True
+        "(optimizer, ...)",
+        ("optimizer",),
+        supplied=("last_epoch",),
+        run_defaults=("total_steps", "T_max"),
+        foreign=True,
     ),
     # The two that are not chosen but filled in: `run.epochs = 200`, `natural/role.backbone = ...`.
     "": Kind("(*, ...)"),
@@ -137,6 +141,8 @@ class Entry:
     location: str
     parameters: dict[str, Parameter] = field(repr=False, default_factory=dict)
     check: Check | None = field(repr=False, default=None)
+    models: int = 1  # how many a probe needs at least
+    attacks: bool = False  # whether a probe measures under attack
 
     @property
     def selector(self) -> str:
@@ -168,11 +174,19 @@ failures: dict[str, str] = {}
 _origin = "actkit"
 
 
-def register(kind: str, name: str | None = None, *, check: Check | None = None) -> Callable[[T], T]:
+def register(
+    kind: str,
+    name: str | None = None,
+    *,
+    check: Check | None = None,
+    models: int | None = None,
+    attacks: bool | None = None,
+) -> Callable[[T], T]:
     """Make a function or class available under `kind.name`; the decorated object itself is returned unchanged.
 
     `check` is asked, with those hyper-parameters that it names, what is wrong with their values: a recipe is refused before anything
-    runs.
+    runs. Of a probe, `models` says how many it needs at least (by default as many as its signature names, one where it takes them all) and `attacks`
+    whether it measures under attack (by default, whether it takes an attack).
 
     Raises `InputError` when the signature breaks the contract of the kind, or when the name has another owner.
     """
@@ -180,14 +194,22 @@ def register(kind: str, name: str | None = None, *, check: Check | None = None) 
         raise InputError(f"there is no kind of component {kind!r}", help=nearest(kind, filter(None, KINDS)))
 
     def decorate(target: T) -> T:
-        add(kind, name or target.__name__, target, check=check)  # type: ignore[attr-defined, arg-type]
+        called = name or target.__name__  # type: ignore[attr-defined]
+        add(kind, called, target, check=check, models=models, attacks=attacks)  # type: ignore[arg-type]
         return target
 
     return decorate
 
 
 def add(
-    kind: str, name: str, target: Callable[..., Any], *, origin: str | None = None, check: Check | None = None
+    kind: str,
+    name: str,
+    target: Callable[..., Any],
+    *,
+    origin: str | None = None,
+    check: Check | None = None,
+    models: int | None = None,
+    attacks: bool | None = None,
 ) -> Entry:
     """Register `target` under a name; `origin` says whose it is (by default, of whatever is being imported)."""
     selector = f"{kind}.{name}" if kind else name
@@ -202,11 +224,32 @@ def add(
         )
     if not name.isidentifier() or keyword.iskeyword(name):
         raise InputError(f"a component's name must be a Python identifier, got {name!r}", where=location)
-    entry = Entry(
-        kind, name, target, origin or _origin_of(target), location, _schema(kind, name, target, location), check
-    )
+    parameters = _schema(kind, name, target, location)
+    needed = _models_needed(kind, name, target, models, location)
+    if attacks is None:
+        attacks = kind == "probe" and any("attack" in parameter.wants for parameter in parameters.values())
+    entry = Entry(kind, name, target, origin or _origin_of(target), location, parameters, check, needed, attacks)
     registered[selector] = entry
     return entry
+
+
+def _models_needed(kind: str, name: str, target: Callable[..., Any], said: int | None, location: str) -> int:
+    """How many models a probe works on at least. Raises `InputError` where what it says does not fit its signature."""
+    if kind != "probe":
+        if said is not None:
+            raise InputError(f"{kind} {name!r}: only a probe says how many models it needs", where=location)
+        return 1
+    positional = _positional(kind, target)
+    if positional[0] == "models":
+        if said is not None and said < 1:
+            raise InputError(f"probe {name!r} needs at least one model, it says {said}", where=location)
+        return said or 1
+    named = max(len(positional) - 1, 1)
+    if said not in (None, named):
+        raise InputError(
+            f"probe {name!r} says that it needs {said} models, its signature names {named}", where=location
+        )
+    return named
 
 
 def _origin_of(target: Callable[..., Any]) -> str:

@@ -19,13 +19,14 @@ from actkit.config.spec import Spec
 from actkit.datasets import Data
 from actkit.display import Display
 from actkit.errors import InputError, nearest
-from actkit.evaluation.flags import Judge
 from actkit.evaluation.resume import key_of, resumable
-from actkit.files import cache_folder, locked, make_folder, sha256, write_json
+from actkit.evaluation.summary import Found, ModelFacts, Summary, apply_flags
+from actkit.files import cache_folder, locked, make_folder, write_json
 from actkit.machine import deterministic, provenance
 from actkit.networks import model_files
+from actkit.networks.model_files import Header
 from actkit.networks.roles import Role
-from actkit.probes import Progress, Result, measure, models_of
+from actkit.probes import Progress, Result, ResultName, measure
 from actkit.probes.pictures import Picture, merged
 
 
@@ -40,15 +41,11 @@ def examine(
     return measure(probes, models, data, progress)
 
 
-def numbers(results: Mapping[str, Result]) -> dict[str, dict[str, float]]:
-    return {name: dict(result.numbers) for name, result in results.items()}
-
-
 def pictures_of(results: Mapping[str, Result], about: Mapping[str, Any]) -> list[Picture]:
     """What the probes' results show, a picture of several models where they share its axes; it says what made it."""
     found: dict[tuple[str, str], dict[str, Picture]] = {}
     for name, result in results.items():
-        model, _, label = name.rpartition(".")
+        model, label = ResultName.parse(name)
         for picture in result.pictures:
             found.setdefault((label, picture.name), {})[model] = picture
     made = []
@@ -63,19 +60,24 @@ def pictures_of(results: Mapping[str, Result], about: Mapping[str, Any]) -> list
 def write_results(
     folder: Path,
     results: Mapping[str, Result],
-    found: Mapping[str, Any],
+    found: Mapping[ResultName, Found],
     evaluation: Sequence[Spec],
-    about: Mapping[str, Any],
+    origin: Mapping[str, Any],
 ) -> None:
-    """Each result in two files of its own: `<model>.<probe>.json`, and `.safetensors` with what happened to each example."""
+    """Each result in two files of its own: `<model>.<probe>.json`, and `.safetensors` with what happened to each example.
+
+    Args:
+        origin: which models, data, command and machine they come from, as JSON.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     specs = {spec.title: spec for spec in evaluation}
     for name, result in results.items():
-        spec = specs[name.rpartition(".")[2]]
-        write_json(folder / f"{name}.json", {"probe": spec.to_json(), **about, **found[name]})
+        named = ResultName.parse(name)
+        probe = specs[named.label].to_json()
+        write_json(folder / f"{name}.json", {"probe": probe, **origin, **found[named].to_json()})
         if result.examples:
             model_files.save_tensors(result.examples, folder / f"{name}.safetensors")
-    for picture in pictures_of(results, about):
+    for picture in pictures_of(results, origin):
         write_json(folder / f"{picture.name}.picture.json", picture.to_json())
 
 
@@ -93,14 +95,17 @@ def fingerprints(data: Data, evaluation: Sequence[Spec], display: Display) -> di
     return {split: data.split(split).fingerprint() for split in splits}
 
 
+_COUNTS = {2: "two", 3: "three", 4: "four"}
+
+
 def assert_fits(probes: Sequence[Any], data: Data, models: int) -> None:
     """Raise `InputError` for a probe that cannot work on this data, or on so many models: before anything long begins."""
     for probe in probes:
         spec = probe.spec
-        needed = 2 if spec.name == "transfer" else models_of(probe) or 1
+        needed = spec.entry.models
         if models < needed:
             raise InputError(
-                f"probe.{spec.name} needs at least two models, there is {models}",
+                f"probe.{spec.name} needs at least {_COUNTS.get(needed, needed)} models, there is {models}",
                 help="give --ckpt several times, or a run with two roles",
             )
         split = spec.get("split", "test")
@@ -116,21 +121,13 @@ def assert_fits(probes: Sequence[Any], data: Data, models: int) -> None:
 
 @dataclass
 class Subject:
-    """A model file that is examined."""
+    """A model file that is examined; `name` is what results call it."""
 
     file: Path
-    about: dict[str, Any]
-    name: str  # in results
+    header: Header
+    name: str
     data: Spec
     evaluation: list[Spec]
-
-    def described(self) -> dict[str, Any]:
-        about = self.about
-        return {
-            "file": str(self.file), "sha256": sha256(self.file), "role": about["role"],
-            "objective": about.get("objective", ""), "seed": about["seed"], "epochs": about["epoch"], "steps": about["step"],
-            **({"imported": about["imported"]} if about.get("imported") else {}),
-        }  # fmt: skip
 
 
 def probe_checkpoints(
@@ -145,7 +142,7 @@ def probe_checkpoints(
     command: str = "",
     out: Path | None = None,
     pictures: Path | None = None,
-) -> list[dict[str, Any]]:
+) -> list[Summary]:
     """Rebuild models from their files alone and examine them: one summary for each group that shares its data and its evaluation.
 
     Args:
@@ -164,7 +161,7 @@ def probe_checkpoints(
     for subject in subjects:
         subject.evaluation = subject.evaluation if evaluation is None else evaluation
         if probes:
-            subject.evaluation = [spec for name in probes for spec in wanted(name, subject.evaluation)]
+            subject.evaluation = [spec for name in probes for spec in probes_named(name, subject.evaluation)]
     settings = _other_data(subjects, settings)
     changed = override_spec([{"data": s.data, "evaluation": s.evaluation} for s in subjects], settings)
     for subject, now in zip(subjects, changed, strict=True):
@@ -181,12 +178,14 @@ def _in_groups(
     command: str,
     out: Path | None,
     pictures: Path | None,
-) -> list[dict[str, Any]]:
+) -> list[Summary]:
     places = [
         [folder and (folder if len(groups) == 1 else folder / str(i)) for folder in (out, pictures)]
         for i in range(len(groups))
     ]
-    return [_examined(group, device, display, command, *place) for group, place in zip(groups, places, strict=True)]
+    return [
+        _examine_group(group, device, display, command, *place) for group, place in zip(groups, places, strict=True)
+    ]
 
 
 def _other_data(subjects: Sequence[Subject], settings: Sequence[str]) -> list[str]:
@@ -209,39 +208,37 @@ def _subjects(paths: Sequence[Path], roles: Sequence[str]) -> list[Subject]:
     for path in paths:
         files = {file: model_files.header(file) for file in model_files.find(path)}
         # The headline model first, as in the run's own table.
-        ordered = sorted(files.items(), key=lambda item: item[1]["roles"].index(item[1]["role"]))
+        ordered = sorted(files.items(), key=lambda item: item[1].roles.index(item[1].role))
         for file, about in ordered:
-            headline = about["role"] == about["roles"][0]
-            if roles and about["role"] not in roles and not (headline and "headline" in roles):
+            if roles and about.role not in roles and not (about.is_headline and "headline" in roles):
                 continue
             if not any(file.resolve() == s.file.resolve() for s in found):
-                specs = [Spec.from_json(spec) for spec in about["evaluation"]]
-                found.append(Subject(file, about, "", Spec.from_json(about["data"]), specs))
+                found.append(Subject(file, about, "", about.data, list(about.evaluation)))
     if not found:
-        there = {model_files.header(file)["role"] for path in paths for file in model_files.find(path)}
+        there = {model_files.header(file).role for path in paths for file in model_files.find(path)}
         raise InputError(
             f"no model here has the role {' or '.join(roles)}",
             where=", ".join(map(str, paths)),
             help=nearest(roles[0], there),
         )
-    for subject, name in zip(found, _names(found, len(paths) > 1), strict=True):
+    for subject, name in zip(found, names_of(found, several=len(paths) > 1), strict=True):
         subject.name = name
     return found
 
 
-def _names(subjects: Sequence[Subject], several: bool) -> list[str]:
+def names_of(subjects: Sequence[Subject], *, several: bool) -> list[str]:
     """What results call the models: their roles, or, where several trainings meet, the objective (and the role, if it is not its first)."""
 
     def name(subject: Subject) -> str:
-        about = subject.about
+        about = subject.header
         if not several:
-            return str(about["role"])
-        objective = about.get("objective", "").partition("(")[0].removeprefix("objective.") or subject.file.stem
-        return objective if about["role"] == about["roles"][0] else f"{objective}.{about['role']}"
+            return about.role
+        objective = about.objective_name or subject.file.stem
+        return objective if about.is_headline else f"{objective}.{about.role}"
 
     names = [name(subject) for subject in subjects]
     with_seed = [
-        f"{name}@seed{s.about['seed']}" if names.count(name) > 1 else name
+        f"{name}@seed{s.header.seed}" if names.count(name) > 1 else name
         for name, s in zip(names, subjects, strict=True)
     ]
     return [
@@ -250,7 +247,7 @@ def _names(subjects: Sequence[Subject], several: bool) -> list[str]:
     ]
 
 
-def wanted(name: str, stored: Sequence[Spec]) -> list[Spec]:
+def probes_named(name: str, stored: Sequence[Spec]) -> list[Spec]:
     """The probes that `--probe NAME` means: those of the stored evaluation with this label or name, or else the registered one, which takes
     the attack (or its eps and norm) from the stored evaluation, so that it fits the models' own threat model."""
     for chosen in ([s for s in stored if s.title == name], [s for s in stored if s.name == name]):
@@ -273,17 +270,18 @@ def wanted(name: str, stored: Sequence[Spec]) -> list[Spec]:
 
 def _groups(subjects: list[Subject], probes: Sequence[str], display: Display) -> list[list[Subject]]:
     """Models that go into one table: the same data, the same evaluation. A probe of several models, when it is asked for, needs all in one."""
-    together = bool(probes) and any(
+    in_one_table = bool(probes) and any(
         spec.entry.positional[0] == "models" or len(spec.entry.positional) > 2 for spec in subjects[0].evaluation
     )
-    if together:
+    if in_one_table:
         first = subjects[0]
         for other in subjects[1:]:
             if other.data.to_json() != first.data.to_json():
                 raise InputError(
                     f"the models are for different data: {first.data!r} and {other.data!r}",
-                    where=str(other.file), help="give -s the settings that make them one, or probe them apart",
-                )  # fmt: skip
+                    where=str(other.file),
+                    help="give -s the settings that make them one, or probe them apart",
+                )
             if [s.to_json() for s in other.evaluation] != [s.to_json() for s in first.evaluation]:
                 display.warn(
                     f"{other.name} was saved with another evaluation: all are examined as {first.name} was: "
@@ -299,22 +297,18 @@ def _groups(subjects: list[Subject], probes: Sequence[str], display: Display) ->
     return list(groups.values())
 
 
-def _examined(
+def _examine_group(
     group: list[Subject],
     device: torch.device,
     display: Display,
     command: str,
     folder: Path | None,
     pictures: Path | None,
-) -> dict[str, Any]:
+) -> Summary:
+    """Examine models that share their data and their evaluation; write the results and the pictures where that is asked for."""
     data: Data = group[0].data.build()()
     for subject in group:
-        about = subject.about
-        if about["num_classes"] != data.num_classes or about["shape"][0] != data.shape[0]:
-            raise InputError(
-                f"the model is for {about['num_classes']} classes and {about['shape'][0]} channels, {data.name} has {data.num_classes} and {data.shape[0]}",
-                where=str(subject.file),
-            )
+        _assert_of_data(subject, data)
     evaluation = group[0].evaluation
     probes = [spec.build() for spec in evaluation]
     assert_fits(probes, data, len(group))
@@ -324,31 +318,45 @@ def _examined(
     files = {subject.name: subject.file for subject in group}
     with resumable(cache_folder("unfinished") / f"{key}.safetensors", key, display) as progress:
         results = examine(probes, roles, data, progress)
-        found = Judge(files, evaluation, tested, display)(results)
-        return _written(group, data, tested, results, found, device, display, command, folder, pictures)
+        summary = Summary(
+            command=command,
+            data=data.name,
+            data_fingerprint=tested,
+            sizes=dict(data.sizes),
+            evaluation=tuple(evaluation),
+            results=apply_flags(results, files, evaluation, tested, display),
+            versions=provenance(),
+            device=str(device),
+            models={subject.name: ModelFacts.of(subject.file, subject.header) for subject in group},
+        )
+        _write(summary, results, folder, pictures, display)
+    return summary
 
 
-def _written(
-    group: list[Subject], data: Data, tested: Mapping[str, str], results: Mapping[str, Result], found: dict[str, dict[str, Any]],
-    device: torch.device, display: Display, command: str, folder: Path | None, pictures: Path | None,
-) -> dict[str, Any]:  # fmt: skip
-    """The summary of an examination, written with its results and pictures where that is asked for."""
-    evaluation = group[0].evaluation
-    about = {
-        "models": {subject.name: subject.described() for subject in group}, "data": data.name, "data_fingerprint": tested,
-        "command": command, "device": str(device), "versions": provenance(),
-    }  # fmt: skip
-    summary = {
-        **about, "sizes": dict(data.sizes), "evaluation": [spec.to_json() for spec in evaluation], "results": found,
-    }  # fmt: skip
+def _assert_of_data(subject: Subject, data: Data) -> None:
+    """Raise `InputError` for a model that is for other images, or other classes."""
+    classes, channels = subject.header.num_classes, subject.header.shape[0]
+    if classes != data.num_classes or channels != data.shape[0]:
+        raise InputError(
+            f"the model is for {classes} classes and {channels} channels, {data.name} has {data.num_classes} and {data.shape[0]}",
+            where=str(subject.file),
+        )
+
+
+def _write(
+    summary: Summary, results: Mapping[str, Result], folder: Path | None, pictures: Path | None, display: Display
+) -> None:
+    origin = {key: summary.to_json()[key] for key in _ORIGIN}
     if folder is not None:
-        write_results(folder, results, found, evaluation, about)
-        write_json(folder / "summary.json", summary)
+        write_results(folder, results, summary.results, summary.evaluation, origin)
+        summary.save(folder)
     if pictures is not None:
-        shown = pictures_of(results, about)
+        shown = pictures_of(results, origin)
         for picture in shown:
             picture.save(pictures)
-        display.say(
-            f"pictures   {pictures}: {', '.join(p.name for p in shown)}" if shown else "these probes show no picture"
-        )
-    return summary
+        names = ", ".join(picture.name for picture in shown)
+        display.say(f"pictures   {pictures}: {names}" if shown else "these probes show no picture")
+
+
+# Of a summary: which models, data, command and machine a result comes from.
+_ORIGIN = ("models", "data", "data_fingerprint", "command", "device", "versions")

@@ -70,15 +70,19 @@ def key_of(
 ) -> str:
     """Two examinations with the same key give the same answer: weights, probes, data, their code and the software are the same."""
     parts = [
-        [sha256(file) for file in files], data.to_json(), [spec.to_json() for spec in evaluation], tested,
-        torch.cuda.get_device_name(device) if device.type == "cuda" else device.type, versions(),
+        [sha256(file) for file in files],
+        data.to_json(),
+        [spec.to_json() for spec in evaluation],
+        tested,
+        torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        versions(),
         sorted({_code_of(spec) for spec in [data, *evaluation, *_backbones(files)] for spec in _within(spec)}),
-    ]  # fmt: skip
+    ]
     return sha256_of(parts, 24)
 
 
 def _backbones(files: Sequence[Path]) -> list[Spec]:
-    return [Spec.from_json(model_files.header(file)["backbone"]) for file in files]
+    return [model_files.header(file).backbone for file in files]
 
 
 def _within(spec: Spec) -> Iterator[Spec]:

@@ -6,7 +6,6 @@ given the names and shapes of one of our backbones, checked against it before an
 
 from __future__ import annotations
 
-import json
 import pickle
 import re
 import warnings
@@ -325,25 +324,34 @@ def write(
     source: Path,
     roles: list[str],
     data: Spec,
-    classes: list[str],
-    shape: list[int],
-    evaluation: list[Spec],
+    classes: Sequence[str],
+    shape: tuple[int, int, int],
+    evaluation: Sequence[Spec],
 ) -> None:
     """Write an actkit model file: what `actkit probe` rebuilds and examines. The model is run once, on grey images, before it is written."""
     network = initialise(model.backbone.build(), num_classes=model.num_classes, in_chans=model.in_chans, seed=0)
     network.load_state_dict(model.weights)
     _try(network, model, shape, str(source))
-    about = {
-        "format": model_files.FORMAT, "role": model.role, "roles": roles, "backbone": model.backbone.to_json(), "num_classes": model.num_classes,
-        "classes": classes, "shape": shape, "data": data.to_json(), "evaluation": [spec.to_json() for spec in evaluation],
-        "objective": "", "seed": None, "epoch": None, "step": None, "versions": versions(),
-        "imported": {"file": source.name, "sha256": sha256(source), "key": model.key, "notes": model.notes},
-    }  # fmt: skip
+    about = model_files.Header(
+        role=model.role,
+        roles=tuple(roles),
+        backbone=model.backbone,
+        num_classes=model.num_classes,
+        classes=tuple(classes),
+        shape=shape,
+        data=data,
+        evaluation=tuple(evaluation),
+        seed=None,
+        epoch=None,
+        step=None,
+        versions=versions(),
+        imported=model_files.ImportedFrom(source.name, sha256(source), model.key, tuple(model.notes)),
+    )
     with writing(to) as temporary:
-        model_files.save_tensors(network.state_dict(), temporary, {"actkit": json.dumps(about)})
+        model_files.save_tensors(network.state_dict(), temporary, about.metadata())
 
 
-def _try(network: nn.Module, model: Imported, shape: list[int], where: str) -> None:
+def _try(network: nn.Module, model: Imported, shape: tuple[int, int, int], where: str) -> None:
     try:
         with Role(model.role, network).frozen("eval") as view, torch.no_grad():
             logits = view(torch.full((2, *shape), 0.5))
@@ -418,13 +426,19 @@ def convert(
     for to, model in written:
         to.parent.mkdir(parents=True, exist_ok=True)
         write(
-            model, to, source=file, roles=[m.role for m in models], data=setting["data"], classes=classes, shape=shape,
+            model,
+            to,
+            source=file,
+            roles=[m.role for m in models],
+            data=setting["data"],
+            classes=classes,
+            shape=shape,
             evaluation=setting["evaluation"],
-        )  # fmt: skip
+        )
     return written
 
 
-def _about(data: Spec, num_classes: int, in_chans: int) -> tuple[list[str], list[int]]:
+def _about(data: Spec, num_classes: int, in_chans: int) -> tuple[Sequence[str], tuple[int, int, int]]:
     """Names of the classes and the shape of an image."""
     made = data.build()()
     if made.num_classes != num_classes or made.shape[0] != in_chans:
@@ -432,4 +446,4 @@ def _about(data: Spec, num_classes: int, in_chans: int) -> tuple[list[str], list
             f"the weights are for {num_classes} classes and {in_chans} channels, {made.name} has {made.num_classes} and {made.shape[0]}",
             help="--like RECIPE names the data that they are for",
         )
-    return list(made.classes), list(made.shape)
+    return made.classes, made.shape

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from actkit.config.spec import Spec
+from actkit.config.typed import assert_name, typed
 from actkit.errors import InputError, nearest
 from actkit.files import fsync, sha256, umask
 from actkit.networks.roles import Role, initialise
@@ -22,21 +25,111 @@ from actkit.networks.roles import Role, initialise
 FORMAT = "1"
 
 
-_NEEDED = {
-    "role",
-    "roles",
-    "backbone",
-    "num_classes",
-    "shape",
-    "data",
-    "evaluation",
-    "seed",
-    "epoch",
-    "step",
-}  # of a header
+# Bytes of JSON; a real header has a few thousand.
+_HEADER_LIMIT = 1 << 20
 
 
-_HEADER_LIMIT = 1 << 20  # bytes of JSON; a real one has a few thousand
+@dataclass(frozen=True)
+class ImportedFrom:
+    """The foreign file that a model's weights came from; `key` is where in it they were, `notes` what was left out or added."""
+
+    file: str
+    sha256: str
+    key: str = ""
+    notes: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        return {"file": self.file, "sha256": self.sha256, "key": self.key, "notes": list(self.notes)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Header:
+    """What a model file says of itself: enough to rebuild the model and to repeat its evaluation.
+
+    Args:
+        role, roles: the model's, and those of its training, the headline model's first.
+        shape: of an image, (C, H, W).
+        objective: the call that trained it, '' where that is not known.
+        seed, epoch, step: of its training; None where it was imported.
+        imported: where it came from, if not from a training of ours.
+        other: what else the file says.
+    """
+
+    role: str
+    roles: tuple[str, ...]
+    backbone: Spec
+    num_classes: int
+    classes: tuple[str, ...] = ()
+    shape: tuple[int, int, int]
+    data: Spec
+    evaluation: tuple[Spec, ...]
+    objective: str = ""
+    seed: int | None
+    epoch: int | None
+    step: int | None
+    versions: dict[str, Any] = field(default_factory=dict)
+    imported: ImportedFrom | None = None
+    format: str = FORMAT
+    other: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_headline(self) -> bool:
+        return self.role == self.roles[0]
+
+    @property
+    def objective_name(self) -> str:
+        """'act'; '' where it is not known."""
+        return self.objective.partition("(")[0].removeprefix("objective.")
+
+    def to_json(self) -> dict[str, Any]:
+        made = {
+            "format": self.format,
+            "role": self.role,
+            "roles": list(self.roles),
+            "backbone": self.backbone.to_json(),
+            "num_classes": self.num_classes,
+            "classes": list(self.classes),
+            "shape": list(self.shape),
+            "data": self.data.to_json(),
+            "evaluation": [spec.to_json() for spec in self.evaluation],
+            "objective": self.objective,
+            "seed": self.seed,
+            "epoch": self.epoch,
+            "step": self.step,
+            "versions": self.versions,
+        }
+        imported = {} if self.imported is None else {"imported": self.imported.to_json()}
+        return {**made, **imported, **self.other}
+
+    def metadata(self) -> dict[str, str]:
+        """As a safetensors file holds it."""
+        return {"actkit": json.dumps(self.to_json())}
+
+    @staticmethod
+    def from_json(data: Mapping[str, Any]) -> Header:
+        """Raises `ValueError`, which says where and what, for what does not describe a model."""
+        known = {f.name for f in dataclasses.fields(Header)} - {"other"}
+        found = typed(Header, {key: value for key, value in data.items() if key in known})
+        found._assert_names()
+        sizes = {"num_classes": found.num_classes, "shape": max(found.shape)}
+        if found.num_classes < 1 or min(found.shape) < 1 or max(sizes.values()) > 1 << 20:
+            raise ValueError(f"num_classes = {found.num_classes} and shape = {list(found.shape)}")
+        if found.imported is None and None in (found.seed, found.epoch, found.step):
+            raise ValueError("it says neither which seed, epoch and step it is of nor where it was imported from")
+        return dataclasses.replace(found, other={key: value for key, value in data.items() if key not in known})
+
+    def _assert_names(self) -> None:
+        """What becomes part of a file's name must not lead elsewhere, and each Spec is of the kind that it stands for."""
+        if self.role not in self.roles:
+            raise ValueError(f"the role {self.role!r} is none of {', '.join(self.roles)}")
+        for role in self.roles:
+            assert_name(role, "the role")
+        if self.objective_name:
+            assert_name(self.objective_name, "the objective")
+        specs = [("backbone", self.backbone), ("dataset", self.data), *(("probe", spec) for spec in self.evaluation)]
+        for kind, spec in specs:
+            if spec.kind != kind:
+                raise ValueError(f"{spec.selector} should be a {kind}")
 
 
 def save_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
@@ -136,7 +229,11 @@ def read(path: Path, *, tensors: bool = True) -> tuple[dict[str, Tensor], dict[s
             raise InputError(
                 f"its header has {len(text):,} characters", where=str(path), help="that is no checkpoint of actkit's"
             )
-        return ({k: file.get_tensor(k) for k in file.keys()} if tensors else {}), json.loads(text)  # noqa: SIM118
+        try:
+            about = json.loads(text)
+        except RecursionError as error:
+            raise InputError("its header nests without end", where=str(path), help="do not trust this file") from error
+        return ({k: file.get_tensor(k) for k in file.keys()} if tensors else {}), about  # noqa: SIM118
 
 
 @contextlib.contextmanager
@@ -164,7 +261,8 @@ def _opened(path: Path) -> Iterator[Any]:
         ) from error
 
 
-EXAMPLES = Path(__file__).parents[1] / "examples"  # trained models that come with actkit; nothing is written there
+# Trained models that come with actkit; nothing is written there.
+EXAMPLES = Path(__file__).parents[1] / "examples"
 _EXAMPLE = "example:"
 
 
@@ -202,12 +300,14 @@ def find(path: Path) -> list[Path]:
     path = runs[0] if runs else path
     checkpoint: Path | None = path
     if (path / "config.json").is_file() and (path / "model.safetensors").is_file():
-        return [path / "model.safetensors"]  # an export
+        # An export.
+        return [path / "model.safetensors"]
     if (path / "checkpoints").is_dir():
         checkpoint = best(path / "checkpoints")
         if checkpoint is None:
             checkpoint, warnings = newest(path / "checkpoints")
-            if checkpoint is not None and warnings:  # another model than the one that is meant: not without a word
+            # Another model than the one that is meant: not without a word.
+            if checkpoint is not None and warnings:
                 raise InputError(
                     "the run's newest checkpoint is damaged" + "".join(f"\n  {w}" for w in warnings),
                     where=str(path),
@@ -218,9 +318,10 @@ def find(path: Path) -> list[Path]:
     assert checkpoint is not None
     if not (checkpoint / "manifest.json").is_file():
         raise InputError(
-            "this is neither a run nor a checkpoint: it has no manifest.json", where=str(path),
+            "this is neither a run nor a checkpoint: it has no manifest.json",
+            where=str(path),
             help="give a run, such as runs/<recipe>/<run>, a checkpoint directory in it, or one .safetensors file",
-        )  # fmt: skip
+        )
     if wrong := problem(checkpoint):
         raise InputError(
             f"the checkpoint is damaged: {wrong}", where=str(checkpoint), help="use an earlier one of the same run"
@@ -228,23 +329,21 @@ def find(path: Path) -> list[Path]:
     return [p for p in sorted(checkpoint.glob("*.safetensors")) if p.name != "state.safetensors"]
 
 
-def header(path: Path) -> dict[str, Any]:
-    """What a model file says of itself. Raises `InputError` when it is not one of actkit's."""
+def header(path: Path) -> Header:
+    """What a model file says of itself. Raises `InputError` when it is not one of actkit's, or was altered."""
     found = read(path, tensors=False)[1]
-    if not isinstance(found, dict) or _NEEDED - found.keys() or found["role"] not in found["roles"]:
+    if not isinstance(found, dict) or not {"role", "roles", "backbone"} <= found.keys():
         raise InputError(
             "this safetensors file holds no description of its model",
             where=str(path),
             help="it was not written by actkit; `actkit import` takes other people's weights",
         )
-    shape = found["shape"]
-    sizes = [found["num_classes"], *shape] if isinstance(shape, list) and len(shape) == 3 else []
-    if not sizes or any(not isinstance(n, int) or not 1 <= n <= 1 << 20 for n in sizes):
+    try:
+        return Header.from_json(found)
+    except ValueError as error:
         raise InputError(
-            f"its description says num_classes = {found['num_classes']!r} and shape = {shape!r}", where=str(path),
-            help="it was altered, or not written by actkit",
-        )  # fmt: skip
-    return found
+            f"its description cannot be used: {error}", where=str(path), help="it was altered, or not written by actkit"
+        ) from error
 
 
 def untrained(backbone: Spec) -> Spec:
@@ -253,18 +352,15 @@ def untrained(backbone: Spec) -> Spec:
     return Spec(backbone.kind, backbone.name, {k: False if k == "pretrained" else v for k, v in kwargs.items()})
 
 
-def load_role(path: Path, *, device: torch.device | str = "cpu") -> tuple[Role, dict[str, Any]]:
+def load_role(path: Path, *, device: torch.device | str = "cpu") -> tuple[Role, Header]:
     """A model from its file alone, to be examined: in eval mode, fp32, without an optimizer. Gives its header too."""
     about = header(path)
-    backbone = untrained(Spec.from_json(about["backbone"])).build()
-    size = {"num_classes": about["num_classes"], "in_chans": about["shape"][0]}
-    # A header may claim any size: it is compared with what the file holds before memory is taken for it.
-    with (
-        contextlib.suppress(NotImplementedError, RuntimeError),
-        torch.device("meta"),
-    ):  # a plugin's may need real tensors
+    backbone = untrained(about.backbone).build()
+    size = {"num_classes": about.num_classes, "in_chans": about.shape[0]}
+    # A header may claim any size: it is compared with what the file holds before memory is taken for it. A plugin's network may need real tensors.
+    with contextlib.suppress(NotImplementedError, RuntimeError), torch.device("meta"):
         _assert_of(initialise(backbone, **size, seed=0), path)
-    role = Role(about["role"], initialise(backbone, **size, seed=0).to(device))
+    role = Role(about.role, initialise(backbone, **size, seed=0).to(device))
     load_weights(role, path)
     return role, about
 

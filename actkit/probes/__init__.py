@@ -11,7 +11,7 @@ from actkit.probes.audit import audit
 from actkit.probes.autoattack import autoattack
 from actkit.probes.gallery import gallery, surface
 from actkit.probes.measure import labels, measure, models_of
-from actkit.probes.result import Column, Flag, Progress, Result
+from actkit.probes.result import Column, Flag, Progress, Result, ResultName
 from actkit.probes.smallest import fgsm_k
 from actkit.probes.transfer import transfer
 
@@ -20,6 +20,7 @@ __all__ = [
     "Flag",
     "Progress",
     "Result",
+    "ResultName",
     "accuracy",
     "audit",
     "autoattack",

@@ -52,7 +52,7 @@ def accuracy(
     examples = Examples(data, split, limit=limit, batch_size=batch_size, device=model.device)
     with model.frozen("eval") as f:
         hits = examples.correct(f, progress or Progress())
-    return Result({"clean": share(hits)}, {"correct": hits}, (Column("clean", "clean"),))
+    return Result({"clean": share(hits)}, {"correct": hits}, (Column("clean", "clean"),), headline="clean")
 
 
 @register("probe", check=settings_problems)
@@ -117,6 +117,7 @@ def _worst_run(correct: Tensor, examples: Examples, allowed: Threat, name: str) 
         allowed,
         attacked=True,
         pictures=(_by_class(never_fooled, examples, examples.data, shown),),
+        headline="worst_run",
     )
 
 
@@ -151,6 +152,7 @@ def _worst_case(
         (Column("worst_case", f"{name} any iterate"),),
         allowed,
         attacked=True,
+        headline="worst_case",
     )
 
 

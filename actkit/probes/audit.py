@@ -19,7 +19,7 @@ from actkit.probes.protocols import AttackRun, Examples, goal_for, settings_prob
 from actkit.probes.result import Flag, Progress, Result, share
 
 
-@register("probe", check=settings_problems)
+@register("probe", check=settings_problems, attacks=False)
 def audit(
     models: Mapping[str, Model],
     data: Data,

@@ -36,7 +36,7 @@ def ensemble_problems(
         )
 
 
-@register("probe", check=ensemble_problems)
+@register("probe", check=ensemble_problems, attacks=True)
 def autoattack(
     model: Model,
     data: Data,
@@ -80,7 +80,7 @@ def autoattack(
             numbers[name] = share(alive)
             columns.append(Column(name, name if not columns else f"+ {name}"))
     numbers["worst_case"] = share(alive)
-    return Result(numbers, {"correct": alive}, tuple(columns), allowed, attacked=True)
+    return Result(numbers, {"correct": alive}, tuple(columns), allowed, attacked=True, headline="worst_case")
 
 
 def _quick_ensemble(
@@ -143,4 +143,5 @@ def _official(model: Model, examples: Examples, allowed: Threat, seed: int, prog
 
         alive = examples.each("official", progress, survive) & clean
     numbers = {"clean": share(clean), "worst_case": share(alive)}
-    return Result(numbers, {"correct": alive}, (Column("worst_case", "AutoAttack"),), allowed, attacked=True)
+    columns = (Column("worst_case", "AutoAttack"),)
+    return Result(numbers, {"correct": alive}, columns, allowed, attacked=True, headline="worst_case")

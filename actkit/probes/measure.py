@@ -10,7 +10,7 @@ from typing import Any
 from actkit.config.registry import Model
 from actkit.datasets import Data
 from actkit.errors import InputError
-from actkit.probes.result import Progress, Result
+from actkit.probes.result import Progress, Result, ResultName
 
 
 def labels(probes: Sequence[Any]) -> list[str]:
@@ -34,7 +34,7 @@ def models_of(probe: Any) -> int | None:
 def measure(
     probes: Iterable[Any], models: Mapping[str, Model], data: Data, progress: Progress | None = None
 ) -> dict[str, Result]:
-    """Run every probe on every model (every ordered group, if it takes several); results by '<model>.<probe>'."""
+    """Run every probe on every model (every ordered group, if it takes several); results by '<model>.<probe>', a `ResultName` as text."""
     probes, progress = list(probes), progress or Progress()
     results: dict[str, Result] = {}
     for probe, label in zip(probes, labels(probes), strict=True):
@@ -42,12 +42,12 @@ def measure(
         asks = "progress" in inspect.signature(target).parameters
         count = models_of(probe)
         if count is None:
-            told = {"progress": progress.of(label)} if asks else {}
-            found = probe(models, data, **told)
-            results |= {f"{name}.{label}": result for name, result in found.items()}
+            supplied = {"progress": progress.of(label)} if asks else {}
+            found = probe(models, data, **supplied)
+            results |= {str(ResultName(name, label)): result for name, result in found.items()}
             continue
         for group in itertools.permutations(models, count):
-            name = ">".join(group) + "." + label
-            told = {"progress": progress.of(name)} if asks else {}
-            results[name] = probe(*(models[role] for role in group), data, **told)
+            name = str(ResultName(">".join(group), label))
+            supplied = {"progress": progress.of(name)} if asks else {}
+            results[name] = probe(*(models[role] for role in group), data, **supplied)
     return results

@@ -2,19 +2,52 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from actkit.attacks import Threat
 from actkit.display import tell
+from actkit.errors import InputError
 from actkit.probes.pictures import Picture
 
 Level = Literal["green", "yellow", "red"]
+
+
+class ResultName(NamedTuple):
+    """Whose result it is, and of which probe: 'robust.ema.pgd20' is that of the model robust.ema under the probe labelled pgd20."""
+
+    model: str
+    label: str
+
+    @staticmethod
+    def parse(text: str) -> ResultName:
+        model, _, label = text.rpartition(".")
+        if not model or not label:
+            raise InputError(
+                f"{text!r} names no result: a model and the label of a probe with a '.' between them are wanted"
+            )
+        return ResultName(model, label)
+
+    @property
+    def models(self) -> list[str]:
+        """A probe of several models names them in order: 'source>target'."""
+        return self.model.split(">")
+
+    def __str__(self) -> str:
+        return f"{self.model}.{self.label}"
+
+
+# What the number to watch is called by probes that do not say it (those written before results had a headline), the most telling first.
+_USUAL_HEADLINES = ("worst_run", "worst_case", "clean")
+
+
+def headline_among(numbers: Mapping[str, Any]) -> str | None:
+    """The number to watch, of a probe that does not name it; None where none has one of the usual names."""
+    return next((name for name in _USUAL_HEADLINES if name in numbers), None)
 
 
 @dataclass(frozen=True)
@@ -47,6 +80,7 @@ class Result:
         flags: what checks found.
         pictures: what there is to see of it; the model's own series, or row, is called `actkit.probes.pictures.OWN`.
         attacked: whether the numbers come from an attack, so that a red flag on the model makes them unverified.
+        headline: which of the numbers is the one to watch while a model trains and to choose by; higher is better. None where no single number is.
     """
 
     numbers: dict[str, float]
@@ -56,32 +90,17 @@ class Result:
     flags: tuple[Flag, ...] = ()
     attacked: bool = False
     pictures: tuple[Picture, ...] = ()
+    headline: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.headline is None:
+            object.__setattr__(self, "headline", headline_among(self.numbers))
+        elif self.headline not in self.numbers:
+            raise InputError(f"the headline {self.headline!r} is none of its numbers: {', '.join(self.numbers)}")
 
     @property
     def red(self) -> bool:
         return any(flag.level == "red" for flag in self.flags)
-
-    def about(self) -> dict[str, Any]:
-        """As JSON, the examples left out."""
-        columns = self.columns
-        if columns is None:
-            columns = tuple(Column(name, name, percent=False) for name in self.numbers)
-        return {
-            "numbers": {name: value if math.isfinite(value) else None for name, value in self.numbers.items()},  # NaN is no JSON
-            "images": next((t.shape[-1] for t in self.examples.values() if t.dim()), None),
-            "columns": [vars(column) for column in columns],
-            "threat": self.threat and _threat(self.threat),
-            "flags": [vars(flag) for flag in self.flags],
-        }  # fmt: skip
-
-
-def _threat(threat: Threat) -> dict[str, Any]:
-    swept = math.isnan(threat.eps)
-    return {
-        "norm": threat.norm,
-        "eps": None if swept else str(threat.eps),
-        "value": None if swept else float(threat.eps),
-    }
 
 
 class Progress:

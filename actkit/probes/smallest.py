@@ -25,7 +25,7 @@ def search_problems(
     yield from settings_problems(tries=tries, limit=limit, batch_size=batch_size)
 
 
-@register("probe", check=search_problems)
+@register("probe", check=search_problems, attacks=True)
 def fgsm_k(
     model: Model,
     data: Data,

@@ -26,7 +26,7 @@ from actkit.probes.protocols import (
 from actkit.probes.result import Column, Flag, Progress, Result, share
 
 
-@register("probe", check=settings_problems)
+@register("probe", check=settings_problems, models=2)
 def transfer(
     models: Mapping[str, Model],
     data: Data,

@@ -12,7 +12,8 @@ from typing import Any
 
 from actkit.config.spec import amount
 from actkit.errors import InputError
-from actkit.evaluation.summary import robust_number
+from actkit.evaluation.looks import Look, looks
+from actkit.evaluation.summary import Summary
 from actkit.probes.pictures import Picture
 from actkit.reports.tables import Finished, Table
 
@@ -23,11 +24,11 @@ def curves(folder: Path) -> Picture | None:
     Of what was seen under attack the highest and the last are marked, or, where the run chose a checkpoint by it, the best.
     """
     series: dict[str, dict[str, Any]] = {}
-    for name, entry, value, attacked in _monitored(folder):
-        model, _, label = name.rpartition(".")
-        one = series.setdefault(f"{model}, {label}", {"x": [], "y": [], "dashed": not attacked, "as": model})
-        one["x"].append(entry["epoch"])
-        one["y"].append(value)
+    for epoch, look in _monitored(folder):
+        model, label = look.name
+        one = series.setdefault(f"{model}, {label}", {"x": [], "y": [], "dashed": not look.attacked, "as": model})
+        one["x"].append(epoch)
+        one["y"].append(look.value)
     if not series:
         return None
     chosen, chosen_by = _chosen(folder)
@@ -47,26 +48,23 @@ def curves(folder: Path) -> Picture | None:
     )
 
 
-def _monitored(folder: Path) -> Iterator[tuple[str, dict[str, Any], float, bool]]:
-    """(model.label, the epoch's entry, accuracy, whether under attack) of each look; probes that give no accuracy are left out."""
+def _monitored(folder: Path) -> Iterator[tuple[int, Look]]:
+    """The epoch and each look of it that has a headline number."""
     with contextlib.suppress(OSError):
         for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
-            with contextlib.suppress(ValueError):  # a torn last line
+            # The last line may be torn.
+            with contextlib.suppress(ValueError):
                 entry = json.loads(line)
-                for name, found in entry.get("monitor", {}).items():
-                    robust = robust_number(found)
-                    value = found.get("clean") if robust is None else robust
-                    if value is not None:
-                        yield name, entry, value, robust is not None
+                yield from ((entry["epoch"], look) for look in looks(entry) if look.value is not None)
 
 
 def _chosen(folder: Path) -> tuple[int | None, str | None]:
-    """The epoch that the run chose, and the probe that it chose by."""
-    try:
-        summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-        return (summary["epochs"], summary["best"]) if summary.get("best") else (None, None)
-    except (OSError, ValueError, KeyError):
-        return None, None
+    """The epoch that the run chose, and the probe that it chose by; neither of a run that is not done."""
+    with contextlib.suppress(InputError):
+        run = Summary.load(folder).run
+        if run is not None and run.best:
+            return run.epochs, run.best
+    return None, None
 
 
 def sweep_of(made: Table) -> list[Picture]:

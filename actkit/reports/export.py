@@ -8,6 +8,7 @@ README.md           the same as a model card
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from collections.abc import Mapping
@@ -16,16 +17,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from actkit import __version__
 from actkit.config.spec import Spec, amount
 from actkit.datasets import CLASSES
 from actkit.errors import InputError
-from actkit.evaluation.flags import run_of, standing_flags
-from actkit.evaluation.summary import marked
+from actkit.evaluation.flags import standing_flags
+from actkit.evaluation.run_files import run_of
+from actkit.evaluation.summary import Summary
 from actkit.files import sha256, write_json, writing
 from actkit.machine import versions
 from actkit.networks import model_files
+from actkit.networks.model_files import Header
+from actkit.probes import ResultName
 from actkit.reports.model_card import model_card
 
 
@@ -58,14 +63,14 @@ def export(
         results: the JSON of `actkit probe`, in place of the run's own summary.
         out: the folder to write, `exports/<name>` by default; it must not exist.
     """
-    file, about = _chosen(path, role)
-    backbone = model_files.untrained(Spec.from_json(about["backbone"]))
-    called = name or _name(about, backbone)
+    file, header = _chosen(path, role)
+    backbone = model_files.untrained(header.backbone)
+    called = name or _name(header, backbone)
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_\-]*", called):
         raise InputError(f"{called!r} cannot be a model's name", help="letters, digits, - and _")
-    summary = _summary(file, about, results)
-    threat = _threat(about)
-    data = dataset or _dataset(about)
+    measured = _measured(file, header, results)
+    threat = _threat(header)
+    data = dataset or _dataset(header)
     norm = threat["norm"] if threat else "clean"
     timm_name = re.sub(r"[^a-z0-9]+", "_", f"{called}_{data}_{norm}".lower())
     folder = out or Path("exports") / called
@@ -75,71 +80,121 @@ def export(
             where=str(folder),
             help="choose another --out, or remove it",
         )
-    loaded, _ = model_files.load_role(file)
-    classifier = _classifier(loaded.model, about["num_classes"])
+    network = model_files.load_role(file)[0].model
+    names = {"name": called, "timm_name": timm_name}
+    config = _config(header, backbone, _classifier(network, header.num_classes), names)
     described = {
-        "name": called, "timm_name": timm_name, "dataset": data, "threat_model": threat, "role": about["role"],
-        "backbone": repr(backbone), "parameters": sum(p.numel() for p in loaded.model.parameters()),
-        "num_classes": about["num_classes"], "input": f"RGB or grey in [0,1], shape {tuple(about['shape'])}, normalised inside where it is at all",
-        "objective": about.get("objective", ""), "seed": about["seed"], "epochs": about["epoch"], "steps": about["step"],
-        "imported": about.get("imported"), "results": summary and _results(summary, about["role"]),
-        "measured_by": summary and {k: summary[k] for k in ("command", "data", "data_fingerprint", "versions") if k in summary},
-        "flags": [vars(flag) for flag in standing_flags(file)], "recipe": _recipe(file),
-        "source_sha256": sha256(file), "exported_by": {"actkit": __version__, **versions()},
-    }  # fmt: skip
-    config = {
-        "architecture": "actkit", "num_classes": about["num_classes"], "num_features": 0,
-        "model_args": {"backbone": backbone.to_json(), "in_chans": about["shape"][0]},
+        **names,
+        "dataset": data,
+        "threat_model": threat,
+        **_description(header, backbone, network),
+        **_measurements(measured, header.role),
+        "flags": [vars(flag) for flag in standing_flags(file)],
+        "recipe": _recipe(file),
+        "source_sha256": sha256(file),
+        "exported_by": {"actkit": __version__, **versions()},
+    }
+    _write(folder, network, header, config, described, measured)
+    return Export(folder, called, timm_name, data, norm.capitalize(), measured is not None)
+
+
+def _description(header: Header, backbone: Spec, network: nn.Module) -> dict[str, Any]:
+    """What the model is and how it was trained."""
+    return {
+        "role": header.role,
+        "backbone": repr(backbone),
+        "parameters": sum(p.numel() for p in network.parameters()),
+        "num_classes": header.num_classes,
+        "input": f"RGB or grey in [0,1], shape {header.shape}, normalised inside where it is at all",
+        "objective": header.objective,
+        "seed": header.seed,
+        "epochs": header.epoch,
+        "steps": header.step,
+        "imported": header.imported and header.imported.to_json(),
+    }
+
+
+def _measurements(measured: Summary | None, role: str) -> dict[str, Any]:
+    """What was measured, and by what."""
+    if measured is None:
+        return {"results": None, "measured_by": None}
+    about = measured.to_json()
+    origin = {key: about[key] for key in ("command", "data", "data_fingerprint", "versions")}
+    return {"results": _results(measured, role), "measured_by": origin}
+
+
+def _config(header: Header, backbone: Spec, classifier: str | None, names: Mapping[str, str]) -> dict[str, Any]:
+    """How timm builds it. Images are in [0,1]; any normalisation is a layer."""
+    channels = header.shape[0]
+    return {
+        "architecture": "actkit",
+        "num_classes": header.num_classes,
+        "num_features": 0,
+        "model_args": {"backbone": backbone.to_json(), "in_chans": channels},
         "pretrained_cfg": {
-            "input_size": about["shape"], "fixed_input_size": False, "interpolation": "bilinear", "crop_pct": 0.875,
-            "mean": [0.0] * about["shape"][0], "std": [1.0] * about["shape"][0],  # images in [0,1]; any normalisation is a layer
-            "num_classes": about["num_classes"], "classifier": classifier, "label_names": about["classes"],
+            "input_size": list(header.shape),
+            "fixed_input_size": False,
+            "interpolation": "bilinear",
+            "crop_pct": 0.875,
+            "mean": [0.0] * channels,
+            "std": [1.0] * channels,
+            "num_classes": header.num_classes,
+            "classifier": classifier,
+            "label_names": list(header.classes),
         },
-        "actkit": {"name": called, "timm_name": timm_name},
-    }  # fmt: skip
+        "actkit": dict(names),
+    }
+
+
+def _write(
+    folder: Path,
+    network: nn.Module,
+    header: Header,
+    config: dict[str, Any],
+    described: dict[str, Any],
+    measured: Summary | None,
+) -> None:
+    """The whole folder, or nothing."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with writing(folder) as temporary:
         temporary.mkdir()
-        model_files.save_tensors(
-            loaded.model.state_dict(), temporary / "model.safetensors", {"format": "pt", "actkit": json.dumps(about)}
-        )
-        described["weights_sha256"] = sha256(temporary / "model.safetensors")
+        weights = temporary / "model.safetensors"
+        model_files.save_tensors(network.state_dict(), weights, {"format": "pt", **header.metadata()})
+        described = {**described, "weights_sha256": sha256(weights)}
         write_json(temporary / "config.json", config)
         write_json(temporary / "description.json", described)
-        (temporary / "README.md").write_text(model_card(described, summary), encoding="utf-8")
-    return Export(folder, called, timm_name, data, norm.capitalize(), summary is not None)
+        (temporary / "README.md").write_text(model_card(described, measured), encoding="utf-8")
 
 
-def _chosen(path: Path, role: str | None) -> tuple[Path, dict[str, Any]]:
-    files = {about["role"]: (file, about) for file in model_files.find(path) for about in [model_files.header(file)]}
+def _chosen(path: Path, role: str | None) -> tuple[Path, Header]:
+    files = {header.role: (file, header) for file in model_files.find(path) for header in [model_files.header(file)]}
     if role is None:
-        first = next(iter(files.values()))[1]["roles"]
+        first = next(iter(files.values()))[1].roles
         role = next((r for r in first if r in files), next(iter(files)))
     if role not in files:
         raise InputError(f"no model here has the role {role!r}", where=str(path), help=f"there is {', '.join(files)}")
     return files[role]
 
 
-def _name(about: Mapping[str, Any], backbone: Spec) -> str:
-    network = backbone.kwargs["net"] if backbone.name == "normalized" else backbone
-    shown = network.kwargs["model"].partition(".")[0] if network.name == "timm" else network.name
-    objective = about.get("objective", "").partition("(")[0].removeprefix("objective.") or "imported"
-    own = objective if about["role"] == about["roles"][0] else f"{objective}_{about['role']}"
-    return f"{own}_{shown}"
+def _name(header: Header, backbone: Spec) -> str:
+    network = backbone.kwargs.get("net", backbone) if backbone.name == "normalized" else backbone
+    shown = str(network.get("model")).partition(".")[0] if network.name == "timm" else network.name
+    objective = header.objective_name or "imported"
+    return f"{objective if header.is_headline else f'{objective}_{header.role}'}_{shown}"
 
 
-def _dataset(about: Mapping[str, Any]) -> str:
+def _dataset(header: Header) -> str:
     """The data set's usual name: also of image folders whose classes are CIFAR's."""
-    spec = Spec.from_json(about["data"])
+    spec = header.data
     while spec.name == "holdout":
         spec = spec.kwargs["data"]
-    same = [name for name, classes in CLASSES.items() if sorted(classes) == sorted(about["classes"])]
+    same = [name for name, classes in CLASSES.items() if sorted(classes) == sorted(header.classes)]
     return str(spec.get("name") if spec.name == "torchvision" else same[0] if same else spec.name).lower()
 
 
-def _threat(about: Mapping[str, Any]) -> dict[str, Any] | None:
+def _threat(header: Header) -> dict[str, Any] | None:
     """What the attacker may do in the evaluation that the model was saved with: norm and eps of its first attack."""
-    for probe in map(Spec.from_json, about["evaluation"]):
+    for probe in header.evaluation:
         attack = probe.kwargs.get("attack")
         if isinstance(attack, Spec) and (eps := amount(attack.get("eps"))) is not None:
             norm = str(attack.get("norm") or "linf")
@@ -147,33 +202,34 @@ def _threat(about: Mapping[str, Any]) -> dict[str, Any] | None:
     return None
 
 
-def _summary(file: Path, about: Mapping[str, Any], given: Path | None) -> dict[str, Any] | None:
+def _measured(file: Path, header: Header, given: Path | None) -> Summary | None:
     """What was measured of these very weights: the run's own summary, or the JSON of a later `actkit probe`."""
-    if given is None:
-        run = run_of(file)
-        if run is None or not (run / "summary.json").is_file():
-            return None
-        summary: dict[str, Any] = json.loads((run / "summary.json").read_text(encoding="utf-8"))
-        return marked(run, summary) if summary.get("steps") == about["step"] else None
+    if given is not None:
+        return _given(file, header, given)
+    run = run_of(file)
+    if run is None or not (run / "summary.json").is_file():
+        return None
+    summary = Summary.load(run)
+    return summary if summary.run is not None and summary.run.steps == header.step else None
+
+
+def _given(file: Path, header: Header, given: Path) -> Summary:
+    """The results of these weights in the JSON of `actkit probe`, under the model's role."""
     try:
         found = json.loads(given.read_text(encoding="utf-8"))
-        tables = found if isinstance(found, list) else [found]
-        own = sha256(file)
-        for table in tables:
-            for model, described in table["models"].items():
-                if described["sha256"] == own:
-                    kept = {
-                        k.replace(f"{model}.", f"{about['role']}.", 1): v
-                        for k, v in table["results"].items()
-                        if k.startswith(f"{model}.")
-                    }
-                    return {**table, "results": kept}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        summaries = [Summary.from_json(one) for one in (found if isinstance(found, list) else [found])]
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(
             f"these results cannot be read: {type(error).__name__}: {error}",
             where=str(given),
             help="`actkit probe --ckpt ... --json` writes them",
         ) from error
+    own = sha256(file)
+    for summary in summaries:
+        for model, facts in summary.models.items():
+            if facts.sha256 == own:
+                results = {ResultName(header.role, label): result for label, result in summary.of(model).items()}
+                return dataclasses.replace(summary, results=results)
     raise InputError(
         "these results are of other weights",
         where=str(given),
@@ -181,14 +237,17 @@ def _summary(file: Path, about: Mapping[str, Any], given: Path | None) -> dict[s
     )
 
 
-def _results(summary: Mapping[str, Any], role: str) -> dict[str, Any]:
-    specs = {spec.title: spec for spec in map(Spec.from_json, summary["evaluation"])}
-    own = {name.rpartition(".")[2]: r for name, r in summary["results"].items() if name.rpartition(".")[0] == role}
-    return {
-        label: {"probe": repr(specs[label]) if label in specs else label, "numbers": r["numbers"], "images": r.get("images"),
-                "threat": r.get("threat"), **{k: r[k] for k in ("verified", "because") if k in r}}
-        for label, r in own.items()
-    }  # fmt: skip
+def _results(summary: Summary, role: str) -> dict[str, Any]:
+    """By the probes' labels, as JSON: a model card's reader sees numbers, settings and doubts."""
+    specs = {spec.title: spec for spec in summary.evaluation}
+    found = {}
+    for label, result in summary.of(role).items():
+        about = result.to_json()
+        kept: dict[str, Any] = {
+            key: about[key] for key in ("numbers", "images", "threat", "verified", "because") if key in about
+        }
+        found[label] = {"probe": repr(specs[label]) if label in specs else label, **kept}
+    return found
 
 
 def _recipe(file: Path) -> str | None:
@@ -197,7 +256,7 @@ def _recipe(file: Path) -> str | None:
     return kept.read_text(encoding="utf-8") if kept and kept.is_file() else None
 
 
-def _classifier(model: torch.nn.Module, classes: int) -> str | None:
+def _classifier(model: nn.Module, classes: int) -> str | None:
     """The name of the last layer that gives one value a class: timm replaces it where another number of classes is asked for."""
     last = None
     for name, module in model.named_modules():

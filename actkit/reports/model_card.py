@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from actkit.evaluation.summary import Summary
 from actkit.reports.rows import UNVERIFIED, rows
 
 _CARD = """---
@@ -64,51 +66,71 @@ model = load_model("{name}", dataset="{dataset}", threat_model="{norm}")
 """
 
 
-def model_card(about: Mapping[str, Any], summary: Mapping[str, Any] | None) -> str:
+# The data sets that RobustBench has.
+_ROBUSTBENCH_DATA = ("cifar10", "cifar100", "imagenet")
+
+
+def model_card(about: Mapping[str, Any], measured: Summary | None) -> str:
+    """The card, from an export's description and what was measured of the model."""
     threat = about["threat_model"]
-    flags = [
-        f"- {flag['level']}: {flag['check']}: {flag['said']}" for flag in about["flags"] if flag["level"] != "green"
-    ]
-    green = sum(flag["level"] == "green" for flag in about["flags"])
-    if about["flags"]:
-        checked = f"Checks for gradient masking: {green} green, {len(flags)} others.\n" + "\n".join(flags)
-    else:
-        checked = "No audit for gradient masking has been run on these weights."
-    if about["imported"]:
-        training = f"Imported from `{about['imported']['file']}` (SHA-256 `{about['imported']['sha256']}`); how it was trained is not known here."
-    else:
-        training = (
-            f"`{about['objective']}`, seed {about['seed']}, {about['epochs']} epochs ({about['steps']:,} batches)."
-        )
-        training += f" The whole recipe:\n\n```python\n{about['recipe'].strip()}\n```" if about["recipe"] else ""
     said = {
-        "name": about["name"], "dataset": about["dataset"], "folder": f"exports/{about['name']}",
+        "name": about["name"],
+        "dataset": about["dataset"],
+        "folder": f"exports/{about['name']}",
         "norm": threat["norm"].capitalize() if threat else "",
-    }  # fmt: skip
-    known = about["dataset"] in ("cifar10", "cifar100", "imagenet") and threat  # the data sets that RobustBench has
-    return _CARD.format(
-        **said, robustbench=_ROBUSTBENCH.format(**said) if known else "", shape=" x ".join(map(str, about["input"].partition("shape (")[2].partition(")")[0].split(", "))),
+    }
+    shape = about["input"].partition("shape (")[2].partition(")")[0]
+    text = _CARD.format(
+        **said,
+        robustbench=_ROBUSTBENCH.format(**said) if about["dataset"] in _ROBUSTBENCH_DATA and threat else "",
+        shape=" x ".join(shape.split(", ")),
         what=f"`{about['backbone']}`, {about['parameters']:,} parameters, {about['num_classes']} classes.",
         normalised="any normalisation is a layer of the model",
-        threat=f"{threat['norm']}, eps = {threat['eps']} in [0,1] pixels ({threat['eps_255']:g}/255)." if threat else "None: its evaluation attacks nothing.",
-        results=_table(about, summary) if summary else "Nothing has been measured of these weights. `actkit probe` measures.",
-        flags=checked, training=training,
-    ).rstrip() + "\n"  # fmt: skip
+        threat=_threat(threat),
+        results=_table(about, measured) if measured else _NOTHING,
+        flags=_checks(about["flags"]),
+        training=_training(about),
+    )
+    return text.rstrip() + "\n"
 
 
-def _table(about: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
-    own = {name: r for name, r in summary["results"].items() if name.rpartition(".")[0] == about["role"]}
-    titles, body = rows({**summary, "results": own})
+_NOTHING = "Nothing has been measured of these weights. `actkit probe` measures."
+
+
+def _threat(threat: Mapping[str, Any] | None) -> str:
+    if threat is None:
+        return "None: its evaluation attacks nothing."
+    return f"{threat['norm']}, eps = {threat['eps']} in [0,1] pixels ({threat['eps_255']:g}/255)."
+
+
+def _checks(flags: Sequence[Mapping[str, str]]) -> str:
+    """The green flags counted, the others written out."""
+    if not flags:
+        return "No audit for gradient masking has been run on these weights."
+    others = [f"- {flag['level']}: {flag['check']}: {flag['said']}" for flag in flags if flag["level"] != "green"]
+    counted = f"{len(flags) - len(others)} green, {len(others)} others"
+    return f"Checks for gradient masking: {counted}.\n" + "\n".join(others)
+
+
+def _training(about: Mapping[str, Any]) -> str:
+    if origin := about["imported"]:
+        return f"Imported from `{origin['file']}` (SHA-256 `{origin['sha256']}`); how it was trained is not known here."
+    length = f"{about['epochs']} epochs ({about['steps']:,} batches)"
+    recipe = f" The whole recipe:\n\n```python\n{about['recipe'].strip()}\n```" if about["recipe"] else ""
+    return f"`{about['objective']}`, seed {about['seed']}, {length}.{recipe}"
+
+
+def _table(about: Mapping[str, Any], measured: Summary) -> str:
+    own = {name: found for name, found in measured.results.items() if name.model == about["role"]}
+    measured = dataclasses.replace(measured, results=own)
+    titles, body = rows(measured)
     lines = ["| | percent |", "|---|---|"]
     lines += [f"| {title} | {cell} |" for title, cell in zip(titles[1:], body[0][1:], strict=True)] if body else []
     said = [
         f"- {label}: `{r['probe']}` on {r['images']:,} images" for label, r in about["results"].items() if r["images"]
     ]
-    by = about["measured_by"]
-    data = ", ".join(f"{split} {sum}" for split, sum in by.get("data_fingerprint", {}).items())
-    said += [
-        "",
-        f"Measured by `{by['command']}` on {by['data']} (fingerprint: {data}), actkit {by['versions']['actkit']}, torch {by['versions']['torch']}.",
-    ]
-    because = dict.fromkeys(b for r in own.values() for b in r.get("because", ()))
-    return "\n".join([*lines, "", *said, *(f"- {UNVERIFIED}: {b}" for b in because)])
+    data = ", ".join(f"{split} {fingerprint}" for split, fingerprint in measured.data_fingerprint.items())
+    made = ", ".join(f"{name} {measured.versions.get(name, '?')}" for name in ("actkit", "torch"))
+    by = f"Measured by `{measured.command}` on {measured.data} (fingerprint: {data}), {made}."
+    doubts = [f"- {UNVERIFIED}: {because}" for because in measured.because]
+    return "\n".join([*lines, "", *said, "", by, *doubts])

@@ -11,40 +11,44 @@ from typing import Any
 
 from actkit import __version__
 from actkit.errors import InputError
-from actkit.evaluation.summary import flags
+from actkit.evaluation.summary import RunFacts
 from actkit.files import write_text
 from actkit.probes.pictures import OWN, Picture
 from actkit.reports import curves, tables
 from actkit.reports.grids import Grid
-from actkit.reports.rows import UNVERIFIED, caption, rows
+from actkit.reports.rows import UNVERIFIED, rows, summary_caption
 from actkit.reports.tables import Finished, table
 
 
 @dataclass(frozen=True)
-class Said:
+class Finding:
     """A line with a colour: 'red', 'yellow' or 'green'."""
 
     level: str
-    said: str
+    text: str
     where: str = ""
 
 
 @dataclass(frozen=True)
-class Shown:
-    """A table of a page: under each group, where its first column names one, the rows that follow; `aside` are rows of other people's numbers."""
+class PageTable:
+    """A table of a page: under each group, where its first column names one, the rows that follow.
+
+    Args:
+        aside: what rows of other people's numbers say in their last column of text.
+    """
 
     title: str
     grid: Grid
     grouped: bool = False
-    aside: frozenset[str] = frozenset()  # what such a row says in its last column of text
+    aside: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
 class Section:
     title: str
     texts: Sequence[str] = ()
-    verdicts: Sequence[Said] = ()
-    tables: Sequence[Shown] = ()
+    verdicts: Sequence[Finding] = ()
+    tables: Sequence[PageTable] = ()
     pictures: Sequence[Picture] = ()
     facts: Mapping[str, str] = field(default_factory=dict)
     commands: Sequence[str] = ()
@@ -53,11 +57,13 @@ class Section:
 
 @dataclass(frozen=True)
 class Page:
+    """`data` are all numbers, as JSON, within the page."""
+
     title: str
     lead: str
-    flags: Sequence[Said]
+    findings: Sequence[Finding]
     sections: Sequence[Section]
-    data: Any  # all numbers, as JSON, within the page
+    data: Any
 
 
 def render(page: Page) -> str:
@@ -70,9 +76,7 @@ def render(page: Page) -> str:
     # Whatever stands in a script element must not end it.
     data = json.dumps(page.data, allow_nan=False).replace("<", r"\u003c")
     template = environment.get_template("page.html")
-    return template.render(
-        page=page, data=data, version=__version__, unverified=UNVERIFIED, numbers_of=numbers_of
-    )  # fmt: skip
+    return template.render(page=page, data=data, version=__version__, unverified=UNVERIFIED, numbers_of=numbers_of)
 
 
 def write(page: Page, file: Path) -> None:
@@ -87,12 +91,13 @@ def write(page: Page, file: Path) -> None:
         ) from error
 
 
-def numbers_of(picture: Picture) -> Shown | None:
+def numbers_of(picture: Picture) -> PageTable | None:
     """The numbers that a picture was drawn from, as a table, where they are not too many to read."""
     data = picture.data
     if picture.kind not in ("lines", "bars") or not data["series"]:
         return None
-    named = {name or picture.title: one for name, one in data["series"].items() if name != OWN or len(data["series"]) == 1}  # fmt: skip
+    series = data["series"]
+    named = {name or picture.title: one for name, one in series.items() if name != OWN or len(series) == 1}
     points = data["groups"] if picture.kind == "bars" else sorted({x for one in named.values() for x in one["x"]})
     if len(points) > 60:
         return None
@@ -104,67 +109,80 @@ def numbers_of(picture: Picture) -> Shown | None:
             at = dict(zip(points if picture.kind == "bars" else one["x"], one["y"], strict=True)).get(point)
             cells.append("-" if at is None else unit(at))
         body.append([point if isinstance(point, str) else f"{point:g}", *cells])
-    return Shown(picture.title, Grid([data.get("x_label", ""), *named], body, [], left=1))
+    return PageTable(picture.title, Grid([data.get("x_label", ""), *named], body, [], left=1))
 
 
 def of_runs(runs: Sequence[Finished], unfinished: Sequence[Path] = ()) -> Page:
     """A page of a run, or of several that stand in one table. Raises `InputError` where they cannot."""
     made = table(runs, unfinished)
     alone = len(runs) == 1
-    told = [said for run in runs for said in _checks(run, not alone)]
-    if not alone and (
-        green := [said for said in told if said.level == "green"]
-    ):  # together: what is well needs little room
-        told = [said for said in told if said.level != "green"]
-        told.append(
-            Said("green", f"The checks of {len(green)} models found nothing else that points to gradient masking.")
-        )
+    names = list(dict.fromkeys(_recipe(run).stem for run in runs))
     if alone:
-        titles, body = rows(runs[0].summary)
-        numbers = Shown("numbers", Grid(titles, body, caption(runs[0].summary), left=1))
-        title, lead = Path(runs[0].summary["recipe"]).stem, _lead(runs[0])
+        summary = runs[0].summary
+        titles, body = rows(summary)
+        numbers = PageTable("numbers", Grid(titles, body, summary_caption(summary), left=1))
+        lead = _lead(runs[0])
     else:
-        numbers = Shown("numbers", tables.grid(made))
-        title = " and ".join(dict.fromkeys(Path(run.summary["recipe"]).stem for run in runs))
-        lead = f"{len(runs)} runs, {runs[0].summary['data']}"
+        numbers = PageTable("numbers", tables.table_grid(made))
+        lead = f"{len(runs)} runs, {runs[0].summary.data}"
     sections = [Section("Numbers", tables=[numbers])]
     if swept := curves.sweep_of(made):
         sections.append(Section("What was swept", pictures=swept))
     for run in runs:
-        name = "" if alone else f"{Path(run.summary['recipe']).stem}, {run.folder.name}"
-        seen = curves.pictures_of_run(run.folder)
-        if seen:
-            sections.append(Section(name or "Pictures", pictures=seen))
+        if pictures := curves.pictures_of_run(run.folder):
+            title = "Pictures" if alone else f"{_recipe(run).stem}, {run.folder.name}"
+            sections.append(Section(title, pictures=pictures))
     sections.append(_origin(runs))
-    return Page(title, lead, told, sections, {"table": tables.to_json(made), "runs": {str(r.folder): r.summary for r in runs}})  # fmt: skip
+    numbers_of_all = {"table": tables.table_json(made), "runs": {str(r.folder): r.summary.to_json() for r in runs}}
+    return Page(" and ".join(names), lead, _findings(runs), sections, numbers_of_all)
+
+
+def _recipe(run: Finished) -> Path:
+    return Path(_facts_of(run).recipe)
+
+
+def _facts_of(run: Finished) -> RunFacts:
+    assert run.summary.run is not None
+    return run.summary.run
 
 
 def _lead(run: Finished) -> str:
-    s = run.summary
-    length = f"{s['epochs']} epochs ({s['steps']:,} batches)"
-    return f"{run.spec.kwargs['objective']!r} on {s['data']}; seed {s['seed']}, {length}"
+    facts = _facts_of(run)
+    length = f"{facts.epochs} epochs ({facts.steps:,} batches)"
+    return f"{run.spec.kwargs['objective']!r} on {run.summary.data}; seed {facts.seed}, {length}"
 
 
-def _checks(run: Finished, several: bool) -> Iterable[Said]:
+def _findings(runs: Sequence[Finished]) -> list[Finding]:
+    """What the checks of the runs found. Of several runs, what is well needs little room."""
+    alone = len(runs) == 1
+    found = [finding for run in runs for finding in _checks(run, not alone)]
+    green = sum(finding.level == "green" for finding in found)
+    if alone or not green:
+        return found
+    text = f"The checks of {green} models found nothing else that points to gradient masking."
+    return [*(finding for finding in found if finding.level != "green"), Finding("green", text)]
+
+
+def _checks(run: Finished, several: bool) -> Iterable[Finding]:
     """What the checks of a run found: every red and yellow flag, the green ones counted; or that nothing was checked."""
     where = f"{run.folder.parent.name}/{run.folder.name}, " if several else ""
-    found = flags(run.summary)
-    for model in dict.fromkeys(name.rpartition(".")[0] for name in run.summary["results"]):
-        own = [flag for name, flag in found if name == model]
+    flags = run.summary.flags
+    for model, own in flags.items():
         for level in ("red", "yellow"):
-            yield from (Said(level, f"{flag['check']}: {flag['said']}", f"{where}{model}") for flag in own if flag["level"] == level)  # fmt: skip
-        green = sum(flag["level"] == "green" for flag in own)
-        if green:
-            checked = f"{green} of {len(own)} checks for gradient masking found nothing"
-            yield Said("green", checked, f"{where}{model}")
-    because = dict.fromkeys(b for r in run.summary["results"].values() for b in r.get("because", ()))
-    standing = {f"{model}, {flag['check']}: {flag['said']}" for model, flag in found}
-    yield from (Said("red", said, f"{where}{UNVERIFIED.lower()}") for said in because if said not in standing)
-    if not found:
+            texts = [f"{flag.check}: {flag.said}" for flag in own if flag.level == level]
+            yield from (Finding(level, text, f"{where}{model}") for text in texts)
+        if green := sum(flag.level == "green" for flag in own):
+            text = f"{green} of {len(own)} checks for gradient masking found nothing"
+            yield Finding("green", text, f"{where}{model}")
+    shown = {f"{model}, {flag.check}: {flag.said}" for model, own in flags.items() for flag in own}
+    for because in run.summary.because:
+        if because not in shown:
+            yield Finding("red", because, f"{where}{UNVERIFIED.lower()}")
+    if not flags:
         command = shlex.join(["actkit", "probe", "--ckpt", str(run.folder), "--probe", "audit"])
-        yield Said("yellow", f"Nothing was checked for gradient masking: {command}", where.rstrip(", "))
-    if run.summary["stopped_early"]:
-        yield Said("red", "training was stopped early: accuracy under attack collapsed", where.rstrip(", "))
+        yield Finding("yellow", f"Nothing was checked for gradient masking: {command}", where.rstrip(", "))
+    if run.summary.stopped_early:
+        yield Finding("red", "training was stopped early: accuracy under attack collapsed", where.rstrip(", "))
 
 
 def _origin(runs: Sequence[Finished]) -> Section:
@@ -172,26 +190,27 @@ def _origin(runs: Sequence[Finished]) -> Section:
     for name, value in _facts(runs[0]).items():
         others = {_facts(run).get(name, "") for run in runs}
         facts[name] = value if len(others) == 1 else "; ".join(sorted(others))
-    commands = list(dict.fromkeys(run.summary["command"] for run in runs))
-    commands += [f"actkit probe --ckpt {shlex.quote(str(run.folder))}   # the numbers again, from the models alone" for run in runs[:1]]  # fmt: skip
-    kept: dict[str, str] = {}
+    commands = list(dict.fromkeys(run.summary.command for run in runs))
+    again = f"actkit probe --ckpt {shlex.quote(str(runs[0].folder))}"
+    commands.append(f"{again}   # the numbers again, from the models alone")
+    recipes: dict[str, str] = {}
     for run in runs:
         file = run.folder / "config.gin"
         if file.is_file():
-            kept.setdefault(
-                file.read_text(encoding="utf-8"), f"the whole recipe of {run.folder.parent.name}/{run.folder.name}"
-            )
-    return Section(
-        "How to reproduce it", facts=facts, commands=commands, folded=[(title, text) for text, title in kept.items()]
-    )  # fmt: skip
+            title = f"the whole recipe of {run.folder.parent.name}/{run.folder.name}"
+            recipes.setdefault(file.read_text(encoding="utf-8"), title)
+    folded = [(title, text) for text, title in recipes.items()]
+    return Section("How to reproduce it", facts=facts, commands=commands, folded=folded)
 
 
 def _facts(run: Finished) -> dict[str, str]:
-    s, made = run.summary, run.summary.get("versions", {})
-    prints = ", ".join(f"{split} {print_}" for split, print_ in s["data_fingerprint"].items())
+    summary, made = run.summary, run.summary.versions
+    prints = ", ".join(f"{split} {print_}" for split, print_ in summary.data_fingerprint.items())
     return {
-        "recipe": str(s.get("recipe", "")), "data": f"{s['data']}; fingerprint of {prints}",
+        "recipe": str(_facts_of(run).recipe),
+        "data": f"{summary.data}; fingerprint of {prints}",
         "actkit": f"{made.get('actkit', '?')}" + (f" at {made['commit']}" if made.get("commit") else ""),
-        "torch": str(made.get("torch", "?")), "python": str(made.get("python", "?")),
+        "torch": str(made.get("torch", "?")),
+        "python": str(made.get("python", "?")),
         "machine": str(made.get("gpu") or made.get("processor") or made.get("machine", "?")),
-    }  # fmt: skip
+    }

@@ -5,68 +5,71 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from actkit.config.spec import Spec
 from actkit.errors import InputError
+from actkit.evaluation.summary import Found, ModelFacts, RunFacts, Summary
+from actkit.probes import ResultName
+
+UNVERIFIED = "UNVERIFIED"
+
+# A number by the label of its probe and its own name.
+NumberName = tuple[str, str]
 
 
 def percent(value: float) -> str:
     return f"{100 * value:.2f}"
 
 
-def titles(results: Iterable[tuple[str, Mapping[str, Any]]]) -> dict[tuple[str, str], str]:
-    """What the numbers that probes want shown are called in a table, by (label of the probe, number).
+def titles(results: Iterable[tuple[ResultName, Found]]) -> dict[NumberName, str]:
+    """What the numbers that probes want shown are called in a table.
 
     Where columns were measured with different eps, or on different numbers of images, each title says its own.
     """
-    wanted: dict[tuple[str, str], str] = {}
-    eps: dict[tuple[str, str], str] = {}
-    images: dict[tuple[str, str], str] = {}
-    for name, result in results:
-        for column in result["columns"]:
-            key = (name.rpartition(".")[2], column["number"])
-            wanted.setdefault(key, column["title"])
-            if result["threat"]:
-                eps[key] = f"{result['threat']['norm']} {result['threat']['eps'] or 'swept'}"
-            if result["images"]:
-                images[key] = f"{result['images']:,} images"
+    named: dict[NumberName, str] = {}
+    eps: dict[NumberName, str] = {}
+    images: dict[NumberName, str] = {}
+    for name, found in results:
+        for column in found.columns:
+            key = (name.label, column.number)
+            named.setdefault(key, column.title)
+            if found.threat:
+                eps[key] = f"{found.threat.norm} {found.threat.eps or 'swept'}"
+            if found.images:
+                images[key] = f"{found.images:,} images"
     apart = [said for said in (eps, images) if len(set(said.values())) > 1]
     made = {}
-    for key, title in wanted.items():
+    for key, title in named.items():
         notes = [said[key] for said in apart if not said.get(key, "swept").endswith("swept")]
         made[key] = title + (f" ({', '.join(notes)})" if notes else "")
     shown = list(made.values())
     return {key: f"{key[0]}: {title}" if shown.count(title) > 1 else title for key, title in made.items()}
 
 
-def rows(summary: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+def rows(summary: Summary) -> tuple[list[str], list[list[str]]]:
     """Titles and rows of a summary: one row a model; each probe says which of its numbers are columns, and how they are shown.
 
     What a red flag makes doubtful is marked.
     """
-    results = summary["results"]
-    named = titles(results.items())
-    in_percent = percents(results.items())
+    named, in_percent = titles(summary.results.items()), percents(summary.results.items())
     body = []
-    models = dict.fromkeys(name.rpartition(".")[0] for name, r in results.items() if r["columns"])
-    for model in models:
+    for model in summary.model_names:
+        own = summary.of(model)
+        if not any(found.columns for found in own.values()):
+            continue
         cells = [model]
         for label, number in named:
-            result = results.get(f"{model}.{label}", {})
-            value = result.get("numbers", {}).get(number)
+            found = own.get(label)
+            value = found.numbers.get(number) if found else None
             shown = "-" if value is None else percent(value) if in_percent[label, number] else f"{value:.4g}"
-            cells.append(shown if result.get("verified", True) else f"{shown} {UNVERIFIED}")
+            cells.append(f"{shown} {UNVERIFIED}" if found and found.unverified else shown)
         body.append(cells)
     return ["model", *named.values()], body
 
 
-def percents(results: Iterable[tuple[str, Mapping[str, Any]]]) -> dict[tuple[str, str], bool]:
-    return {
-        (name.rpartition(".")[2], column["number"]): column["percent"]
-        for name, result in results
-        for column in result["columns"]
-    }
+def percents(results: Iterable[tuple[ResultName, Found]]) -> dict[NumberName, bool]:
+    """Whether each of the numbers shown is a percentage."""
+    return {(name.label, column.number): column.percent for name, found in results for column in found.columns}
 
 
 def unit(titled: Mapping[str, bool]) -> str:
@@ -77,59 +80,57 @@ def unit(titled: Mapping[str, bool]) -> str:
     return "percent" + (f", except {', '.join(plain)}" if plain else "")
 
 
-UNVERIFIED = "UNVERIFIED"
-
-
-def write_csv(path: Path, summaries: Sequence[Mapping[str, Any]]) -> None:
+def write_csv(path: Path, summaries: Sequence[Summary]) -> None:
     """Every number of every probe and model, one a line. Raises `InputError` when the file cannot be written."""
     try:
         with path.open("w", newline="", encoding="utf-8") as file:
             table = csv.writer(file)
             table.writerow(["model", "probe", "number", "value", "images", "norm", "eps", "verified", "data"])
             for summary in summaries:
-                for name, result in summary["results"].items():
-                    model, _, probe = name.rpartition(".")
-                    threat = result["threat"] or {}
-                    for number, value in result["numbers"].items():
-                        table.writerow(
-                            [model, probe, number, value, result["images"], threat.get("norm"), threat.get("eps"),
-                             result.get("verified"), summary["data"]]
-                        )  # fmt: skip
+                for name, found in summary.results.items():
+                    norm, eps = (found.threat.norm, found.threat.eps) if found.threat else (None, None)
+                    about = [found.images, norm, eps, found.verified, summary.data]
+                    for number, value in found.numbers.items():
+                        table.writerow([*name, number, value, *about])
     except OSError as error:
         raise InputError(
             f"the file cannot be written: {error.strerror}", where=str(path), help="choose another place"
         ) from error
 
 
-def caption(summary: Mapping[str, Any]) -> list[str]:
+def summary_caption(summary: Summary) -> list[str]:
     """What the numbers mean: data, seeds and every probe's settings."""
-    lines = []
-    named, in_percent = titles(summary["results"].items()), percents(summary["results"].items())
+    named, in_percent = titles(summary.results.items()), percents(summary.results.items())
     how = unit({title: in_percent[key] for key, title in named.items()})
-    if "models" in summary:
-        trainings = {_trained(m) for m in summary["models"].values()}
-        if len(trainings) == 1:
-            lines.append(f"{how}; {summary['data']}, {trainings.pop()}")
-        else:
-            lines.append(f"{how}; {summary['data']}")
-            lines += [f"{name}: {_trained(m)}, {m['file']}" for name, m in summary["models"].items()]
-    else:
-        best = f", the best of {summary['trained_epochs']} by {summary['best']}" if summary.get("best") else ""
-        lines.append(f"{how}; {summary['data']}, {_trained(summary)}{best}")
-    for probe in map(Spec.from_json, summary["evaluation"]):
-        label = f"{probe.label}: " if probe.label else ""
-        split, limit = probe.get("split"), probe.get("limit")
-        if split is None:  # it looks at no image
-            lines.append(f"{label}{probe!r}")
-            continue
-        size = summary["sizes"].get(split, 0)
-        seen = [r.get("images") for name, r in summary["results"].items() if name.rpartition(".")[2] == probe.title]
-        looked = min([size, *(n for n in (limit, *seen) if n is not None)])
-        lines.append(f"{label}{probe!r} on {looked:,}{f' of {size:,}' if looked < size else ''} {split} images")
-    return lines
+    return [*_origin(summary, how), *(_protocol(spec, summary) for spec in summary.evaluation)]
 
 
-def _trained(model: Mapping[str, Any]) -> str:
-    if model.get("imported"):
-        return f"imported from {model['imported']['file']}"
-    return f"seed {model['seed']}, {model['epochs']} epochs ({model['steps']:,} batches)"
+def _origin(summary: Summary, how: str) -> list[str]:
+    """The unit, the data, and which trainings the models come from."""
+    if run := summary.run:
+        best = f", the best of {run.trained_epochs} by {run.best}" if run.best else ""
+        return [f"{how}; {summary.data}, {_trained(run)}{best}"]
+    trainings = {_trained(model) for model in summary.models.values()}
+    if len(trainings) == 1:
+        return [f"{how}; {summary.data}, {trainings.pop()}"]
+    models = [f"{name}: {_trained(model)}, {model.file}" for name, model in summary.models.items()]
+    return [f"{how}; {summary.data}", *models]
+
+
+def _protocol(spec: Spec, summary: Summary) -> str:
+    """A probe's settings, and how many images it looked at."""
+    label = f"{spec.label}: " if spec.label else ""
+    split, limit = spec.get("split"), spec.get("limit")
+    # It looks at no image.
+    if split is None:
+        return f"{label}{spec!r}"
+    size = summary.sizes.get(split, 0)
+    seen = [found.images for name, found in summary.results.items() if name.label == spec.title]
+    looked = min([size, *(n for n in (limit, *seen) if n is not None)])
+    return f"{label}{spec!r} on {looked:,}{f' of {size:,}' if looked < size else ''} {split} images"
+
+
+def _trained(facts: RunFacts | ModelFacts) -> str:
+    if isinstance(facts, ModelFacts) and facts.imported:
+        return f"imported from {facts.imported.file}"
+    return f"seed {facts.seed}, {facts.epochs} epochs ({facts.steps:,} batches)"

@@ -15,7 +15,7 @@ from typing import Any
 from actkit.config.compare import canonical, diff, flat
 from actkit.config.spec import Spec
 from actkit.errors import InputError
-from actkit.evaluation.summary import summary_of
+from actkit.evaluation.summary import Summary
 from actkit.reports.grids import Grid, assert_format, printed
 from actkit.reports.rows import UNVERIFIED, titles, unit
 
@@ -26,7 +26,7 @@ class Finished:
 
     folder: Path
     spec: Spec
-    summary: dict[str, Any]
+    summary: Summary
 
     @property
     def seed(self) -> int:
@@ -67,13 +67,18 @@ class Number:
         """Fractions where `percent`; what is not finite is null."""
         values = [v if math.isfinite(v) else None for v in self.values]
         return {
-            "values": values, "mean": self.mean if math.isfinite(self.mean) else None, "std": None if math.isnan(self.std) else self.std,
-            "n": len(values), "seeds": list(self.seeds), "percent": self.percent, "verified": self.verified,
-        }  # fmt: skip
+            "values": values,
+            "mean": self.mean if math.isfinite(self.mean) else None,
+            "std": None if math.isnan(self.std) else self.std,
+            "n": len(values),
+            "seeds": list(self.seeds),
+            "percent": self.percent,
+            "verified": self.verified,
+        }
 
 
 @dataclass(frozen=True)
-class Row:
+class TableRow:
     group: str  # what this one differs in: 'act alpha=0.5'
     model: str
     seeds: tuple[int, ...]
@@ -84,7 +89,7 @@ class Row:
 @dataclass(frozen=True)
 class Table:
     columns: tuple[str, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[TableRow, ...]
     caption: tuple[str, ...]
     unfinished: tuple[Path, ...] = ()
 
@@ -117,7 +122,7 @@ def find(paths: Iterable[Path]) -> tuple[list[Finished], list[Path]]:
                 spec = Spec.from_json(json.loads((folder / "config.json").read_text(encoding="utf-8")))
             except (OSError, ValueError, KeyError, TypeError) as error:
                 raise InputError(f"this run's config.json cannot be read: {error}", where=str(folder)) from error
-            summary = summary_of(folder)
+            summary = Summary.load(folder)
             if not any(folder.resolve() == one.folder.resolve() for one in finished):
                 finished.append(Finished(folder, spec, summary))
     return finished, unfinished
@@ -127,15 +132,14 @@ def _assert_alike(runs: Sequence[Finished]) -> None:
     """Raise `InputError` for runs whose numbers do not mean the same."""
     first = runs[0]
     for other in runs[1:]:
-        if other.summary["data_fingerprint"] != first.summary["data_fingerprint"]:
+        if other.summary.data_fingerprint != first.summary.data_fingerprint:
+            tested = [f"{one.summary.data} {one.summary.data_fingerprint}" for one in (first, other)]
             raise InputError(
-                "these runs were tested on different data: "
-                f"{first.summary['data']} {first.summary['data_fingerprint']} and {other.summary['data']} {other.summary['data_fingerprint']}",
-                where=f"{first.folder}, {other.folder}", help="make a table of each",
-            )  # fmt: skip
-        mine, theirs = (
-            Spec("", "run", {"evaluation": Spec.from_json(r.summary["evaluation"])}) for r in (first, other)
-        )
+                f"these runs were tested on different data: {' and '.join(tested)}",
+                where=f"{first.folder}, {other.folder}",
+                help="make a table of each",
+            )
+        mine, theirs = (Spec("", "run", {"evaluation": list(r.summary.evaluation)}) for r in (first, other))
         if changes := diff(mine, theirs):
             path, a, b = changes[0]
             raise InputError(
@@ -197,71 +201,84 @@ def _varying(settings: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     return names
 
 
+@dataclass(frozen=True)
+class _Cell:
+    """A number of one run."""
+
+    seed: int
+    value: float
+    verified: bool
+
+
 def table(runs: Sequence[Finished], unfinished: Sequence[Path] = ()) -> Table:
     """Mean and deviation over seeds of every number that the runs' own tables show. Raises `InputError` for runs that cannot stand in one table."""
     if not runs:
         listed = ", ".join(map(str, unfinished[:3]))
         raise InputError(f"no run here is finished ({listed})", help="the same `actkit run` again goes on with it")
     _assert_alike(runs)
-    named = titles(pair for run in runs for pair in run.summary["results"].items())
-    found: dict[tuple[str, str], dict[str, list[tuple[int, float, bool, bool]]]] = {}
+    named = titles(pair for run in runs for pair in run.summary.results.items())
+    found: dict[tuple[str, str], dict[str, list[_Cell]]] = {}
     members: dict[tuple[str, str], list[Finished]] = {}
     percents: dict[str, bool] = {}
     for run, group in zip(runs, differences(runs), strict=True):
-        for name, result in run.summary["results"].items():
-            model, _, label = name.rpartition(".")
-            if not result["columns"]:
+        for name, result in run.summary.results.items():
+            if not result.columns:
                 continue
-            cells = found.setdefault((group, model), {})
-            if run not in members.setdefault((group, model), []):
-                members[group, model].append(run)
-            for column in result["columns"]:
-                value, title = result["numbers"].get(column["number"]), named[label, column["number"]]
+            cells = found.setdefault((group, name.model), {})
+            own = members.setdefault((group, name.model), [])
+            if run not in own:
+                own.append(run)
+            for column in result.columns:
+                value, title = result.numbers.get(column.number), named[name.label, column.number]
                 if value is not None:
-                    percents[title] = column["percent"]
-                    cells.setdefault(title, []).append(
-                        (run.seed, value, column["percent"], result.get("verified", True))
-                    )
+                    percents[title] = column.percent
+                    cells.setdefault(title, []).append(_Cell(run.seed, value, not result.unverified))
     columns = [title for title in named.values() if title in percents]
-    rows = []
-    for (group, model), cells in found.items():
-        own = members[group, model]
-        seeds = [run.seed for run in own]
-        if twice := {s for s in seeds if seeds.count(s) > 1}:
-            where = ", ".join(str(run.folder) for run in own if run.seed in twice)
-            raise InputError(
-                f"two runs have the same settings and the seed {min(twice)}", where=where, help="leave one out"
-            )
-        numbers = {
-            title: Number(
-                tuple(value for _, value, _, _ in cells[title]), percents[title], all(ok for *_, ok in cells[title]),
-                tuple(seed for seed, *_ in cells[title]),
-            )
-            for title in columns if title in cells
-        }  # fmt: skip
-        rows.append(Row(group, model, tuple(seeds), numbers, tuple(run.folder for run in own)))
+    rows = [
+        _row(group, model, members[group, model], {t: cells[t] for t in columns if t in cells}, percents)
+        for (group, model), cells in found.items()
+    ]
     first = runs[0].summary
-    caption = [f"{first['data']}; mean ± standard deviation of the sample over n seeds; {unit(percents)}"]
-    caption += [f"{spec.title}: {spec!r}" for spec in map(Spec.from_json, first["evaluation"])]
+    caption = [f"{first.data}; mean ± standard deviation of the sample over n seeds; {unit(percents)}"]
+    caption += [f"{spec.title}: {spec!r}" for spec in first.evaluation]
     caption += [f"not finished: {folder}" for folder in unfinished]
     return Table(tuple(columns), tuple(rows), tuple(caption), tuple(unfinished))
 
 
-def grid(made: Table) -> Grid:
+def _row(
+    group: str, model: str, runs: Sequence[Finished], cells: Mapping[str, Sequence[_Cell]], percents: Mapping[str, bool]
+) -> TableRow:
+    """One model's numbers over seeds. Raises `InputError` where a seed is there twice."""
+    seeds = [run.seed for run in runs]
+    if twice := {s for s in seeds if seeds.count(s) > 1}:
+        where = ", ".join(str(run.folder) for run in runs if run.seed in twice)
+        raise InputError(
+            f"two runs have the same settings and the seed {min(twice)}", where=where, help="leave one out"
+        )
+    numbers = {
+        title: Number(
+            tuple(cell.value for cell in own),
+            percents[title],
+            all(cell.verified for cell in own),
+            tuple(cell.seed for cell in own),
+        )
+        for title, own in cells.items()
+    }
+    return TableRow(group, model, tuple(seeds), numbers, tuple(run.folder for run in runs))
+
+
+def table_grid(made: Table) -> Grid:
     """A number that no run has is a dash."""
     grouped = len({row.group for row in made.rows}) > 1
     titles = [*(["group"] if grouped else []), "model", "n", *made.columns]
-    body = [
-        [
-            *([row.group] if grouped else []), row.model, str(len(row.seeds)),
-            *(row.numbers[c].shown(len(row.seeds)) if c in row.numbers else "-" for c in made.columns),
-        ]
-        for row in made.rows
-    ]  # fmt: skip
+    body = []
+    for row in made.rows:
+        cells = [row.numbers[c].shown(len(row.seeds)) if c in row.numbers else "-" for c in made.columns]
+        body.append([*([row.group] if grouped else []), row.model, str(len(row.seeds)), *cells])
     return Grid(titles, body, list(made.caption), left=1 + grouped)
 
 
-def as_csv(made: Table) -> str:
+def table_csv(made: Table) -> str:
     """Every number of every row on a line of its own, unrounded: a fraction where `percent` is true."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
@@ -285,19 +302,27 @@ def as_csv(made: Table) -> str:
     return out.getvalue().rstrip("\n")
 
 
-def to_json(made: Table) -> dict[str, Any]:
+def table_json(made: Table) -> dict[str, Any]:
     return {
-        "columns": list(made.columns), "caption": list(made.caption), "unfinished": [str(p) for p in made.unfinished],
+        "columns": list(made.columns),
+        "caption": list(made.caption),
+        "unfinished": [str(p) for p in made.unfinished],
         "rows": [
-            {"group": r.group, "model": r.model, "seeds": list(r.seeds), "numbers": {k: n.to_json() for k, n in r.numbers.items()}, "runs": [str(f) for f in r.folders]}
-            for r in made.rows
+            {
+                "group": row.group,
+                "model": row.model,
+                "seeds": list(row.seeds),
+                "numbers": {title: number.to_json() for title, number in row.numbers.items()},
+                "runs": [str(folder) for folder in row.folders],
+            }
+            for row in made.rows
         ],
-    }  # fmt: skip
+    }
 
 
 def formatted(made: Table, how: str) -> str:
     """Raises `InputError` for a format that is not there."""
     assert_format(how)
     if how == "csv":
-        return as_csv(made)
-    return json.dumps(to_json(made)) if how == "json" else printed(grid(made), how)
+        return table_csv(made)
+    return json.dumps(table_json(made)) if how == "json" else printed(table_grid(made), how)

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from actkit.evaluation.summary import robust_number
+from actkit.evaluation.looks import look
 
 
 @dataclass(frozen=True)
@@ -18,17 +18,14 @@ class Score:
 
 
 def scores(entries: Sequence[Mapping[str, Any]], model: str, probe: str | None) -> list[Score]:
-    """A model's scores under the probe of this label, one for each look: its number under attack, or where there is no attack, its accuracy.
+    """A model's scores under the probe of this label, one for each look: the headline number.
 
     There is none where `probe` is None: then nothing chooses.
     """
-    looks = [(entry["step"], entry.get("monitor", {}).get(f"{model}.{probe}")) for entry in entries]
-    return [Score(_value(numbers), step) for step, numbers in looks if numbers and probe is not None]
-
-
-def _value(numbers: Mapping[str, float]) -> float:
-    robust = robust_number(numbers)
-    return float(numbers["clean"] if robust is None else robust)
+    if probe is None:
+        return []
+    found = [(look(entry, model, probe), entry["step"]) for entry in entries]
+    return [Score(one.value, step) for one, step in found if one is not None and one.value is not None]
 
 
 def best_step(found: Sequence[Score], among: Collection[int] | None = None) -> int | None:

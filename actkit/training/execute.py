@@ -22,29 +22,30 @@ from actkit.config.spec import Spec
 from actkit.datasets import Data
 from actkit.display import Display
 from actkit.errors import InputError
-from actkit.evaluation.examination import assert_fits, examine, fingerprints, numbers, read, write_results
-from actkit.evaluation.flags import Judge
-from actkit.evaluation.resume import key_of, resumable
-from actkit.evaluation.summary import exit_code_of, files_of_run, last_files_of_run, summary_of
+from actkit.evaluation.examination import assert_fits, examine, read
+from actkit.evaluation.looks import seen
+from actkit.evaluation.summary import Summary
 from actkit.files import locked, write_json, write_text
-from actkit.machine import deterministic, provenance, versions
+from actkit.machine import deterministic, provenance
 from actkit.networks import model_files
 from actkit.networks.model_files import checkpoint_step
 from actkit.networks.roles import Role, with_averages
 from actkit.signals import Stop, stopping, terminable
 from actkit.training import checkpoint
 from actkit.training.best import Score, best_step, scores
+from actkit.training.final import examine_run, header_of
 from actkit.training.loop import Position, Record, assert_finite, fit
 from actkit.training.metrics import Metrics, assert_tensorboard
 from actkit.training.overfitting import sudden_fall
-from actkit.training.run import Run, folder_of, identity_of, without_io_settings
+from actkit.training.run import Run, folder_of, identity_of
 
 
 @dataclass
 class Outcome:
     folder: Path
     exit_code: int
-    summary: dict[str, Any]
+    # None where the run is not done.
+    summary: Summary | None
 
 
 def execute(
@@ -67,9 +68,9 @@ def execute(
     with _claimed(folder, recipe):
         done = folder / "summary.json"
         if done.is_file():
-            summary = summary_of(folder)
+            summary = Summary.load(folder)
             display.say(f"this run is done: {folder}")
-            return Outcome(folder, exit_code_of(summary), summary)
+            return Outcome(folder, summary.exit_code, summary)
         data: Data = run.data()
         assert_fits([*run.evaluation, *run.monitor], data, len(run.objective.roles))
         deterministic(device)
@@ -81,11 +82,11 @@ def execute(
         with contextlib.closing(metrics), stopping(display.say) as stop:
             code = trainer.train(stop)
         if code is not None:
-            return Outcome(folder, code, {})
+            return Outcome(folder, code, None)
         with terminable():
             summary = trainer.examine(command)
-        write_json(done, summary)
-        return Outcome(folder, exit_code_of(summary), summary)
+        summary.save(folder)
+        return Outcome(folder, summary.exit_code, summary)
 
 
 def _restored(
@@ -259,7 +260,7 @@ class _Trainer:
         }
         last = record.position.epoch == self.run.epochs
         if self.run.monitor and (record.position.epoch % self.run.monitor_every == 0 or last):
-            entry["monitor"] = numbers(examine(self.run.monitor, with_averages(self.roles), self.data))
+            entry |= seen(examine(self.run.monitor, with_averages(self.roles), self.data))
         self.metrics.append(entry)
         return entry
 
@@ -267,7 +268,7 @@ class _Trainer:
         return scores(self.metrics.entries, self.headline, self.run.best)
 
     def _fall(self) -> str | None:
-        return sudden_fall(self.metrics.entries, self.headline, self.run.watched, limit=self.run.stop_on_drop)
+        return sudden_fall(self.metrics.entries, self.headline, limit=self.run.stop_on_drop)
 
     def _stopped(self) -> bool:
         """Whether a fall of robustness has ended this training."""
@@ -301,66 +302,19 @@ class _Trainer:
             checkpoint.mark_best(where, step)
 
     def _header(self, role: str) -> dict[str, Any]:
-        """What a model's file says of it: enough to rebuild it and to repeat its evaluation."""
-        kwargs = self.recipe.spec.kwargs
-        return {
-            "format": model_files.FORMAT,
-            "role": role,
-            "roles": list(with_averages(self.roles)),
-            "backbone": kwargs["roles"][role.partition(".")[0]].kwargs["backbone"].to_json(),
-            "num_classes": self.data.num_classes,
-            "classes": list(self.data.classes),
-            "shape": list(self.data.shape),
-            "data": without_io_settings(kwargs["data"]).to_json(),
-            "evaluation": [probe.to_json() for probe in kwargs["evaluation"]],
-            "objective": repr(kwargs["objective"]),
-            "seed": self.run.seed,
-            "epoch": self.position.epoch,
-            "step": self.position.step,
-            "versions": versions(),
-        }
+        return header_of(role, self.recipe, self.data, self.roles, self.position).to_json()
 
-    def examine(self, command: str) -> dict[str, Any]:
-        """The evaluation, each probe's result in a file of its own, and the summary."""
-        data = self.data
-        files = files_of_run(self.folder)
-        chosen, chosen_by = model_files.header(next(iter(files.values()))), bool(self.run.best and self._scores())
-        if self.run.best and not chosen_by:
-            self.display.warn("run.best had no look to choose by: no epoch ended; the last batch's models are examined")
-        roles = with_averages(self.roles)
-        for name, role in self.roles.items():
-            if role.average is not None and role.averaged is None:
-                self.display.warn(f"{name}: the training ended before anything was averaged")
-        if chosen["step"] != self.position.step:
-            self.display.say(
-                f"examining epoch {chosen['epoch']}, the best by {self.run.best} on the validation images, and the last"
-            )
-            files |= last_files_of_run(self.folder)
-            device = next(iter(self.roles.values())).device
-            roles = {name: model_files.load_role(file, device=device)[0] for name, file in files.items()}
-        evaluation = [probe.spec for probe in self.run.evaluation]
-        tested = fingerprints(data, evaluation, self.display)
-        where = self.folder / "probes"
-        where.mkdir(exist_ok=True)
-        key = key_of(
-            list(files.values()),
-            self.recipe.spec.kwargs["data"],
-            evaluation,
-            tested,
-            next(iter(self.roles.values())).device,
+    def examine(self, command: str) -> Summary:
+        """The evaluation that the run ends with."""
+        return examine_run(
+            self.run,
+            self.recipe,
+            self.data,
+            self.roles,
+            self.position,
+            self.folder,
+            self.display,
+            command=command,
+            looked=bool(self._scores()),
+            stopped_early=self._stopped(),
         )
-        self.display.say("evaluation ...")
-        with resumable(where / ".unfinished.safetensors", key, self.display) as progress:
-            results = examine(self.run.evaluation, roles, data, progress)
-        found = Judge(files, evaluation, tested, self.display)(results)
-        about = {
-            "data": self.recipe.spec.kwargs["data"].to_json(), "data_fingerprint": tested, "step": chosen["step"],
-            "command": command, "versions": provenance(),
-        }  # fmt: skip
-        write_results(where, results, found, evaluation, about)
-        return {
-            "recipe": self.recipe.source, "command": command, "data": data.name, "data_fingerprint": tested, "sizes": dict(data.sizes),
-            "seed": self.run.seed, "epochs": chosen["epoch"], "steps": chosen["step"], "trained_epochs": self.position.epoch,
-            "best": self.run.best if chosen_by else None, "stopped_early": self._stopped(),
-            "evaluation": [spec.to_json() for spec in evaluation], "results": found, "versions": provenance(),
-        }  # fmt: skip

@@ -35,7 +35,8 @@ class Metrics:
         self.entries.append(entry)
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(entry) + "\n")
-        rows = [dict(_flat(e)) for e in self.entries]
+        # Which number is the one to watch is no number.
+        rows = [dict(_flat({key: value for key, value in e.items() if key != "looks"})) for e in self.entries]
         with (
             writing(self.path.with_suffix(".csv")) as temporary,
             temporary.open("w", newline="", encoding="utf-8") as file,

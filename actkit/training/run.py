@@ -33,7 +33,7 @@ class Run:
         keep: how many checkpoints to keep; one is written every `save_every` epochs, and at the end.
         best: the label of a probe in `monitor` that looks at the split 'val'. Where the headline model's number was highest, that checkpoint is kept,
             examined at the end, and meant by `--ckpt RUN`; None, as in the papers, for the last epoch.
-        stop_on_drop: end the training when the headline model's monitored `worst_run` falls by more than this (a fraction) from one look
+        stop_on_drop: end the training when the headline model's monitored accuracy under attack falls by more than this (a fraction) from one look
             to the next: catastrophic overfitting. Without it, a fall of more than 0.15 while the training loss falls is a warning.
         seed: of the initial weights, the order, augmentation and every random start.
         roles: what each role is made of; in a recipe, `role.backbone = ...` and `natural/role.backbone = ...`.
@@ -74,10 +74,10 @@ class Run:
                 )
         if self.best is not None:
             self._assert_choosable(self.best)
-        if self.stop_on_drop is not None and self.watched is None:
+        if self.stop_on_drop is not None and not any(probe.spec.entry.attacks for probe in self.monitor):
             raise InputError(
-                "run.stop_on_drop watches probe.robust_accuracy, which is not in run.monitor",
-                help="add it, or set run.stop_on_drop = None",
+                "run.stop_on_drop watches accuracy under attack, and no probe in run.monitor attacks",
+                help="add one, such as probe.robust_accuracy, or set run.stop_on_drop = None",
             )
 
     def _assert_choosable(self, label: str) -> None:
@@ -89,11 +89,6 @@ class Run:
                 f"run.best = {label!r} would choose a model by the split {split!r}; only 'val' may choose",
                 help=f"hold images out with run.data = @dataset.holdout(), and set monitor/probe.{probes[label].name}.split = 'val'",
             )
-
-    @property
-    def watched(self) -> str | None:
-        """The label of the monitor's first probe of accuracy under attack."""
-        return next((probe.spec.title for probe in self.monitor if probe.spec.name == "robust_accuracy"), None)
 
     def make_roles(self, data: Data, device: torch.device | str, *, first_weights: bool = True) -> dict[str, Role]:
         """The models of this run; their first weights come from `role.weights` where given, unless a checkpoint will bring others."""

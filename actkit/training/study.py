@@ -19,7 +19,7 @@ from actkit.config.recipe import load_recipe
 from actkit.config.registry import register
 from actkit.config.spec import Spec
 from actkit.errors import BAD_INPUT, CHECK_FAILED, FAILED, INTERRUPTED, OK, RESUMABLE, InputError, raise_all
-from actkit.evaluation.summary import code_of
+from actkit.evaluation.summary import Summary
 from actkit.files import IN_USE, in_use
 from actkit.networks.model_files import checkpoint_step
 from actkit.signals import handling
@@ -104,7 +104,7 @@ class Cell:
 
     @property
     def code(self) -> int:
-        return code_of(self.folder)
+        return Summary.load(self.folder).exit_code
 
     @property
     def state(self) -> str:

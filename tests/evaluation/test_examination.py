@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 from actkit.config.spec import Spec
-from actkit.evaluation.examination import Subject, _names, wanted
+from actkit.evaluation.examination import Subject, names_of, probes_named
 from actkit.files import sha256
 from actkit.networks import model_files
 from helpers.runs import QUICK
@@ -82,7 +82,7 @@ def test_models_of_one_evaluation_share_a_table_and_those_of_another_eps_do_not(
 def with_eps(runs, tmp_path, eps):
     """The Madry model, as if it had been saved with another eps."""
     file = model_files.find(runs / "madry")[0]
-    about = model_files.header(file)
+    about = model_files.header(file).to_json()
     about["evaluation"] = json.loads(json.dumps(about["evaluation"]).replace('"eps": 0.15', f'"eps": "{eps}"'))
     model_files.save_tensors(load_file(file), tmp_path / "other.safetensors", {"actkit": json.dumps(about)})
     return tmp_path / "other.safetensors"
@@ -118,14 +118,14 @@ eval/large/attack.pgd.eps = '8/255'
 
 
 def test_a_probe_by_its_name_takes_the_attack_of_the_models_own_evaluation(actkit, runs):
-    stored = [Spec.from_json(s) for s in model_files.header(model_files.find(runs / "act")[0])["evaluation"]]
+    stored = list(model_files.header(model_files.find(runs / "act")[0]).evaluation)
     (attack,) = {s.kwargs["attack"] for s in stored if "attack" in s.kwargs}
-    assert wanted("pgd20", stored) == wanted("robust_accuracy", stored) == [stored[1]]
-    assert wanted("audit", stored) == [Spec("probe", "audit", {"attack": attack})]
-    assert wanted("autoattack", stored) == [Spec("probe", "autoattack", {"eps": 0.15})]
+    assert probes_named("pgd20", stored) == probes_named("robust_accuracy", stored) == [stored[1]]
+    assert probes_named("audit", stored) == [Spec("probe", "audit", {"attack": attack})]
+    assert probes_named("autoattack", stored) == [Spec("probe", "autoattack", {"eps": 0.15})]
     l2 = [stored[1].replace(attack=attack.replace(norm="l2"))]
-    assert wanted("autoattack", l2) == [Spec("probe", "autoattack", {"eps": 0.15, "norm": "l2"})]
-    assert wanted("fgsm_k", stored) == [Spec("probe", "fgsm_k")], "it searches its eps"
+    assert probes_named("autoattack", l2) == [Spec("probe", "autoattack", {"eps": 0.15, "norm": "l2"})]
+    assert probes_named("fgsm_k", stored) == [Spec("probe", "fgsm_k")], "it searches its eps"
 
 
 @pytest.mark.parametrize(
@@ -190,7 +190,7 @@ def test_what_cannot_be_done_gets_one_clear_line(actkit, runs, args, message, re
 
 def test_a_model_for_another_number_of_classes_is_told(actkit, runs, tmp_path):
     file = model_files.find(runs / "madry")[0]
-    about = model_files.header(file)
+    about = model_files.header(file).to_json()
     about["data"] = {"spec": "dataset.moons", "kwargs": {}}
     model_files.save_tensors(load_file(file), tmp_path / "other.safetensors", {"actkit": json.dumps(about)})
     said = actkit("probe", "--ckpt", tmp_path / "other.safetensors", "--device", "cpu")
@@ -216,8 +216,14 @@ def test_models_get_names_that_tell_them_apart():
 
     act = [subject("act", role, ["robust", "natural"], 0) for role in ("robust", "natural")]
     madry = [subject("madry", "robust", ["robust"], seed) for seed in (0, 1, 1)]
-    assert _names(act, several=False) == ["robust", "natural"]
-    assert _names(act + madry, several=True) == ["act", "act.natural", "madry@seed0", "madry@seed1#1", "madry@seed1#2"]
+    assert names_of(act, several=False) == ["robust", "natural"]
+    assert names_of(act + madry, several=True) == [
+        "act",
+        "act.natural",
+        "madry@seed0",
+        "madry@seed1#1",
+        "madry@seed1#2",
+    ]
 
 
 # -- interruption --------------------------------------------------------------------------------------------------------
@@ -358,7 +364,8 @@ def test_flags_stand_by_weights_and_by_what_was_checked(runs, tmp_path):
     """An audit of an older checkpoint, on other data, or beside other models takes no flag back; the same one does."""
     import shutil
 
-    from actkit.evaluation.flags import Judge, standing_flags
+    from actkit.evaluation.flags import standing_flags
+    from actkit.evaluation.summary import apply_flags
     from actkit.probes.result import Flag, Result
 
     shutil.copytree(runs / "madry", tmp_path / "run", ignore=shutil.ignore_patterns("flags-*"))
@@ -368,23 +375,20 @@ def test_flags_stand_by_weights_and_by_what_was_checked(runs, tmp_path):
 
     def judge(level, file=file, tested="a", beside=()):
         files = {"m": file, **{f"o{i}": path for i, path in enumerate(beside)}}
-        return Judge(files, audit, {"test": tested}, None)(
-            {"m.audit": Result({}, flags=(Flag("monotone", level, "it rises"),))}
-        )
+        results = {"m.audit": Result({}, flags=(Flag("monotone", level, "it rises"),))}
+        return apply_flags(results, files, audit, {"test": tested}, None)
 
     judge("red")
     judge("green", tested="b")
     judge("green", beside=[other])
     assert [f.level for f in standing_flags(file)] == ["red", "green", "green"]
-    attacked = Judge({"m": file}, audit, {}, None)(
-        {"m.x": Result({}, attacked=True), "m>n.x": Result({}, attacked=True)}
-    )
-    assert attacked["m.x"]["because"] == attacked["m>n.x"]["because"] == ["m, monotone: it rises"]
+    results = {"m.x": Result({}, attacked=True), "m>n.x": Result({}, attacked=True)}
+    attacked = apply_flags(results, {"m": file}, audit, {}, None)
+    assert attacked["m", "x"].because == attacked["m>n", "x"].because == ("m, monotone: it rises",)
+    assert attacked["m", "x"].unverified
     weights = load_file(file)
     saved = file.read_bytes()
-    model_files.save_tensors(
-        {k: v + 1 for k, v in weights.items()}, file, {"actkit": json.dumps(model_files.header(file))}
-    )
+    model_files.save_tensors({k: v + 1 for k, v in weights.items()}, file, model_files.header(file).metadata())
     assert standing_flags(file) == [], "other weights, other flags"
     judge("green")
     file.write_bytes(saved)

@@ -6,8 +6,10 @@ import json
 from pathlib import Path
 
 from actkit.config.spec import Spec
+from actkit.evaluation.summary import Found, ModelFacts, Summary
+from actkit.probes import ResultName
 from actkit.reports.paper.items import item
-from actkit.reports.paper.study import study
+from actkit.reports.paper.study import paper_study
 
 EVALUATION = [
     Spec("probe", "accuracy"),
@@ -70,5 +72,19 @@ def finish(cell, results) -> None:
     (cell.folder / "summary.json").write_text(json.dumps(summary))
 
 
+def finish_examination(folder: Path, model: Path, sha256: str, numbers: dict[str, float]) -> None:
+    """The summary that `actkit probe --out` leaves of one robust model under probe.gallery."""
+    folder.mkdir(parents=True)
+    Summary(
+        command="actkit probe",
+        data="digits",
+        data_fingerprint={"test": "abc"},
+        sizes={"test": 10},
+        evaluation=(Spec("probe", "gallery"),),
+        results={ResultName("robust", "gallery"): Found(numbers, None, (), None, (), verified=True)},
+        models={"robust": ModelFacts(str(model), sha256, "robust")},
+    ).save(folder)
+
+
 def study_of(name, scale, tmp_path, **how):
-    return study([item(name, scale)], out=tmp_path / "out", runs=str(tmp_path / "runs"), **how)
+    return paper_study([item(name, scale)], out=tmp_path / "out", runs=str(tmp_path / "runs"), **how)

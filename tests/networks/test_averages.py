@@ -94,11 +94,11 @@ def test_an_averaged_model_is_saved_resumed_and_examined_beside_the_last(write, 
     assert same(one, other)
     assert "robust.ema.conv1.weight" in one and "natural.ema.conv1.weight" not in one
     assert not one["robust.ema.conv1.weight"].equal(one["robust.conv1.weight"])
-    models = list(dict.fromkeys(name.rpartition(".")[0] for name in straight.summary["results"]))
+    models = list(dict.fromkeys(name.rpartition(".")[0] for name in straight.summary.to_json()["results"]))
     assert models == ["robust", "natural", "robust.ema"]
     again = actkit("probe", "--ckpt", tmp_path / "straight", "--device", "cpu", "--json")
     assert {n: r["numbers"] for n, r in json.loads(again.out)[0]["results"].items()} == {
-        n: r["numbers"] for n, r in straight.summary["results"].items()
+        n: r["numbers"] for n, r in straight.summary.to_json()["results"].items()
     }
     only = json.loads(actkit("probe", "--ckpt", tmp_path / "straight", "--role", "robust.ema", "--json").out)[0]
     assert list(only["models"]) == ["robust.ema"]
@@ -140,17 +140,17 @@ schedule.MultiStepLR.gamma = 100.0
     scores = [e["monitor"]["robust.val"]["clean"] for e in entries]
     assert "robust.ema.val" in entries[-1]["monitor"]
     best = max(range(4), key=scores.__getitem__)
-    models = list(dict.fromkeys(name.rpartition(".")[0] for name in made.summary["results"]))
+    models = list(dict.fromkeys(name.rpartition(".")[0] for name in made.summary.to_json()["results"]))
     assert best != 3  # from the third epoch on the rate is far too high
     assert models == ["robust", "natural", "robust.ema", "robust.last", "natural.last", "robust.ema.last"]
-    assert made.summary["epochs"] == best + 1
+    assert made.summary.to_json()["epochs"] == best + 1
     newest, _ = model_files.newest(tmp_path / "run/checkpoints")
     last = model_files.load_role(newest / "robust.safetensors")[0]
     from actkit.evaluation.examination import examine
 
     data = Spec("dataset", "digits").build()()
     (found,) = examine([Spec("probe", "accuracy").build()], {"m": last}, data).values()
-    assert made.summary["results"]["robust.last.accuracy"]["numbers"] == found.numbers
+    assert made.summary.to_json()["results"]["robust.last.accuracy"]["numbers"] == found.numbers
 
 
 @pytest.mark.parametrize(

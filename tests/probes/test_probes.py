@@ -15,6 +15,7 @@ from actkit.config.spec import Quantity, Spec
 from actkit.datasets import Data, Split
 from actkit.errors import ActkitError, InputError
 from actkit.evaluation.examination import examine
+from actkit.evaluation.summary import Found
 from actkit.networks.roles import Role
 from actkit.probes import Progress, labels, measure
 
@@ -521,6 +522,6 @@ def test_examination_is_in_fp32_whatever_the_training_is():
 
 def test_a_result_says_its_eps_as_it_was_written():
     role, data = thresholds()
-    about = robust(attack=PGD.replace(eps="8/255")).build()(role, data).about()
+    about = Found.of(robust(attack=PGD.replace(eps="8/255")).build()(role, data)).to_json()
     assert about["threat"] == {"norm": "linf", "eps": "8/255", "value": 8 / 255}
     assert math.isclose(about["numbers"]["worst_run"], survivors(8 / 255) / N)

@@ -11,7 +11,7 @@ import pytest
 from actkit.errors import InputError
 from actkit.probes.pictures import Picture
 from actkit.reports import page
-from actkit.reports.page import Page, Said, Section, of_runs
+from actkit.reports.page import Finding, Page, Section, of_runs
 from actkit.reports.paper.page import of_items
 from actkit.reports.tables import find
 from helpers.runs import QUICK
@@ -99,7 +99,6 @@ def test_a_runs_page_says_what_its_summary_says(actkit, write, tmp_path, monkeyp
 def test_a_run_that_was_not_checked_says_so_and_one_of_several_seeds_says_which_is_flagged(tmp_path, monkeypatch):
     from helpers.finished import finished_run
 
-    monkeypatch.setattr("actkit.evaluation.summary.marked", lambda folder, summary: summary)
     for seed in (0, 1):
         folder = finished_run(tmp_path / f"r/s{seed}", seed=seed, robust=0.5 + seed / 10)
         summary = json.loads((folder / "summary.json").read_text())
@@ -116,7 +115,7 @@ def test_a_run_that_was_not_checked_says_so_and_one_of_several_seeds_says_which_
 
 def test_a_page_is_safe_with_any_text():
     bad = "</script><script>alert(1)</script>"
-    made = Page(bad, bad, [Said("red", bad)], [Section(bad, texts=[bad], folded=[(bad, bad)])], {"x": bad})
+    made = Page(bad, bad, [Finding("red", bad)], [Section(bad, texts=[bad], folded=[(bad, bad)])], {"x": bad})
     text = page.render(made)
     assert "<script>alert" not in text
     assert json.loads(Read(text).json) == {"x": bad}
@@ -134,22 +133,21 @@ def test_pictures_are_drawn_in_the_pages_own_colour_and_their_ids_differ():
 
 
 def test_items_stand_in_groups_with_the_papers_numbers_aside(tmp_path, monkeypatch):
-    from actkit.reports.paper.outcome import outcome
-    from actkit.reports.paper.printed import to_json
+    from actkit.reports.paper.outcome import outcome_of
+    from actkit.reports.paper.printed import item_json
     from helpers.finished import finish, study_of
 
-    monkeypatch.setattr("actkit.evaluation.summary.marked", lambda folder, summary: summary)
     study = study_of("table1", "full", tmp_path)
     row = next(r for r in study.items[0].rows if r.group == "alpha = 0.9" and not r.role)
     finish(study.cell(row, 0), {"robust.accuracy": {"clean": 0.84}, "robust.pgd20": {"worst_run": 0.55}})
-    found = outcome(study, study.items[0], "actkit reproduce table1")
+    found = outcome_of(study, study.items[0], "actkit reproduce table1")
     read = Read(page.render(of_items([found])))
     at = read.tables[0].index(["alpha = 0.9"])
     robust = next(i for i, row in enumerate(read.tables[0]) if i > at and row[0] == "G, robust model")
     assert read.tables[0][robust : robust + 3] == [
         ["G, robust model", "ours, n = 1", "84.00", "55.00"], ["", "paper", "84.87 ± 0.91", "55.12 ± 1.07"], ["", "difference", "-0.87", "-0.12"],
     ]  # fmt: skip
-    assert json.loads(read.json)[0] == json.loads(json.dumps(to_json(found)))
+    assert json.loads(read.json)[0] == json.loads(json.dumps(item_json(found)))
     assert any("results are missing" in said for level, said in read.flags if level == "yellow")
 
 

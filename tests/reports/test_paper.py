@@ -15,26 +15,20 @@ from actkit.reports.grids import printed as as_printed
 from actkit.reports.paper import items
 from actkit.reports.paper import outcome as outcomes
 from actkit.reports.paper.items import NAMES, SCALES, item
-from actkit.reports.paper.outcome import Line, outcome
-from actkit.reports.paper.printed import as_csv, grid, to_json
-from actkit.reports.paper.study import place_of, study
+from actkit.reports.paper.outcome import Line, outcome_of
+from actkit.reports.paper.printed import item_grid, item_json, items_csv
+from actkit.reports.paper.study import paper_study, place_of
 from actkit.reports.tables import Number
-from helpers.finished import finish, study_of
+from helpers.finished import finish, finish_examination, study_of
 
 ITEMS = [(name, scale) for scale in SCALES for name in NAMES]
-
-
-@pytest.fixture(autouse=True)
-def no_weights(monkeypatch):
-    """The runs that these tests write have no checkpoints, so no later audit can have marked them."""
-    monkeypatch.setattr("actkit.evaluation.summary.marked", lambda folder, summary: summary)
 
 
 @pytest.mark.parametrize(("name", "scale"), ITEMS)
 def test_every_items_recipes_and_probes_are_there(name, scale, tmp_path):
     """Each training's recipe loads with its settings, and each column is a number that a probe of the examination gives."""
     made = item(name, scale)
-    made_study = study([made], out=tmp_path, runs=str(tmp_path / "runs"))
+    made_study = paper_study([made], out=tmp_path, runs=str(tmp_path / "runs"))
     assert {seed for _, seed in made_study.cells} == set(made.seeds)
     training = made.rows[0].training
     labels = {s.title for s in (
@@ -78,10 +72,10 @@ def test_the_published_numbers_are_the_papers():
 
 def test_items_share_their_trainings(tmp_path):
     items = [item(name) for name in ("table1", "table2", "table3", "table5", "figure2", "figure3", "figure4")]
-    made_study = study(items, seeds=[0], out=tmp_path, runs="runs")
+    made_study = paper_study(items, seeds=[0], out=tmp_path, runs="runs")
     # ResNet-18 on both sets: four methods each; alpha: five more; WRN-28-10 on both: three methods each.
     assert len(made_study.trainings) == 8 + 5 + 6
-    small = study([item(name, "small") for name in NAMES], seeds=[0], out=tmp_path, runs="runs")
+    small = paper_study([item(name, "small") for name in NAMES], seeds=[0], out=tmp_path, runs="runs")
     assert len(small.trainings) == 4 + 5 + 3 + 2
 
 
@@ -167,11 +161,11 @@ def test_ours_stand_beside_the_papers_with_the_difference(tmp_path):
                 "natural.accuracy": {"clean": 0.9}, "natural.pgd20": {"worst_run": 0.1},
             },
         )  # fmt: skip
-    found = outcome(study, made, "actkit reproduce table1")
+    found = outcome_of(study, made, "actkit reproduce table1")
     line = next(x for x in found.lines if x.row == row)
     assert line.ours["PGD-20"].values == (0.55, 0.56)
     assert line.difference(made.columns[1]) == pytest.approx(55.5 - 55.12)
-    text = as_printed(grid(found), "table").splitlines()
+    text = as_printed(item_grid(found), "table").splitlines()
     at = next(i for i, x in enumerate(text) if "G, robust model" in x and "55.50 ± 0.71" in x)
     assert "ours, n = 2" in text[at]
     assert text[at + 1].split()[0] == "paper" and "55.12 ± 1.07" in text[at + 1]
@@ -180,12 +174,12 @@ def test_ours_stand_beside_the_papers_with_the_difference(tmp_path):
     assert "missing: act_cifar10, seed 2: not trained" in text
     assert "missing: act_cifar10_alpha_0.1, seed 0, 1, 2: not trained" in text
     assert "holds here" not in "\n".join(text)  # alpha 0.1 is not there
-    cell = next(r for r in to_json(found)["rows"] if (r["group"], r["model"]) == ("alpha = 0.9", "G, robust model"))[
+    cell = next(r for r in item_json(found)["rows"] if (r["group"], r["model"]) == ("alpha = 0.9", "G, robust model"))[
         "cells"
     ]["PGD-20"]
     assert (cell["ours"]["seeds"], cell["paper"], cell["difference"]) == ([0, 1], {"value": 55.12, "std": 1.07}, pytest.approx(0.38))  # fmt: skip
     assert "worst of 5 whole-set runs" in cell["protocol"]
-    lines = list(csv.DictReader(as_csv([found]).splitlines()))
+    lines = list(csv.DictReader(items_csv([found]).splitlines()))
     one = next(x for x in lines if (x["group"], x["model"], x["column"]) == ("alpha = 0.9", "G, robust model", "PGD-20"))  # fmt: skip
     assert (float(one["mean"]), one["n"], float(one["difference"])) == (pytest.approx(0.555), "2", pytest.approx(0.38))
 
@@ -199,9 +193,9 @@ def test_settings_of_the_users_make_it_another_study_and_where_the_data_lie_does
     assert not made.scale.comparable
     assert "changed by run.epochs=3" in made.scale.said
     assert place_of("full", ["run.epochs=3"]) != Path("reproduced/full")
-    found = outcome(changed, made, "")
-    assert to_json(found)["rows"][0]["settings"] == ["run.epochs=3"]
-    assert "difference" not in as_printed(grid(found), "table").replace("no difference is given", "")
+    found = outcome_of(changed, made, "")
+    assert item_json(found)["rows"][0]["settings"] == ["run.epochs=3"]
+    assert "difference" not in as_printed(item_grid(found), "table").replace("no difference is given", "")
 
 
 def test_no_difference_is_given_to_a_number_of_another_protocol():
@@ -221,7 +215,7 @@ def test_a_seed_tested_on_other_data_is_left_out_and_named(tmp_path):
         finish(study.cell(row, seed), {"robust.pgd20": {"worst_run": 0.5}, "robust.accuracy": {"clean": 1.0}})
     file = study.cell(row, 1).folder / "summary.json"
     file.write_text(file.read_text().replace('"abc"', '"xyz"'))
-    found = outcome(study, study.items[0], "")
+    found = outcome_of(study, study.items[0], "")
     line = next(x for x in found.lines if x.row == row)
     assert line.seeds == (0,)
     assert any("tested on other data" in said and "xyz" in said for said in found.missing)
@@ -234,22 +228,14 @@ def test_a_flag_that_a_later_check_raised_reaches_the_examinations(tmp_path, mon
     row = study.items[0].rows[0]
     finish(study.cell(row, 0), {"robust.x": {}})
     (examined,) = study.examinations()
-    examined.folder.mkdir(parents=True)
     model = study.cell(row, 0).folder / "checkpoints/step-1/robust.safetensors"
-    result = {"numbers": {"mean_shown": 0.25}, "verified": True, "columns": [], "flags": []}
-    summary = {
-        "models": {"robust": {"file": str(model), "role": "robust", "sha256": "x"}},
-        "results": {"robust.gallery": result},
-    }
-    (examined.folder / "summary.json").write_text(
-        json.dumps(summary | {"data": "digits", "data_fingerprint": {"test": "abc"}})
-    )
-    assert outcome(study, study.items[0], "").lines[0].ours["smallest"].verified
+    finish_examination(examined.folder, model, "x", {"mean_shown": 0.25})
+    assert outcome_of(study, study.items[0], "").lines[0].ours["smallest"].verified
     monkeypatch.setattr(
         "actkit.evaluation.summary.standing_flags",
         lambda file: [Flag("noise", "red", "stronger")] if file == model else [],
     )
-    assert not outcome(study, study.items[0], "").lines[0].ours["smallest"].verified
+    assert not outcome_of(study, study.items[0], "").lines[0].ours["smallest"].verified
     assert examined.code == 3
 
 
@@ -263,7 +249,7 @@ def test_an_examination_that_cannot_be_read_is_not_examined(tmp_path, text):
     examined.folder.mkdir(parents=True)
     (examined.folder / "summary.json").write_text(text)
     assert not examined.done
-    assert any("not examined" in said for said in outcome(study, study.items[0], "").missing)
+    assert any("not examined" in said for said in outcome_of(study, study.items[0], "").missing)
 
 
 def test_at_small_scale_no_difference_is_given(tmp_path):
@@ -275,13 +261,13 @@ def test_at_small_scale_no_difference_is_given(tmp_path):
                 study.cell(row, 0),
                 {f"{m}.{p}": {n: alpha / 2} for m in ("robust", "natural") for p, n in (("accuracy", "clean"), ("pgd20", "worst_run"))},
             )  # fmt: skip
-    found = outcome(study, study.items[0], "actkit reproduce table1 --scale small")
-    text = as_printed(grid(found), "table")
+    found = outcome_of(study, study.items[0], "actkit reproduce table1 --scale small")
+    text = as_printed(item_grid(found), "table")
     assert "difference" not in text.replace("no difference is given", "")
     assert "digits, n = 1" in text and "ours, n" not in text
     assert [v.answer for v in found.verdicts] == ["not clear here"] * 2  # one seed says nothing of the spread
     assert "says nothing about the paper's numbers" in text
-    assert all(r["cells"]["clean"]["difference"] is None for r in to_json(found)["rows"])
+    assert all(r["cells"]["clean"]["difference"] is None for r in item_json(found)["rows"])
     (picture,) = found.pictures
     assert picture.name == "table1-by-alpha"
     assert picture.data["series"]["G, robust model, PGD-20"]["x"] == [0.1, 0.3, 0.5, 0.7, 0.9, 1.0]
@@ -296,7 +282,7 @@ def test_a_claim_that_does_not_hold_is_said_not_to(tmp_path):
                 down = 1 - float(row.group.partition("= ")[2]) + seed / 50
                 numbers = {f"{m}.pgd20": {"worst_run": down} for m in ("robust", "natural")}
                 finish(study.cell(row, seed), numbers | {"robust.accuracy": {"clean": 1.0}})
-    verdict = outcome(study, study.items[0], "").verdicts[0]
+    verdict = outcome_of(study, study.items[0], "").verdicts[0]
     assert verdict.answer == "does not hold here"
     assert str(verdict).endswith("[PGD-20]: does not hold here; 11.00 ± 1.41 % against 91.00 ± 1.41 %")
 
@@ -331,7 +317,7 @@ def test_a_claim_on_an_unverified_number_is_not_known(tmp_path):
     summary = json.loads(file.read_text())
     summary["results"]["robust.pgd20"] |= {"verified": False, "numbers": {"worst_run": 0.9}}
     file.write_text(json.dumps(summary))
-    found = outcome(study, study.items[0], "")
+    found = outcome_of(study, study.items[0], "")
     assert found.verdicts[0].answer == "not known"
     assert "90.00 UNVERIFIED % against 10.00 %" in str(found.verdicts[0])
     assert found.verdicts[1].answer == "not clear here"  # equal is not higher
@@ -349,20 +335,14 @@ def test_an_examination_of_other_weights_is_done_again(tmp_path, monkeypatch):
     (examined,) = study.examinations()
     assert examined.command([])[:3] == ["probe", "--ckpt", str(study.cell(row, 0).folder)]
     assert not examined.done
-    examined.folder.mkdir(parents=True)
-    model = {"file": str(study.cell(row, 0).folder / "checkpoints/step-1/robust.safetensors"), "role": "robust"}
-    result = {"numbers": {"mean_shown": 0.25}, "verified": True, "columns": [], "flags": []}
-    summary = {
-        "models": {"robust": {**model, "sha256": model_files.sha256(weights)}}, "results": {"robust.gallery": result},
-        "data": "digits", "data_fingerprint": {"test": "abc"},
-    }  # fmt: skip
-    (examined.folder / "summary.json").write_text(json.dumps(summary))
+    model = study.cell(row, 0).folder / "checkpoints/step-1/robust.safetensors"
+    finish_examination(examined.folder, model, model_files.sha256(weights), {"mean_shown": 0.25})
     assert examined.done
-    found = outcome(study, made, "")
+    found = outcome_of(study, made, "")
     assert found.lines[0].ours["smallest"].values == (0.25,)
     weights.write_text("another")
     assert not examined.done
-    assert found.lines[0].ours != outcome(study, made, "").lines[0].ours
+    assert found.lines[0].ours != outcome_of(study, made, "").lines[0].ours
 
 
 def test_a_black_box_matrix_needs_two_models(tmp_path):

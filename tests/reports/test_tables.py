@@ -17,12 +17,6 @@ from actkit.reports.tables import Number, Table, find, formatted, table
 from helpers.finished import EVALUATION, finished_run
 
 
-@pytest.fixture(autouse=True)
-def no_weights(monkeypatch):
-    """These runs have no checkpoints, so no later audit can have marked them."""
-    monkeypatch.setattr("actkit.evaluation.summary.marked", lambda folder, summary: summary)
-
-
 def made(*folders: Path) -> Table:
     return table(*find(folders))
 

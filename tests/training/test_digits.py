@@ -33,9 +33,9 @@ def test_defences_reach_their_robustness_and_standard_training_has_none(
         outcome = execute(
             made, out=str(tmp_path / str(seed)), device=torch.device("cpu"), display=Mute(), command="make slow"
         )
-        headline = next(iter(outcome.summary["results"])).partition(".")[0]
-        clean.append(outcome.summary["results"][f"{headline}.accuracy"]["numbers"]["clean"])
-        robust.append(outcome.summary["results"][f"{headline}.pgd20"]["numbers"]["per_example_worst"])
+        headline = next(iter(outcome.summary.to_json()["results"])).partition(".")[0]
+        clean.append(outcome.summary.to_json()["results"][f"{headline}.accuracy"]["numbers"]["clean"])
+        robust.append(outcome.summary.to_json()["results"][f"{headline}.pgd20"]["numbers"]["per_example_worst"])
     assert statistics.mean(clean) > clean_above
     assert robust_above < statistics.mean(robust) + 1e-9
     assert statistics.mean(robust) < robust_below

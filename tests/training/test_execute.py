@@ -252,8 +252,13 @@ def test_a_second_run_in_the_same_folder_is_refused(write, tmp_path):
 
 def test_steps_bound_a_training(write, tmp_path):
     outcome = go(recipe(write, "run.steps=2"), tmp_path / "run")
-    assert (outcome.summary["steps"], outcome.summary["epochs"]) == (2, 0)
-    assert set(outcome.summary["results"]) == {"robust.accuracy", "robust.pgd20", "natural.accuracy", "natural.pgd20"}
+    assert (outcome.summary.to_json()["steps"], outcome.summary.to_json()["epochs"]) == (2, 0)
+    assert set(outcome.summary.to_json()["results"]) == {
+        "robust.accuracy",
+        "robust.pgd20",
+        "natural.accuracy",
+        "natural.pgd20",
+    }
 
 
 def test_a_helper_keeps_its_weights_and_starts_from_a_checkpoint(write, tmp_path):
@@ -308,7 +313,11 @@ def test_a_sudden_fall_of_robustness_stops_the_run_when_the_recipe_says_so(write
     display = Mute()
     made = recipe(write, "run.epochs=9", "run.monitor=[@pgd/probe.robust_accuracy()]", "run.stop_on_drop=0.3")
     outcome = go(made, tmp_path / "run", display)
-    assert (outcome.exit_code, outcome.summary["epochs"], outcome.summary["stopped_early"]) == (3, 3, True)
+    assert (outcome.exit_code, outcome.summary.to_json()["epochs"], outcome.summary.to_json()["stopped_early"]) == (
+        3,
+        3,
+        True,
+    )
     assert "fell from 65.0 to 10.0 %" in display.warnings[0]
 
 
@@ -408,7 +417,7 @@ def test_a_harmed_checkpoint_is_told_by_probe_and_passed_over_by_a_resume(actkit
     outcome = go(recipe(write), run_copy, display)
     assert straight is None
     assert "going back to the one before" in display.warnings[0]
-    assert outcome.summary["steps"] == 6
+    assert outcome.summary.to_json()["steps"] == 6
 
 
 def flip(path: Path) -> None:
@@ -541,13 +550,17 @@ def test_the_best_epoch_by_the_validation_split_is_kept_examined_and_meant_by_th
     outcome = go(made, tmp_path / "run")
     steps = sorted(p.name for p in (tmp_path / "run/checkpoints").glob("step-*"))
     assert steps == ["step-00000009", "step-00000015"]  # the best of three epochs of 3 batches, and the last
-    assert (outcome.summary["epochs"], outcome.summary["steps"], outcome.summary["trained_epochs"]) == (3, 9, 5)
+    assert (
+        outcome.summary.to_json()["epochs"],
+        outcome.summary.to_json()["steps"],
+        outcome.summary.to_json()["trained_epochs"],
+    ) == (3, 9, 5)
     again = json.loads(actkit("probe", "--ckpt", tmp_path / "run", "--json", "--device", "cpu").out)[0]
-    assert again["results"] == {n: r for n, r in outcome.summary["results"].items() if ".last." not in n}
+    assert again["results"] == {n: r for n, r in outcome.summary.to_json()["results"].items() if ".last." not in n}
     last = json.loads(
         actkit("probe", "--ckpt", tmp_path / "run/checkpoints" / steps[1], "--json", "--device", "cpu").out
     )[0]
-    lasts = {n.replace(".last.", "."): r for n, r in outcome.summary["results"].items() if ".last." in n}
+    lasts = {n.replace(".last.", "."): r for n, r in outcome.summary.to_json()["results"].items() if ".last." in n}
     assert {n: r["numbers"] for n, r in last["results"].items()} == {n: r["numbers"] for n, r in lasts.items()}
     shown = actkit(
         "run", tmp_path / "quick.gin", *(part for s in CHOOSING for part in ("-s", s)), "--out", tmp_path / "run"
@@ -565,7 +578,7 @@ def test_a_stop_and_a_resume_choose_the_same_epoch(write, tmp_path, looks):
     made = recipe(write, *CHOOSING, "run.save_every=2")
     assert go(made, tmp_path / "run", Mute(8)).exit_code == 75
     outcome = go(made, tmp_path / "run")
-    assert (outcome.summary["epochs"], outcome.summary["best"]) == (2, "pgd")
+    assert (outcome.summary.to_json()["epochs"], outcome.summary.to_json()["best"]) == (2, "pgd")
 
 
 @pytest.mark.parametrize(
@@ -600,7 +613,7 @@ def test_a_run_on_files_stops_and_resumes_bit_for_bit_whatever_the_workers(write
     outcome = go(recipe(write, *LARGE, root, "dataset.imagenet.workers=1"), tmp_path / "stopped")
     assert same(weights(tmp_path / "straight"), weights(tmp_path / "stopped"))
     straight = json.loads((tmp_path / "straight/summary.json").read_text())
-    assert straight["results"] == outcome.summary["results"]
+    assert straight["results"] == outcome.summary.to_json()["results"]
     assert straight["data_fingerprint"]["test"].startswith("files-")
 
 
@@ -624,8 +637,8 @@ def test_best_without_a_look_is_told_and_not_claimed(write, tmp_path, actkit):
     display = Mute()
     outcome = go(recipe(write, *CHOOSING, "run.steps=1"), tmp_path / "run", display)
     assert "no epoch ended" in display.warnings[0]
-    assert outcome.summary["best"] is None
-    assert (outcome.summary["steps"], outcome.summary["epochs"]) == (1, 0)
+    assert outcome.summary.to_json()["best"] is None
+    assert (outcome.summary.to_json()["steps"], outcome.summary.to_json()["epochs"]) == (1, 0)
 
 
 @pytest.mark.parametrize("command", ["export", "probe", "probe --csv", "import"])

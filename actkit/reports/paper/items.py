@@ -35,7 +35,7 @@ class Training:
 
 
 @dataclass(frozen=True)
-class Column:
+class PublishedColumn:
     """Which number of which probe stands here, and how it was measured in words.
 
     Where the rows are several readings of the paper, the probe is `<label><reading>`; a `fixed` one is the same in all, and one with `only` belongs to
@@ -59,7 +59,7 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Row:
+class PublishedRow:
     """A model and what the paper prints of it, in the order of the columns."""
 
     group: str
@@ -102,8 +102,8 @@ class Item:
     title: str
     scale: Scale
     seeds: tuple[int, ...]
-    columns: tuple[Column, ...]
-    rows: tuple[Row, ...]
+    columns: tuple[PublishedColumn, ...]
+    rows: tuple[PublishedRow, ...]
     examination: Examination | None  # None: the evaluation that the recipes end with
     claims: tuple[Claim, ...] = ()
     notes: tuple[str, ...] = ()
@@ -211,7 +211,7 @@ def _training(scale: Scale, block: str, method: str) -> Training:
     return Training(f"gin/{method}_{own.recipes}.gin", settings)
 
 
-def _examined(scale: Scale, file: str, *settings: str, limit: bool = True, **how: object) -> Examination:
+def _examination(scale: Scale, file: str, *settings: str, limit: bool = True, **how: object) -> Examination:
     given = (*scale.examined, *settings, *((scale.limit,) if scale.limit and limit else ()))
     return Examination(file, given, **how)  # type: ignore[arg-type]
 
@@ -235,8 +235,8 @@ def _table1(scale: Scale) -> Item:
         elif alpha != "0.9":
             training = Training(f"gin/act_cifar10_alpha_{alpha}.gin")
         numbers = _printed(printed)
-        rows.append(Row(f"alpha = {alpha}", "F, natural model", training, numbers[:2], role="natural"))
-        rows.append(Row(f"alpha = {alpha}", "G, robust model", training, numbers[2:]))
+        rows.append(PublishedRow(f"alpha = {alpha}", "F, natural model", training, numbers[:2], role="natural"))
+        rows.append(PublishedRow(f"alpha = {alpha}", "G, robust model", training, numbers[2:]))
     return Item(
         "table1", f"Table 1: ACT's alpha ({scale.blocks[_C10].title})", scale, scale.seeds,
         (_CLEAN, _pgd(20)), tuple(rows), None,
@@ -248,11 +248,15 @@ def _table1(scale: Scale) -> Item:
     )  # fmt: skip
 
 
-_CLEAN = Column("clean", "accuracy", "clean", "accuracy on clean test images", fixed=True)
+_CLEAN = PublishedColumn("clean", "accuracy", "clean", "accuracy on clean test images", fixed=True)
 
 
-def _pgd(steps: int, protocol: str = "worst of 5 whole-set runs, each from a random start, last iterate") -> Column:
-    return Column(f"PGD-{steps}", f"pgd{steps}", "worst_run", f"accuracy under {steps} steps of PGD, {protocol}")
+def _pgd(
+    steps: int, protocol: str = "worst of 5 whole-set runs, each from a random start, last iterate"
+) -> PublishedColumn:
+    return PublishedColumn(
+        f"PGD-{steps}", f"pgd{steps}", "worst_run", f"accuracy under {steps} steps of PGD, {protocol}"
+    )
 
 
 _TABLE2 = {
@@ -278,7 +282,7 @@ _TABLE2 = {
 def _table2(scale: Scale) -> Item:
     rows = [
         # The smallest perturbation stands twice: the paper does not say which of the two means it printed.
-        Row(scale.blocks[block].title, _NAMES[m], _training(scale, block, m), (*_printed(printed), _printed(printed)[-1]))
+        PublishedRow(scale.blocks[block].title, _NAMES[m], _training(scale, block, m), (*_printed(printed), _printed(printed)[-1]))
         for block, methods in _TABLE2.items() if block in scale.blocks for m, printed in methods.items()
     ]  # fmt: skip
     far = "mean linf distance of the nearest adversarial example that FGSM^k finds,"
@@ -286,10 +290,10 @@ def _table2(scale: Scale) -> Item:
         "table2", "Table 2: white-box attacks", scale, scale.seeds,
         (
             _CLEAN, _pgd(20), _pgd(100), _pgd(1000),
-            Column("smallest", "fgsm_k", "mean_correct", f"{far} over the images classified rightly for which it finds one", percent=False, digits=5),
-            Column("smallest, all", "fgsm_k", "mean_all", f"{far} a misclassified image counting as 0", percent=False, digits=5),
+            PublishedColumn("smallest", "fgsm_k", "mean_correct", f"{far} over the images classified rightly for which it finds one", percent=False, digits=5),
+            PublishedColumn("smallest, all", "fgsm_k", "mean_all", f"{far} a misclassified image counting as 0", percent=False, digits=5),
         ),
-        tuple(rows), _examined(scale, "gin/evaluation_table2.gin"),
+        tuple(rows), _examination(scale, "gin/evaluation_table2.gin"),
         (
             Claim("ACT is more robust than Madry and TRADES", "PGD-20", "ACT", "higher", ("Madry", "TRADES")),
             Claim("ACT needs a larger perturbation", "smallest", "ACT", "higher", ("Madry", "TRADES")),
@@ -313,15 +317,18 @@ def _table3(scale: Scale) -> Item:
     for block, methods in _TABLE3.items():
         if block in scale.blocks:
             title = scale.blocks[block].title
-            rows += [Row(title, _NAMES[m], _training(scale, block, m), _printed(line)) for m, line in methods.items()]
-            rows.append(Row(title, "Natural", _training(scale, block, "natural")))
+            rows += [
+                PublishedRow(title, _NAMES[m], _training(scale, block, m), _printed(line))
+                for m, line in methods.items()
+            ]
+            rows.append(PublishedRow(title, "Natural", _training(scale, block, "natural")))
     return Item(
         "table3", "Table 3: black-box attacks, success rates (%)", scale, scale.seeds,
         tuple(
-            Column(f"from {_NAMES[m]}", "transfer", m, f"share of all test images that PGD-20 examples made on the {_NAMES[m]} model fool, from one random start")
+            PublishedColumn(f"from {_NAMES[m]}", "transfer", m, f"share of all test images that PGD-20 examples made on the {_NAMES[m]} model fool, from one random start")
             for m in ("natural", *DEFENCES)
         ),
-        tuple(rows), _examined(scale, "gin/evaluation_table3.gin", limit=False, together=True),
+        tuple(rows), _examination(scale, "gin/evaluation_table3.gin", limit=False, together=True),
         (
             Claim("examples from Madry transfer worse to ACT than to TRADES", "from Madry", "ACT", "lower", ("TRADES",)),
             Claim("examples from TRADES transfer worse to ACT than to Madry", "from TRADES", "ACT", "lower", ("Madry",)),
@@ -350,7 +357,7 @@ def _table4(scale: Scale) -> Item:
         "small": f"attack step {small}, half of eps",
     }
     rows = [
-        Row(f"{title}; {said}", _NAMES[m], _training(scale, _IMAGENET, m), printed, reading=reading)
+        PublishedRow(f"{title}; {said}", _NAMES[m], _training(scale, _IMAGENET, m), printed, reading=reading)
         for reading, said in readings.items()
         for m, printed in _TABLE4.items()
     ]
@@ -360,7 +367,7 @@ def _table4(scale: Scale) -> Item:
         (0,) if scale.comparable else scale.seeds,
         (
             _CLEAN, _pgd(10, one), _pgd(50, one), _pgd(100, one),
-            Column(
+            PublishedColumn(
                 "PGD-50-10", "pgd50_restarts", "worst_case",
                 f"accuracy under PGD-50 from 10 starts, per-example worst case over any iterate, step {small}: the protocol of Fast's paper", only="small",
             ),
@@ -391,17 +398,17 @@ def _table5(scale: Scale) -> Item:
     step = "0.003" if scale.comparable else "0.015"
     readings = {"": f"step {step}", "scaled": "step grows with eps"}
     rows = [
-        Row(f"{title}; {said}", _NAMES[m], _training(scale, _C10, m), _printed(printed), reading=reading)
+        PublishedRow(f"{title}; {said}", _NAMES[m], _training(scale, _C10, m), _printed(printed), reading=reading)
         for reading, said in readings.items()
         for m, printed in _TABLE5.items()
     ]
     columns = tuple(
-        Column(f"{n}/255", "sweep", f"eps {n}/255", f"accuracy under PGD-100 with eps {n}/255, one run from a random start, last iterate")
+        PublishedColumn(f"{n}/255", "sweep", f"eps {n}/255", f"accuracy under PGD-100 with eps {n}/255, one run from a random start, last iterate")
         for n in (1, 5, 10, 15, 20, 25, 50, 100)
     )  # fmt: skip
     return Item(
         "table5", f"Table 5: accuracy under PGD-100 as eps grows ({title})", scale, scale.seeds, columns, tuple(rows),
-        _examined(scale, "gin/evaluation_table5.gin"),
+        _examination(scale, "gin/evaluation_table5.gin"),
         notes=(
             "The paper prints no step size for this table; a hundred steps of 0.003 cannot cross an eps of 100/255, so both readings are given.",
             "Nor does it print a deviation or how many starts the attack had; one is ours.",
@@ -414,8 +421,8 @@ def _figure2(scale: Scale) -> Item:
     block = scale.blocks[_C10]
     return Item(
         "figure2", f"Figure 2: smallest perturbations that fool each defence ({block.title})", scale, scale.seeds[:1],
-        (Column("smallest", "gallery", "mean_shown", "mean linf distance of the adversarial examples shown, by FGSM^k", percent=False),),
-        tuple(Row(block.title, _NAMES[m], _training(scale, _C10, m)) for m in DEFENCES),
+        (PublishedColumn("smallest", "gallery", "mean_shown", "mean linf distance of the adversarial examples shown, by FGSM^k", percent=False),),
+        tuple(PublishedRow(block.title, _NAMES[m], _training(scale, _C10, m)) for m in DEFENCES),
         Examination("gin/evaluation_figure2.gin"), pictures=("gallery",),
         notes=("Four images of the first seed are drawn; a number is the mean over those of the four that are not misclassified anyway. The mean over all images is in Table 2.",),
     )  # fmt: skip
@@ -424,9 +431,9 @@ def _figure2(scale: Scale) -> Item:
 _METHODS3 = (*(("natural", ""), ("madry", ""), ("trades", ""), ("act", "")), ("act", "natural"))
 
 
-def _analysed(scale: Scale, *blocks: str) -> tuple[Row, ...]:
+def _analysed(scale: Scale, *blocks: str) -> tuple[PublishedRow, ...]:
     return tuple(
-        Row(scale.blocks[b].title, _NAMES[m] + (", natural model" if role else ""), _training(scale, b, m), role=role)
+        PublishedRow(scale.blocks[b].title, _NAMES[m] + (", natural model" if role else ""), _training(scale, b, m), role=role)
         for b in blocks if b in scale.blocks for m, role in _METHODS3
     )  # fmt: skip
 
@@ -440,9 +447,9 @@ def _figure3(scale: Scale) -> Item:
     return Item(
         "figure3", f"Figure 3: weight norms and information compression ({scale.blocks[_C10].title})", scale, scale.seeds,
         (
-            Column("norm, all", "norms", "total", "Frobenius norm of all weight matrices together", percent=False),
-            Column("norm, mean", "norms", "mean", "mean over layers of the Frobenius norm", percent=False),
-            Column("random labels", "compression", "accuracy", said),
+            PublishedColumn("norm, all", "norms", "total", "Frobenius norm of all weight matrices together", percent=False),
+            PublishedColumn("norm, mean", "norms", "mean", "mean over layers of the Frobenius norm", percent=False),
+            PublishedColumn("random labels", "compression", "accuracy", said),
         ),
         _analysed(scale, _C10), _analyses(),
         (
@@ -459,7 +466,7 @@ def _figure3(scale: Scale) -> Item:
 def _figure4(scale: Scale) -> Item:
     return Item(
         "figure4", "Figure 4: posterior entropy over the training images", scale, scale.seeds,
-        (Column("entropy", "entropy", "mean", "mean entropy of the posterior over all training images without augmentation, in nats", percent=False),),
+        (PublishedColumn("entropy", "entropy", "mean", "mean entropy of the posterior over all training images without augmentation, in nats", percent=False),),
         _analysed(scale, _C10, _C100), _analyses(),
         (Claim("ACT converges to higher posterior entropy", "entropy", "ACT", "higher", ("Natural", "Madry", "TRADES")),),
         ("The paper prints no numbers for this figure.",), ("entropy",),

@@ -16,12 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from actkit.evaluation.summary import summary_of
+from actkit.evaluation.summary import Summary
 from actkit.machine import provenance
 from actkit.probes.pictures import Picture, averaged, merged, of_model
 from actkit.reports.paper import items
-from actkit.reports.paper.items import Claim, Column, Item, Published, Row
-from actkit.reports.paper.study import Study, examined_summary, slug, study
+from actkit.reports.paper.items import Claim, Item, Published, PublishedColumn, PublishedRow
+from actkit.reports.paper.study import PaperStudy, paper_study, slug
 from actkit.reports.tables import Number
 
 
@@ -29,13 +29,14 @@ from actkit.reports.tables import Number
 class Line:
     """A row: ours over the seeds that are there, and the paper's."""
 
-    row: Row
+    row: PublishedRow
     ours: Mapping[str, Number]
     seeds: tuple[int, ...]
     paper: Mapping[str, Published]
-    images: Mapping[str, int]  # how many each number looked at
+    # How many each number looked at.
+    images: Mapping[str, int]
 
-    def difference(self, column: Column) -> float | None:
+    def difference(self, column: PublishedColumn) -> float | None:
         """Ours less the paper's, in the unit that both are printed in."""
         ours, printed = self.ours.get(column.title), self.paper.get(column.title)
         if ours is None or printed is None or printed.note:
@@ -62,7 +63,7 @@ class Verdict:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ItemOutcome:
     item: Item
     lines: tuple[Line, ...]
     missing: tuple[str, ...]
@@ -71,87 +72,107 @@ class Outcome:
     about: dict[str, Any]
 
 
-def outcome(made: Study, item: Item, command: str) -> Outcome:
+def outcome_of(made: PaperStudy, item: Item, command: str) -> ItemOutcome:
     """What there is of an item: nothing is run. Cells that are not there are missing, and said to be."""
-    lines, absent = [], []
+    absent: list[str] = []
     data: dict[str, dict[str, Any]] = {}
     origins: set[str] = set()
-    for row in item.rows:
-        found: dict[str, list[tuple[int, float, bool]]] = {}
-        images: dict[str, int] = {}
-        seeds = []
-        block = row.group.partition(";")[0]
-        for seed in made.seeds_of(item):
-            got = _result(made, item, row, seed)
-            if isinstance(got, str):
-                absent.append(got)
-                continue
-            summary, model = got
-            tested = {"data": summary["data"], "fingerprint": summary["data_fingerprint"]}
-            if data.setdefault(block, tested) != tested:
-                absent.append(
-                    f"{made.cell(row, seed).title}: tested on other data than the rest of {block}: {tested['fingerprint']}"
-                )
-                continue
-            seeds.append(seed)
-            origins.add(_origin(summary))
-            for column in item.columns:
-                result = summary["results"].get(f"{model}.{column.label(row.reading)}", {})
-                value = result.get("numbers", {}).get(column.number)
-                if value is not None:
-                    found.setdefault(column.title, []).append((seed, float(value), bool(result.get("verified", True))))
-                    if result.get("images"):
-                        images[column.title] = result["images"]
-        numbers = {
-            column.title: Number(
-                tuple(value for _, value, _ in found[column.title]), column.percent, all(ok for *_, ok in found[column.title]),
-                tuple(seed for seed, *_ in found[column.title]),
-            )
-            for column in item.columns
-            if column.title in found
-        }  # fmt: skip
-        printed = {
-            column.title: p
-            for column, p in zip(item.columns, row.paper, strict=False)
-            if p is not None and column.label(row.reading) is not None
-        }
-        lines.append(Line(row, numbers, tuple(seeds), printed, images))
+    lines = [_line(made, item, row, data, origins, absent) for row in item.rows]
+    cells = dict.fromkeys(made.cell(row, seed) for row in item.rows for seed in made.seeds_of(item))
     about = {
-        "command": command, "scale": item.scale.name, "data": data, **provenance(),
-        "trainings": {c.title: str(c.folder) for c in dict.fromkeys(made.cell(r, s) for r in item.rows for s in made.seeds_of(item))},
+        "command": command,
+        "scale": item.scale.name,
+        "data": data,
+        **provenance(),
+        "trainings": {cell.title: str(cell.folder) for cell in cells},
         "examined_by": sorted(origins),
-    }  # fmt: skip
+    }
     pictures = [
-        dataclasses.replace(p, name=f"{item.name}-{p.name}", caption=_caption(item, p), about=about)
+        dataclasses.replace(p, name=f"{item.name}-{p.name}", caption=_picture_caption(item, p), about=about)
         for p in [*_sweep(item, lines), *_seen(made, item)]
     ]
     verdicts = tuple(_verdict(claim, item, lines) for claim in item.claims)
-    return Outcome(item, tuple(lines), tuple(dict.fromkeys(absent)), verdicts, tuple(pictures), about)
+    return ItemOutcome(item, tuple(lines), tuple(dict.fromkeys(absent)), verdicts, tuple(pictures), about)
 
 
-def _origin(summary: Mapping[str, Any]) -> str:
-    by = summary.get("versions", {})
+def _line(
+    made: PaperStudy,
+    item: Item,
+    row: PublishedRow,
+    data: dict[str, dict[str, Any]],
+    origins: set[str],
+    absent: list[str],
+) -> Line:
+    """A row over the seeds that are there.
+
+    Args:
+        data: by block what its models were tested on, filled in; a model that was tested on other data is absent.
+        origins: which software and machine measured, filled in; `absent`: what is missing, likewise.
+    """
+    found: dict[str, list[tuple[int, float, bool]]] = {}
+    images: dict[str, int] = {}
+    seeds = []
+    block = row.group.partition(";")[0]
+    for seed in made.seeds_of(item):
+        got = _result(made, item, row, seed)
+        if isinstance(got, str):
+            absent.append(got)
+            continue
+        summary, model = got
+        tested = {"data": summary.data, "fingerprint": summary.data_fingerprint}
+        if data.setdefault(block, tested) != tested:
+            title, other = made.cell(row, seed).title, tested["fingerprint"]
+            absent.append(f"{title}: tested on other data than the rest of {block}: {other}")
+            continue
+        seeds.append(seed)
+        origins.add(_origin(summary))
+        own = summary.of(model)
+        for column in item.columns:
+            result = own.get(column.label(row.reading) or "")
+            value = result.numbers.get(column.number) if result else None
+            if result is not None and value is not None:
+                found.setdefault(column.title, []).append((seed, float(value), not result.unverified))
+                if result.images:
+                    images[column.title] = result.images
+    numbers = {c.title: _number(found[c.title], c.percent) for c in item.columns if c.title in found}
+    printed = {
+        column.title: published
+        for column, published in zip(item.columns, row.paper, strict=False)
+        if published is not None and column.label(row.reading) is not None
+    }
+    return Line(row, numbers, tuple(seeds), printed, images)
+
+
+def _number(found: Sequence[tuple[int, float, bool]], percent: bool) -> Number:
+    """Of (seed, value, whether it is verified)."""
+    seeds, values, verified = zip(*found, strict=True)
+    return Number(values, percent, all(verified), seeds)
+
+
+def _origin(summary: Summary) -> str:
+    by = summary.versions
     commit = by.get("commit") or "an installed release"
     return f"actkit {by.get('actkit')} at {commit}, torch {by.get('torch')}, {by.get('gpu') or by.get('processor')}"
 
 
-def _result(made: Study, item: Item, row: Row, seed: int) -> tuple[dict[str, Any], str] | str:
+def _result(made: PaperStudy, item: Item, row: PublishedRow, seed: int) -> tuple[Summary, str] | str:
     """A summary and what it calls the row's model, or what is missing."""
     own = made.cell(row, seed)
     if not own.done:
         return f"{own.title}: not trained"
-    examined = made.examined(item, row, seed)
-    if examined is None:
-        found = summary_of(own.folder)
-        models = list(dict.fromkeys(name.rpartition(".")[0] for name in found["results"]))
-        return (found, row.role or models[0]) if models else f"{own.title}: its evaluation has no probe"
-    summary = examined_summary(examined.folder / "summary.json")
-    if summary is None or not examined.done:
-        return f"{examined.title}: not examined"
-    for name, model in summary["models"].items():
-        if own.folder.resolve() in Path(model["file"]).resolve().parents and row.role in ("", model["role"]):
-            return summary, str(name)
-    return f"{examined.title}: no model with the role {row.role}"
+    task = made.task(item, row, seed)
+    if task is None:
+        found = Summary.load(own.folder)
+        model = row.role or found.headline
+        return (found, model) if model and found.results else f"{own.title}: its evaluation has no probe"
+    summary = task.summary
+    if summary is None or not task.done:
+        return f"{task.title}: not examined"
+    for name, model_facts in summary.models.items():
+        inside = own.folder.resolve() in Path(model_facts.file).resolve().parents
+        if inside and row.role in ("", model_facts.role):
+            return summary, name
+    return f"{task.title}: no model with the role {row.role}"
 
 
 def _verdict(claim: Claim, item: Item, lines: Sequence[Line]) -> Verdict:
@@ -201,7 +222,7 @@ def _held(left: Number, right: Sequence[Number], sense: str) -> Answer:
     )
 
 
-def _caption(item: Item, picture: Picture) -> str:
+def _picture_caption(item: Item, picture: Picture) -> str:
     return " ".join(filter(None, [picture.caption, f"Ours, {item.scale.label}."]))
 
 
@@ -219,13 +240,11 @@ def _sweep(item: Item, lines: Sequence[Line]) -> Iterator[Picture]:
             if printed and item.scale.comparable:
                 known.append((" (paper)", printed.value / 100, (printed.std or 0.0) / 100))
             for whose, mean, spread in known:
-                one = series.setdefault(
-                    f"{line.row.method}, {column.title}{whose}",
-                    {"x": [], "y": [], "low": [], "high": [], "dashed": bool(whose), "as": f"{line.row.method}, {column.title}"},
-                )  # fmt: skip
-                for key, value in (
-                    ("x", float(at[2])), ("y", mean), ("low", mean - spread), ("high", mean + spread)
-                ):  # fmt: skip
+                name = f"{line.row.method}, {column.title}"
+                empty = {"x": [], "y": [], "low": [], "high": [], "dashed": bool(whose), "as": name}
+                one = series.setdefault(f"{name}{whose}", empty)
+                point = {"x": float(at[2]), "y": mean, "low": mean - spread, "high": mean + spread}
+                for key, value in point.items():
                     one[key].append(value)
     if series:
         name = axis[0][1] if axis[0] else ""
@@ -233,7 +252,7 @@ def _sweep(item: Item, lines: Sequence[Line]) -> Iterator[Picture]:
         yield Picture(f"by-{name}", "lines", f"Both models of ACT as {name} changes", data)
 
 
-def _seen(made: Study, item: Item) -> Iterator[Picture]:
+def _seen(made: PaperStudy, item: Item) -> Iterator[Picture]:
     """What the item's probes show, a model a series, the mean over seeds."""
     for block in dict.fromkeys(row.group.partition(";")[0] for row in item.rows):
         rows = {(r.training, r.role): r for r in item.rows if r.group.partition(";")[0] == block}
@@ -244,7 +263,8 @@ def _seen(made: Study, item: Item) -> Iterator[Picture]:
                 if seeds:
                     try:
                         by_method[row.method] = averaged(seeds)
-                    except ValueError:  # seeds of another length or network: the first alone is shown
+                    # Seeds of another length or network: the first alone is shown.
+                    except ValueError:
                         by_method[row.method] = seeds[0]
             if by_method:
                 only = len({row.group.partition(";")[0] for row in item.rows}) == 1
@@ -252,20 +272,18 @@ def _seen(made: Study, item: Item) -> Iterator[Picture]:
                     yield dataclasses.replace(shown, name=name if only else f"{name}-{slug(block)}")
 
 
-def _picture(made: Study, item: Item, row: Row, seed: int, name: str) -> Picture | None:
-    examined, got = made.examined(item, row, seed), _result(made, item, row, seed)
-    if examined is None or isinstance(got, str):
+def _picture(made: PaperStudy, item: Item, row: PublishedRow, seed: int, name: str) -> Picture | None:
+    task, got = made.task(item, row, seed), _result(made, item, row, seed)
+    if task is None or isinstance(got, str):
         return None
     try:
-        kept = Picture.from_json(
-            json.loads((examined.folder / f"{name}.picture.json").read_text(encoding="utf-8"))
-        )  # fmt: skip
+        kept = Picture.from_json(json.loads((task.folder / f"{name}.picture.json").read_text(encoding="utf-8")))
     except (OSError, ValueError, KeyError):
         return None
     return of_model(kept, got[1])
 
 
-def all_here(made: Sequence[Outcome], place: Path, scale: str, *, command: str, **how: Any) -> list[Outcome]:
+def all_here(made: Sequence[ItemOutcome], place: Path, scale: str, *, command: str, **how: Any) -> list[ItemOutcome]:
     """These items, and those that were written into the same folder before, in the paper's order."""
     own = {one.item.name: one for one in made}
     found = []
@@ -273,6 +291,6 @@ def all_here(made: Sequence[Outcome], place: Path, scale: str, *, command: str, 
         if name in own:
             found.append(own[name])
         elif (place / f"{name}.json").is_file():
-            other = study([items.item(name, scale)], out=place, **how)
-            found.append(outcome(other, other.items[0], command))
+            other = paper_study([items.item(name, scale)], out=place, **how)
+            found.append(outcome_of(other, other.items[0], command))
     return found

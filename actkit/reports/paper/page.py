@@ -5,45 +5,47 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from actkit.reports.page import Page, Said, Section, Shown
+from actkit.reports.page import Finding, Page, PageTable, Section
 from actkit.reports.paper import printed
-from actkit.reports.paper.outcome import Outcome
-from actkit.reports.paper.printed import grid, to_json
+from actkit.reports.paper.outcome import ItemOutcome
+from actkit.reports.paper.printed import item_grid, item_json
 from actkit.reports.rows import UNVERIFIED
 
 
-def of_items(made: Sequence[Outcome]) -> Page:
+def of_items(made: Sequence[ItemOutcome]) -> Page:
     """A page of tables and figures of the paper, ours beside the paper's."""
     scale = made[0].item.scale
     missing = [said for one in made for said in one.missing]
-    told = [Said("yellow", f"{scale.said[0].upper()}{scale.said[1:]}.")] if not scale.comparable else []
-    marked = [f"{line.row.group}, {line.row.method}" for one in made for line in one.lines if not all(n.verified for n in line.ours.values())]  # fmt: skip
-    if marked:
+    findings = [Finding("yellow", f"{scale.said[0].upper()}{scale.said[1:]}.")] if not scale.comparable else []
+    lines = [line for one in made for line in one.lines]
+    doubtful = [line.row for line in lines if not all(number.verified for number in line.ours.values())]
+    if marked := [f"{row.group}, {row.method}" for row in doubtful]:
         said = "a check found what makes numbers of these models unbelievable; they are marked"
-        told.append(
-            Said("red", f"{UNVERIFIED}: {said}, and the runs' own pages say why: {'; '.join(dict.fromkeys(marked))}")
+        findings.append(
+            Finding("red", f"{UNVERIFIED}: {said}, and the runs' own pages say why: {'; '.join(dict.fromkeys(marked))}")
         )
     if missing:
-        told.append(Said("yellow", f"{len(dict.fromkeys(missing))} results are missing; each table says which."))
+        findings.append(Finding("yellow", f"{len(dict.fromkeys(missing))} results are missing; each table says which."))
     sections = []
     for one in made:
-        verdicts = [Said("green" if v.answer == "holds here" else "yellow", str(v)) for v in one.verdicts]
-        table = dataclasses.replace(grid(one), caption=[*printed.protocol(one), *printed.missing(one)])
-        shown = Shown(one.item.title, table, table.titles[0] == "group", frozenset({"paper", "difference"}))
+        verdicts = [Finding("green" if v.answer == "holds here" else "yellow", str(v)) for v in one.verdicts]
+        table = dataclasses.replace(item_grid(one), caption=[*printed.protocol(one), *printed.missing(one)])
+        shown = PageTable(one.item.title, table, table.titles[0] == "group", frozenset({"paper", "difference"}))
         sections.append(Section(one.item.title, verdicts=verdicts, tables=[shown], pictures=one.pictures))
     about = made[0].about
     folders = {title: folder for one in made for title, folder in one.about["trainings"].items()}
     measured = dict.fromkeys(said for one in made for said in one.about["examined_by"])
     facts = {
-        "tables made by": f"{about['actkit']}" + (f" at {about['commit']}" if about["commit"] else ""), "measured by": "; ".join(measured),
+        "tables made by": f"{about['actkit']}" + (f" at {about['commit']}" if about["commit"] else ""),
+        "measured by": "; ".join(measured),
         "trainings": f"{len(folders)} runs, shared by all items",
-    }  # fmt: skip
+    }
     folded = [("the runs", "\n".join(f"{title}  {folder}" for title, folder in folders.items()))]
     sections.append(Section("How to reproduce it", facts=facts, commands=[about["command"]], folded=folded))
     title = made[0].item.title if len(made) == 1 else "Adversarial Concurrent Training: the paper's tables and figures"
-    return Page(title, _said_of(made), told, sections, [to_json(one) for one in made])
+    return Page(title, _lead(made), findings, sections, [item_json(one) for one in made])
 
 
-def _said_of(made: Sequence[Outcome]) -> str:
+def _lead(made: Sequence[ItemOutcome]) -> str:
     data = dict.fromkeys(told["data"] for one in made for told in one.about["data"].values())
     return f"Arani et al. 2020. {', '.join(one.item.title.partition(':')[0] for one in made)}; {'; '.join(data) or 'nothing yet'}"

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from actkit.reports.grids import Grid, printed
-from actkit.reports.paper.items import Column
-from actkit.reports.paper.outcome import Line, Outcome
+from actkit.reports.paper.items import PublishedColumn
+from actkit.reports.paper.outcome import ItemOutcome, Line
 
 
-def grid(made: Outcome) -> Grid:
+def item_grid(made: ItemOutcome) -> Grid:
     """Ours, below it the paper's, below that the difference, where the two are of the same thing."""
     item = made.item
     grouped = len({line.row.group for line in made.lines}) > 1
@@ -43,10 +43,10 @@ def grid(made: Outcome) -> Grid:
             apart = [line.difference(c) for c in item.columns]
             shown = ["-" if d is None else f"{d:+.{2 if c.percent else c.digits}f}" for c, d in zip(item.columns, apart, strict=True)]  # fmt: skip
             body.append([*([""] if grouped else []), "", "difference", *shown])
-    return Grid(titles, body, caption(made), left=2 + grouped)
+    return Grid(titles, body, item_caption(made), left=2 + grouped)
 
 
-def caption(made: Outcome) -> list[str]:
+def item_caption(made: ItemOutcome) -> list[str]:
     """What the table is, how each column was measured, what the paper claims and whether it holds here, and what is missing."""
     item = made.item
     lines = [f"{item.title}. {item.scale.said[0].upper()}{item.scale.said[1:]}."]
@@ -57,7 +57,7 @@ def caption(made: Outcome) -> list[str]:
     return [*lines, *protocol(made), *map(str, made.verdicts), *missing(made), made_by(made)]
 
 
-def protocol(made: Outcome) -> list[str]:
+def protocol(made: ItemOutcome) -> list[str]:
     """How each column was measured, on which data, and what else is to be known."""
     lines = ["Mean ± standard deviation of the sample over n seeds; percent unless a column says otherwise."]
     for column in made.item.columns:
@@ -72,7 +72,7 @@ def protocol(made: Outcome) -> list[str]:
     return [*lines, *made.item.notes]
 
 
-def missing(made: Outcome) -> list[str]:
+def missing(made: ItemOutcome) -> list[str]:
     """What is missing, the seeds of one training together."""
     found: dict[tuple[str, str], list[str]] = {}
     for said in made.missing:
@@ -84,7 +84,7 @@ def missing(made: Outcome) -> list[str]:
     ]  # fmt: skip
 
 
-def made_by(made: Outcome) -> str:
+def made_by(made: ItemOutcome) -> str:
     about = made.about
     return (
         f"Made by `{about['command']}`, actkit {about['actkit']} at {about['commit'] or 'an installed release'}, torch {about['torch']}, "
@@ -94,8 +94,8 @@ def made_by(made: Outcome) -> str:
     )
 
 
-def to_json(made: Outcome) -> dict[str, Any]:
-    def cell(line: Line, column: Column) -> dict[str, Any]:
+def item_json(made: ItemOutcome) -> dict[str, Any]:
+    def cell(line: Line, column: PublishedColumn) -> dict[str, Any]:
         ours, printed = line.ours.get(column.title), line.paper.get(column.title)
         return {
             "ours": None if ours is None else ours.to_json(),
@@ -119,7 +119,7 @@ def to_json(made: Outcome) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def as_csv(made: Sequence[Outcome]) -> str:
+def items_csv(made: Sequence[ItemOutcome]) -> str:
     """Every cell on a line of its own, unrounded; ours as a fraction where the column is in percent, the paper's as it prints it."""
     out = io.StringIO()
     table = csv.writer(out, lineterminator="\n")
@@ -143,18 +143,18 @@ def as_csv(made: Sequence[Outcome]) -> str:
     return out.getvalue().rstrip("\n")
 
 
-def write(folder: Path, made: Sequence[Outcome]) -> None:
+def write(folder: Path, made: Sequence[ItemOutcome]) -> None:
     """Each item as Markdown, CSV, LaTeX and JSON, and its pictures."""
     folder.mkdir(parents=True, exist_ok=True)
     for one in made:
         for picture in one.pictures:
             picture.save(folder)
-        text = printed(grid(one), "markdown")
+        text = printed(item_grid(one), "markdown")
         table, _, notes = text.partition("\n\n")
         drawn = [f"![{p.title}]({p.name}.svg)" for p in one.pictures]
         parts = [f"# {one.item.title}", table, *drawn, notes]
         files = {
-            "md": "\n\n".join(parts), "csv": as_csv([one]), "tex": printed(grid(one), "latex"), "json": json.dumps(to_json(one), indent=1)
+            "md": "\n\n".join(parts), "csv": items_csv([one]), "tex": printed(item_grid(one), "latex"), "json": json.dumps(item_json(one), indent=1)
         }  # fmt: skip
         for suffix, content in files.items():
             (folder / f"{one.item.name}.{suffix}").write_text(content + "\n", encoding="utf-8")

@@ -4,26 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from actkit.config.recipe import load_evaluation
 from actkit.config.spec import Spec
-from actkit.errors import CHECK_FAILED, OK, InputError, raise_all
-from actkit.evaluation.summary import remarked, unverified
+from actkit.errors import OK, InputError, raise_all
+from actkit.evaluation.summary import Summary
 from actkit.files import sha256, sha256_of
 from actkit.networks import model_files
 from actkit.reports.paper import items
-from actkit.reports.paper.items import Examination, Item, Row, Scale, Training
+from actkit.reports.paper.items import Examination, Item, PublishedRow, Scale, Training
 from actkit.training.study import Cell, cell
 
 
 @dataclass(frozen=True)
-class Examined:
+class ExaminationTask:
     """Trained models under an item's probes: a task as a study's cells are."""
 
     title: str
@@ -32,20 +30,29 @@ class Examined:
     examination: Examination
 
     @property
+    def summary(self) -> Summary | None:
+        """What it found; None where that is not there or cannot be used."""
+        try:
+            found = Summary.load(self.folder)
+        except InputError:
+            return None
+        return found if found.models and found.results and found.data_fingerprint else None
+
+    @property
     def done(self) -> bool:
         """Whether it looked at the very models that are there now."""
-        summary = examined_summary(self.folder / "summary.json")
+        summary = self.summary
         if summary is None:
             return False
         now = {_sum(file) for c in self.cells for file in model_files.current(c.folder)}
         # Of models that are gone, what was found still stands.
-        return not now or {model["sha256"] for model in summary["models"].values()} <= now
+        return not now or {model.sha256 for model in summary.models.values()} <= now
 
     @property
     def code(self) -> int:
         """3 where a check found what makes its numbers unbelievable."""
-        summary = examined_summary(self.folder / "summary.json")
-        return CHECK_FAILED if summary is not None and unverified(summary) else OK
+        summary = self.summary
+        return OK if summary is None else summary.exit_code
 
     @property
     def possible(self) -> bool:
@@ -56,38 +63,39 @@ class Examined:
         models = [part for c in self.cells for part in ("--ckpt", str(c.folder))]
         how = [part for s in self.examination.settings for part in ("-s", s)]
         roles = [part for r in self.examination.roles for part in ("--role", r)]
-        return [
-            "probe", *models, *roles, "--evaluation", self.examination.file, *how, "--out", str(self.folder), *extra
-        ]  # fmt: skip
+        evaluation = ["--evaluation", self.examination.file]
+        return ["probe", *models, *roles, *evaluation, *how, "--out", str(self.folder), *extra]
 
 
 @dataclass(frozen=True)
-class Study:
+class PaperStudy:
     """What stands behind some items: every training, once, and where each item finds its own."""
 
     items: tuple[Item, ...]
-    seeds: tuple[int, ...] | None  # in place of the items' own
+    # In place of the items' own.
+    seeds: tuple[int, ...] | None
     cells: Mapping[tuple[Training, int], Cell]
     out: Path
 
     def seeds_of(self, item: Item) -> tuple[int, ...]:
         return item.seeds if self.seeds is None else self.seeds
 
-    def cell(self, row: Row, seed: int) -> Cell:
+    def cell(self, row: PublishedRow, seed: int) -> Cell:
         return self.cells[row.training, seed]
 
     @property
     def trainings(self) -> list[Cell]:
         return list({c.folder: c for c in self.cells.values()}.values())
 
-    def examined(self, item: Item, row: Row, seed: int) -> Examined | None:
+    def task(self, item: Item, row: PublishedRow, seed: int) -> ExaminationTask | None:
         """The examination that a row's number comes from; None where it is the one that the training ends with."""
         how = item.examination
         if how is None:
             return None
         own = self.cell(row, seed)
         beside: tuple[Cell, ...] = (own,)
-        if how.together:  # with those of its group that are there
+        # With those of its group that are there.
+        if how.together:
             group = dict.fromkeys(self.cell(other, seed) for other in item.rows if other.group == row.group)
             beside = tuple(c for c in group if c.done)
         name = f"{Path(how.file).stem}-{own.folder.parent.name}-{own.folder.name}"
@@ -98,15 +106,15 @@ class Study:
         title = (
             f"{Path(how.file).stem} of {row.group.partition(';')[0] + f' seed {seed}' if how.together else own.title}"
         )
-        return Examined(title, self.out / "examined" / f"{name}-{digest}", beside, how)
+        return ExaminationTask(title, self.out / "examined" / f"{name}-{digest}", beside, how)
 
-    def examinations(self, *, possible: bool = True) -> list[Examined]:
+    def examinations(self, *, possible: bool = True) -> list[ExaminationTask]:
         """Those that can be done with what is trained, or all."""
-        found: dict[Path, Examined] = {}
+        found: dict[Path, ExaminationTask] = {}
         for item in self.items:
             for row in item.rows:
                 for seed in self.seeds_of(item):
-                    made = self.examined(item, row, seed)
+                    made = self.task(item, row, seed)
                     if made and (made.possible or not possible):
                         found.setdefault(made.folder, made)
         return list(found.values())
@@ -117,14 +125,14 @@ class Study:
         for item in self.items:
             for row in item.rows:
                 for seed in self.seeds_of(item):
-                    made = self.examined(item, row, seed)
+                    made = self.task(item, row, seed)
                     if made and not made.examination.together and not made.done:
                         how = _evaluation(made.examination), made.examination.roles == ("headline",)
                         found.setdefault(self.cell(row, seed).folder, {})[made.folder] = how
         return {folder: list(each.values()) for folder, each in found.items()}
 
 
-def study(
+def paper_study(
     items: Sequence[Item],
     *,
     seeds: Sequence[int] | None = None,
@@ -133,7 +141,7 @@ def study(
     trust: bool = False,
     out: Path,
     runs: str | None = None,
-) -> Study:
+) -> PaperStudy:
     """The study behind these items, every recipe read and checked.
 
     Settings that change more than where the data lie make it another study than the paper's, and the items say so. Raises `InputError` for settings that fit
@@ -156,18 +164,20 @@ def study(
                     continue
                 title = f"{Path(training.recipe).stem}{_of_scale(training)}"
                 try:
+                    own = (*training.settings, *settings)
                     cells[training, seed] = cell(
-                        training.recipe, (*training.settings, *settings), seed, title, plugins=plugins, trust=trust, out=runs,
-                    )  # fmt: skip
+                        training.recipe, own, seed, title, plugins=plugins, trust=trust, out=runs
+                    )
                 except InputError as error:
                     problems += error.problems
     raise_all(problems)
     for item in items:
         _assert_apart(item, cells)
-    return Study(tuple(items), None if seeds is None else tuple(seeds), cells, out)
+    return PaperStudy(tuple(items), None if seeds is None else tuple(seeds), cells, out)
 
 
-_WHERE = ("root", "download", "workers", "timeout")  # of a data set: where it lies and how it is read
+# Of a data set: where it lies and how it is read.
+_WHERE = ("root", "download", "workers", "timeout")
 
 
 def same_study(setting: str) -> bool:
@@ -177,9 +187,8 @@ def same_study(setting: str) -> bool:
 
 def _changed(scale: Scale, settings: tuple[str, ...]) -> Scale:
     with_ = f"changed by {', '.join(settings)}"
-    return dataclasses.replace(
-        scale, changed=settings, label=f"{scale.label}, {with_}", said=f"{scale.said}; {with_}, so that nothing here is to be held against the paper"
-    )  # fmt: skip
+    said = f"{scale.said}; {with_}, so that nothing here is to be held against the paper"
+    return dataclasses.replace(scale, changed=settings, label=f"{scale.label}, {with_}", said=said)
 
 
 def _assert_apart(item: Item, cells: Mapping[tuple[Training, int], Cell]) -> None:
@@ -219,23 +228,6 @@ def _evaluation(how: Examination) -> list[Spec]:
 
 def slug(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
-
-
-def examined_summary(file: Path) -> dict[str, Any] | None:
-    """What an examination found, marked where a later check raised a red flag; None where it is not there or cannot be used."""
-    try:
-        found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        files = {name: Path(model["file"]) for name, model in found["models"].items()}
-        if (
-            not all({"sha256", "role"} <= model.keys() for model in found["models"].values())
-            or not found["data_fingerprint"]
-        ):
-            return None
-        if not all({"numbers", "flags", "columns"} <= result.keys() for result in found["results"].values()):
-            return None
-        return remarked(found, files) if found["results"] else None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None
 
 
 def place_of(scale: str, settings: Sequence[str]) -> Path:

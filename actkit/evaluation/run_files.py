@@ -1,0 +1,37 @@
+"""Where a run's models lie."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from actkit.files import sha256
+from actkit.networks import model_files
+
+
+def run_of(file: Path) -> Path | None:
+    """The run's folder that a model file lies in."""
+    parents = file.resolve().parents
+    return parents[2] if len(parents) > 2 and (parents[2] / "config.json").is_file() else None
+
+
+def files_of_run(folder: Path) -> dict[str, Path]:
+    """The model files of a run, by role and in the objective's order: of its best checkpoint where one was chosen, else of its newest."""
+    files = model_files.find(folder)
+    order = model_files.header(files[0]).roles
+    return {file.stem: file for file in sorted(files, key=lambda file: order.index(file.stem))}
+
+
+def last_files_of_run(folder: Path) -> dict[str, Path]:
+    """Where a run chose another checkpoint than its last: the last's model files, as `<role>.last`."""
+    chosen, (newest, _) = model_files.best(folder / "checkpoints"), model_files.newest(folder / "checkpoints")
+    if chosen is None or newest is None or newest == chosen:
+        return {}
+    found = {}
+    files = [file for file in sorted(newest.glob("*.safetensors")) if file.name != "state.safetensors"]
+    for name in model_files.header(files[0]).roles:
+        own, before = newest / f"{name}.safetensors", chosen / f"{name}.safetensors"
+        # A helper's weights are those of the chosen checkpoint: nothing to examine twice.
+        same = before.is_file() and sha256(own) == sha256(before)
+        if not same:
+            found[f"{name}.last"] = own
+    return found

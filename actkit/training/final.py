@@ -1,0 +1,115 @@
+"""The end of a run: what a model's file says of it, and the examination that the run ends with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+from actkit.config.recipe import Recipe
+from actkit.datasets import Data
+from actkit.display import Display
+from actkit.evaluation.examination import examine, fingerprints, write_results
+from actkit.evaluation.resume import key_of, resumable
+from actkit.evaluation.run_files import files_of_run, last_files_of_run
+from actkit.evaluation.summary import RunFacts, Summary, apply_flags
+from actkit.machine import provenance, versions
+from actkit.networks import model_files
+from actkit.networks.model_files import Header
+from actkit.networks.roles import Role, with_averages
+from actkit.training.loop import Position
+from actkit.training.run import Run, without_io_settings
+
+
+def header_of(role: str, recipe: Recipe, data: Data, roles: Mapping[str, Role], position: Position) -> Header:
+    """What the file of one of a training's models says of it: enough to rebuild it and to repeat its evaluation."""
+    settings = recipe.spec.kwargs
+    return Header(
+        role=role,
+        roles=tuple(with_averages(roles)),
+        # An average (robust.ema) has the network of its role.
+        backbone=settings["roles"][role.partition(".")[0]].kwargs["backbone"],
+        num_classes=data.num_classes,
+        classes=tuple(data.classes),
+        shape=data.shape,
+        data=without_io_settings(settings["data"]),
+        evaluation=tuple(settings["evaluation"]),
+        objective=repr(settings["objective"]),
+        seed=settings.get("seed", 0),
+        epoch=position.epoch,
+        step=position.step,
+        versions=versions(),
+    )
+
+
+def examine_run(
+    run: Run,
+    recipe: Recipe,
+    data: Data,
+    roles: Mapping[str, Role],
+    position: Position,
+    folder: Path,
+    display: Display,
+    *,
+    command: str,
+    looked: bool,
+    stopped_early: bool,
+) -> Summary:
+    """The evaluation that a run ends with, each probe's result in a file of its own; of the checkpoint that was chosen, and of the last.
+
+    Args:
+        looked: whether there was a look that `run.best` could choose by.
+    """
+    files = files_of_run(folder)
+    chosen = model_files.header(next(iter(files.values())))
+    device = next(iter(roles.values())).device
+    _warn_of_gaps(run, roles, looked, display)
+    models = with_averages(roles)
+    if chosen.step != position.step:
+        display.say(f"examining epoch {chosen.epoch}, the best by {run.best} on the validation images, and the last")
+        files |= last_files_of_run(folder)
+        models = _loaded(files, device)
+    evaluation = [probe.spec for probe in run.evaluation]
+    tested = fingerprints(data, evaluation, display)
+    where = folder / "probes"
+    where.mkdir(exist_ok=True)
+    key = key_of(list(files.values()), recipe.spec.kwargs["data"], evaluation, tested, device)
+    display.say("evaluation ...")
+    with resumable(where / ".unfinished.safetensors", key, display) as progress:
+        results = examine(run.evaluation, models, data, progress)
+    found = apply_flags(results, files, evaluation, tested, display)
+    assert chosen.epoch is not None
+    assert chosen.step is not None
+    origin = {
+        "data": recipe.spec.kwargs["data"].to_json(),
+        "data_fingerprint": tested,
+        "step": chosen.step,
+        "command": command,
+        "versions": provenance(),
+    }
+    write_results(where, results, found, evaluation, origin)
+    best = run.best if looked else None
+    return Summary(
+        command=command,
+        data=data.name,
+        data_fingerprint=tested,
+        sizes=dict(data.sizes),
+        evaluation=tuple(evaluation),
+        results=found,
+        versions=provenance(),
+        run=RunFacts(recipe.source, run.seed, chosen.epoch, chosen.step, stopped_early, position.epoch, best),
+    )
+
+
+def _warn_of_gaps(run: Run, roles: Mapping[str, Role], looked: bool, display: Display) -> None:
+    """Say which of the models that were asked for there are none of."""
+    if run.best and not looked:
+        display.warn("run.best had no look to choose by: no epoch ended; the last batch's models are examined")
+    for name, role in roles.items():
+        if role.average is not None and role.averaged is None:
+            display.warn(f"{name}: the training ended before anything was averaged")
+
+
+def _loaded(files: Mapping[str, Path], device: torch.device | str) -> dict[str, Role]:
+    return {name: model_files.load_role(file, device=device)[0] for name, file in files.items()}
