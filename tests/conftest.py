@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,3 +52,12 @@ def quick(write: Callable[..., Path]) -> Path:
     from helpers.runs import QUICK
 
     return write("quick.gin", QUICK)
+
+
+@pytest.fixture(scope="session")
+def warm() -> Iterator[str]:
+    """A Python that has imported torch and actkit already: started as `sys.executable` is, with `-m` or `-c`. See `helpers.processes`."""
+    from helpers.processes import warm_python
+
+    with warm_python() as python:
+        yield python

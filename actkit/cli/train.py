@@ -94,15 +94,16 @@ def run(**given: Any) -> int:
 def _plan(options: RunOptions, file: RecipeFile) -> int:
     recipe = resolve(file)
     from actkit.machine import pick_device
-    from actkit.training.dry_run import lines, plan
+    from actkit.training.dry_run import count, describe, timed
     from actkit.training.run import folder_of
 
-    made = plan(recipe, folder=folder_of(recipe, options.out), device=pick_device(options.device))
+    counted = count(recipe, folder=folder_of(recipe, options.out), device=pick_device(options.device))
+    times = timed(counted)
     if options.as_json:
-        cost = {"units": made.units, "batches": made.batches, "seconds_a_step": made.seconds}
+        cost = {"units": counted.units, "batches": counted.batches, "seconds_a_step": times.step}
         click.echo(json.dumps({"config": recipe.spec.to_json(), **cost}))
     else:
-        click.echo("\n".join(lines(made)))
+        click.echo("\n".join(describe(counted, times)))
     return errors.OK
 
 

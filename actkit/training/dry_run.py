@@ -1,18 +1,18 @@
-"""A dry run: one step on made-up images, every forward and backward pass counted. No pixel is read."""
+"""A dry run: one step on made-up images, every forward and backward pass counted; and an estimate of the time. No pixel is read."""
 
 from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from actkit.config.recipe import Recipe
 from actkit.config.spec import Spec
@@ -38,75 +38,87 @@ class Pass:
         return 2 if self.direction == "backward" and self.weights == "live" else 1
 
 
-@dataclass
-class Plan:
+@dataclass(frozen=True)
+class Examination:
+    """What an evaluation costs: the passes that one example takes through every probe, at most, and the units of all examples."""
+
+    passes: Counter[Pass]
+    units: int
+
+
+@dataclass(frozen=True)
+class DryRun:
+    """What a run would do, counted.
+
+    Args:
+        passes: of one training step, on one batch.
+    """
+
     folder: Path
-    parameters: dict[str, int]
-    batches: int  # in all
-    passes: Counter[Pass]  # of one training step
-    seconds: float  # of one training step, estimated
-    evaluation_passes: Counter[Pass]  # of one example
-    evaluation_seconds: float
+    device: torch.device
     run: Run
     data: Data
-    device: torch.device
-    roles: dict[str, Role]
-    a_unit: float  # seconds for one image, estimated
-    warnings: list[str] = field(default_factory=list)
-
-    def examination_seconds(self, probes: Sequence[Spec], *, headline: bool) -> float:
-        """What other probes would cost, on the headline model or on all."""
-        roles = dict([next(iter(self.roles.items()))]) if headline else self.roles
-        return self.a_unit * _examination([spec.build() for spec in probes], self.data, roles)[1]
+    roles: Mapping[str, Role]
+    passes: Counter[Pass]
+    evaluation: Examination
 
     @property
     def units(self) -> int:
         """The cost of a training step in forward passes of one batch."""
-        return _units(self.passes)
+        return units_of(self.passes)
+
+    @property
+    def batches(self) -> int:
+        """Of the whole training."""
+        batches = self.run.epochs * -(-self.data.sizes["train"] // self.run.batch_size)
+        return min(batches, self.run.steps or batches)
+
+    def examination(self, probes: Sequence[Spec], *, headline: bool) -> Examination:
+        """What other probes would cost, on the headline model or on all."""
+        names = list(self.roles)[:1] if headline else list(self.roles)
+        return examination_of([spec.build() for spec in probes], self.data, names)
 
 
-def _units(passes: Counter[Pass]) -> int:
+@dataclass(frozen=True)
+class Times:
+    """Estimates, in seconds, from a few images, scaled up by units."""
+
+    step: float
+    unit: float  # a forward pass of one image
+    evaluation: float
+
+    def of(self, examination: Examination) -> float:
+        return self.unit * examination.units
+
+
+def units_of(passes: Counter[Pass]) -> int:
     return sum(p.units * n for p, n in passes.items())
 
 
-def plan(recipe: Recipe, *, folder: Path, device: torch.device) -> Plan:
-    """Count one step on made-up images and time a second. The times are estimates: from a few images, scaled up by units."""
+# -- counting ------------------------------------------------------------------------------------------------------------
+
+
+def count(recipe: Recipe, *, folder: Path, device: torch.device) -> DryRun:
+    """Count one training step on made-up images, and what the evaluation does with one. `folder` is where the run would be."""
     run: Run = recipe.spec.build()
     data: Data = run.data()
     roles = run.make_roles(data, device)
-    size = min(run.batch_size, 2)
-    with _counting(roles) as passes:
-        seconds = _step(run, data, roles, size, device)
-    if seconds < 1:  # small enough to time more of them, or whole batches
-        size = run.batch_size if seconds < 0.1 else min(run.batch_size, 8)
-        _step(run, data, roles, size, device)
-    seconds = _step(run, data, roles, size, device) / size  # not the first, which warms up
-    examined, evaluation_units = _examination(run.evaluation, data, roles)
-    a_unit = seconds / _units(passes)
-    batches = run.epochs * -(-data.sizes["train"] // run.batch_size)
-    return Plan(
-        folder, {name: sum(p.numel() for p in role.model.parameters()) for name, role in roles.items()},
-        min(batches, run.steps or batches), passes, seconds * run.batch_size, examined,
-        a_unit * evaluation_units, run, data, device, roles, a_unit,
-    )  # fmt: skip
+    with counting(roles) as passes:
+        _step(run, data, roles, min(run.batch_size, 2), device)
+    return DryRun(folder, device, run, data, roles, passes, examination_of(run.evaluation, data, list(roles)))
 
 
-@contextmanager
-def threads(number: int) -> Iterator[None]:
-    """Compute with so many threads, as one of several processes would."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(min(number, before))
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def _step(run: Run, data: Data, roles: dict[str, Role], size: int, device: torch.device) -> float:
-    x, y = (t.to(device) for t in random_batch(data, size))
-    began = time.perf_counter()
-    list(update(run.objective, x, y, roles, noise=Noise(torch.arange(size, device=device), 0)))
-    return time.perf_counter() - began
+def examination_of(probes: Sequence[Any], data: Data, roles: Sequence[str]) -> Examination:
+    """Count what built probes do with models of these names, by a stand-in for the models."""
+    one, every, units = _one(data), Counter[Pass](), 0
+    for probe in probes:
+        stand_ins = {name: Role(name, _Unbreakable(data)) for name in roles}
+        with counting(stand_ins) as passes:
+            examine([probe], stand_ins, one)
+        every.update(passes)
+        limit, size = probe.spec.get("limit"), data.sizes.get(probe.spec.get("split", "test"), 0)
+        units += units_of(passes) * min(limit or size, size)
+    return Examination(every, units)
 
 
 class _Unbreakable(nn.Module):
@@ -122,93 +134,130 @@ class _Unbreakable(nn.Module):
         return small + 10 * nn.functional.one_hot(torch.full((len(x),), self.label), small.shape[1])
 
 
-def _examination(probes: Sequence[Any], data: Data, roles: dict[str, Role]) -> tuple[Counter[Pass], int]:
-    """The passes that one example takes through every probe, at most; and the units of the whole evaluation."""
-    one, every, units = _one(data), Counter[Pass](), 0
-    for probe in probes:
-        stand_ins = {name: Role(name, _Unbreakable(data)) for name in roles}
-        with _counting(stand_ins) as passes:
-            examine([probe], stand_ins, one)
-        every.update(passes)
-        limit, size = probe.spec.get("limit"), data.sizes.get(probe.spec.get("split", "test"), 0)
-        units += _units(passes) * min(limit or size, size)
-    return every, units
-
-
 def _one(data: Data) -> Data:
+    """The data with one made-up example, of the first class, which a probe of some classes looks at too."""
     x, y = random_batch(data, 1)
-    y.zero_()  # of the first class, which a probe of some classes looks at too
+    y.zero_()
     return Data(data.name, data.shape, data.classes, dict.fromkeys(data.sizes, 1), lambda name: Split(x, y))
 
 
 @contextmanager
-def _counting(roles: dict[str, Role]) -> Iterator[Counter[Pass]]:
+def counting(roles: Mapping[str, Role]) -> Iterator[Counter[Pass]]:
     """Count the passes of every model, by hooks on it and on the frozen views made of it meanwhile."""
     passes: Counter[Pass] = Counter()
-    input_only = [False]  # whether the backward pass under way asks for no weight's gradient
-    handles = []
-    for name, role in roles.items():
+    gradients = _Gradients()
+    with ExitStack() as stack:
+        for name, role in roles.items():
+            role.forget_views()  # a view that is made from now on carries the hook with it
+            stack.callback(role.forget_views)
+            hook = role.model.register_forward_hook(_counter(name, passes, gradients))
+            stack.callback(hook.remove)
+        stack.enter_context(gradients)
+        yield passes
 
-        def seen(module: nn.Module, inputs: Any, logits: Tensor, name: str = name) -> None:
-            live = any(p.requires_grad for p in module.parameters())
-            mode = "train" if module.training else "eval"
-            passes[Pass(name, mode, "live" if live else "frozen", "forward")] += 1
 
-            def backward(gradient: Tensor) -> None:
-                passes[Pass(name, mode, "live" if live and not input_only[0] else "frozen", "backward")] += 1
+class _Gradients(TorchFunctionMode):
+    """Sees each call of `torch.autograd.grad`, wherever it is called from, and whether it asks for the gradient of a weight."""
 
-            if logits.requires_grad:
-                logits.register_hook(backward)
+    input_only = False  # the backward pass under way
 
-        role.forget_views()  # a view that is made from now on carries the hook with it
-        handles.append(role.model.register_forward_hook(seen))
-
-    def grad(outputs: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if function is not torch.autograd.grad:
+            return function(*args, **(kwargs or {}))
+        inputs = args[1]
         given = inputs if isinstance(inputs, (list, tuple)) else [inputs]
-        input_only[0] = not any(isinstance(t, nn.Parameter) for t in given)
+        self.input_only = not any(isinstance(t, nn.Parameter) for t in given)
         try:
-            return original(outputs, inputs, *args, **kwargs)
+            return function(*args, **(kwargs or {}))
         finally:
-            input_only[0] = False
+            self.input_only = False
 
-    original = torch.autograd.grad
+
+def _counter(name: str, passes: Counter[Pass], gradients: _Gradients) -> Callable[[nn.Module, Any, Tensor], None]:
+    """A forward hook that counts the pass, and the backward pass through what it gives."""
+
+    def forward(module: nn.Module, inputs: Any, logits: Tensor) -> None:
+        live = any(p.requires_grad for p in module.parameters())
+        mode = "train" if module.training else "eval"
+        passes[Pass(name, mode, "live" if live else "frozen", "forward")] += 1
+
+        def backward(gradient: Tensor) -> None:
+            weights = "live" if live and not gradients.input_only else "frozen"
+            passes[Pass(name, mode, weights, "backward")] += 1
+
+        if logits.requires_grad:
+            logits.register_hook(backward)
+
+    return forward
+
+
+# -- timing --------------------------------------------------------------------------------------------------------------
+
+
+def timed(counted: DryRun) -> Times:
+    """Time training steps for about a second, after the one that was counted, which has warmed up."""
+    run, data, roles, device = counted.run, counted.data, counted.roles, counted.device
+    size = min(run.batch_size, 2)
+    seconds = _step(run, data, roles, size, device)
+    if seconds < 1:  # small enough to time more of them, or whole batches
+        size = run.batch_size if seconds < 0.1 else min(run.batch_size, 8)
+        _step(run, data, roles, size, device)
+        seconds = _step(run, data, roles, size, device)
+    an_image = seconds / size
+    unit = an_image / counted.units
+    return Times(an_image * run.batch_size, unit, unit * counted.evaluation.units)
+
+
+def _step(run: Run, data: Data, roles: Mapping[str, Role], size: int, device: torch.device) -> float:
+    """A training step on made-up images, and the seconds that it took."""
+    x, y = (t.to(device) for t in random_batch(data, size))
+    began = time.perf_counter()
+    list(update(run.objective, x, y, dict(roles), noise=Noise(torch.arange(size, device=device), 0)))
+    return time.perf_counter() - began
+
+
+@contextmanager
+def threads(number: int) -> Iterator[None]:
+    """Compute with so many threads, as one of several processes would."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(min(number, before))
     try:
-        with mock.patch.object(torch.autograd, "grad", grad):
-            yield passes
+        yield
     finally:
-        for handle in handles:
-            handle.remove()
-        for role in roles.values():
-            role.forget_views()
+        torch.set_num_threads(before)
 
 
-def lines(made: Plan) -> list[str]:
-    """The plan, for a person."""
-    run, data = made.run, made.data
+# -- what a person reads -------------------------------------------------------------------------------------------------
+
+
+def describe(counted: DryRun, times: Times) -> list[str]:
+    """The dry run in lines."""
+    run, data = counted.run, counted.data
     out = [
         f"objective    {run.objective.spec!r}",
         f"data         {data.name}: {data.counted} of {'x'.join(map(str, data.shape))}, {data.num_classes} classes",
     ]
-    for name, count in made.parameters.items():
-        parts = run.roles[name]
+    for name, role in counted.roles.items():
+        parts, parameters = run.roles[name], sum(p.numel() for p in role.model.parameters())
         trained = f"{parts.optimizer.spec!r}" if parts.optimizer else "not trained"
-        out.append(f"{name:<12} {parts.backbone.spec!r}: {count:,} parameters; {trained}")
+        out.append(f"{name:<12} {parts.backbone.spec!r}: {parameters:,} parameters; {trained}")
         if parts.schedule:
             out.append(f"{'':<12} {parts.schedule.spec!r} every {parts.schedule_every}")
     out += [
-        f"training     {run.epochs} epochs, {made.batches:,} batches of {run.batch_size}, {run.precision}, seed {run.seed}",
-        f"a step       {made.units} units (1 = a forward pass of one batch)",
+        f"training     {run.epochs} epochs, {counted.batches:,} batches of {run.batch_size}, {run.precision}, seed {run.seed}",
+        f"a step       {counted.units} units (1 = a forward pass of one batch)",
     ]
-    out += _passes(made.passes)
+    out += _passes(counted.passes)
     for probe in run.evaluation:
         label = f"{probe.spec.label}: " if probe.spec.label else ""
         out.append(f"evaluation   {label}{probe.spec!r}")
-    out.append(f"an example   {_units(made.evaluation_passes)} units at most, all probes and models together")
-    out += _passes(made.evaluation_passes)
-    total = made.seconds * made.batches + made.evaluation_seconds
+    example = units_of(counted.evaluation.passes)
+    out.append(f"an example   {example} units at most, all probes and models together")
+    out += _passes(counted.evaluation.passes)
+    total = times.step * counted.batches + times.evaluation
     out += [
-        f"time         about {about(total)} on {made.device}: {about(made.seconds)} a step, {about(made.evaluation_seconds)} for the evaluation, the monitor not counted",
-        f"folder       {made.folder}",
+        f"time         about {duration(total)} on {counted.device}: {duration(times.step)} a step, {duration(times.evaluation)} for the evaluation, the monitor not counted",
+        f"folder       {counted.folder}",
     ]
     return out
 
@@ -221,7 +270,7 @@ def _passes(passes: Counter[Pass]) -> list[str]:
     ]
 
 
-def about(seconds: float) -> str:
+def duration(seconds: float) -> str:
     """A time in words."""
     for limit, size, unit in ((0.1, 1e-3, "ms"), (120, 1, "s"), (7200, 60, "min"), (172_800, 3600, "hours")):
         if seconds < limit:

@@ -341,7 +341,7 @@ def dry_run_study(
 
     `examined` is by a cell's folder.
     """
-    from actkit.training.dry_run import about
+    from actkit.training.dry_run import duration
 
     costs: dict[str, _Cost] = {}
     seconds = 0.0
@@ -359,7 +359,7 @@ def dry_run_study(
         seconds += costs[key].step * batches + costs[key].evaluation
     left = sum(not cell.done for cell in study)
     lines.append(
-        f"{len(study)} cell{'s' * (len(study) > 1)}, {left} to do: about {about(seconds / jobs)} on {device}, {jobs} at a time"
+        f"{len(study)} cell{'s' * (len(study) > 1)}, {left} to do: about {duration(seconds / jobs)} on {device}, {jobs} at a time"
     )
     return lines, seconds / jobs
 
@@ -374,14 +374,15 @@ class _Cost:
 
 
 def _cost(cell: Cell, later: Examinations, *, plugins: Sequence[str], trust: bool, device: Any, jobs: int) -> _Cost:
-    from actkit.training.dry_run import plan, threads
+    from actkit.training.dry_run import count, threads, timed
 
     recipe = load_recipe(cell.recipe, cell.settings, plugins=plugins, trust=trust)
     with threads(share_of_cores(jobs)):
-        made = plan(recipe, folder=cell.folder, device=device)
-    evaluation = 0.0 if cell.done else made.evaluation_seconds
-    evaluation += sum(made.examination_seconds(probes, headline=headline) for probes, headline in later)
-    return _Cost(made.seconds, made.batches, evaluation)
+        counted = count(recipe, folder=cell.folder, device=device)
+        times = timed(counted)
+    evaluation = 0.0 if cell.done else times.evaluation
+    evaluation += sum(times.of(counted.examination(probes, headline=headline)) for probes, headline in later)
+    return _Cost(times.step, counted.batches, evaluation)
 
 
 def _described(result: TaskResult) -> str:
