@@ -7,6 +7,7 @@ import importlib.util
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -18,20 +19,26 @@ import pytest
 
 import actkit as public
 from actkit.cli import scaffold
-from actkit.config import plugins, registry
-from actkit.errors import InputError
 from helpers import ROOT
 
 PLUGINS = sorted(p for p in (ROOT / "plugins").iterdir() if (p / "pyproject.toml").is_file())
 PACKAGE = Path(public.__file__).parent
 ENV = {**os.environ, "OMP_NUM_THREADS": "1"}
-QUICK = [part for s in ("run.steps=1", "run.monitor=[]", "run.evaluation=[@probe.accuracy()]") for part in ("-s", s)]
-
-
-def call(*command: str | Path, cwd: Path, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [str(c) for c in command], cwd=cwd, env={**ENV, **(env or {})}, capture_output=True, text=True
+# A step on a few images.
+QUICK = [
+    part
+    for setting in (
+        "dataset.digits.test_fraction=0.8", "run.steps=1", "run.monitor=[]", "run.evaluation=[@probe.accuracy()]", "probe.accuracy.limit=100",
     )
+    for part in ("-s", setting)
+]  # fmt: skip
+
+
+def call(*command: str | Path, cwd: Path, beside: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run a command; `beside`: a folder whose distributions are installed, too."""
+    paths = [*([str(beside)] if beside else []), *filter(None, [ENV.get("PYTHONPATH")])]
+    environment = {**ENV, "PYTHONPATH": os.pathsep.join(paths)}
+    return subprocess.run([str(c) for c in command], cwd=cwd, env=environment, capture_output=True, text=True)
 
 
 # -- the real ones -------------------------------------------------------------------------------------------------------
@@ -54,51 +61,56 @@ def test_a_plugin_imports_public_names_alone(plugin):
 
 
 @pytest.mark.parametrize("plugin", PLUGINS, ids=lambda p: p.name)
-def test_a_plugins_own_tests_pass(plugin):
-    done = call(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", cwd=plugin)
+def test_a_plugins_own_tests_pass(warm, plugin):
+    done = call(warm, "-m", "pytest", "-q", "-p", "no:cacheprovider", cwd=plugin)
     assert done.returncode == 0, done.stdout
 
 
 @pytest.fixture(scope="session")
-def installed(tmp_path_factory) -> Path:
-    """A fresh environment with actkit and every plugin from wheels; torch and the rest are borrowed from this one."""
-    place = tmp_path_factory.mktemp("installed")
-    wheels = place / "wheels"
-    sources = place / "sources"
+def wheels(tmp_path_factory) -> dict[str, Path]:
+    """A folder with actkit's wheel unpacked, and one with those of all plugins."""
+    place = tmp_path_factory.mktemp("wheels")
     for source in (ROOT, *PLUGINS):  # copies: building leaves folders behind
-        copied = sources / source.name
-        kept = ["pyproject.toml", "README.md", "LICENSE", "actkit", "gin", f"actkit_{source.name}"]
-        for name in kept:
-            if (source / name).exists():
-                call("cp", "-r", source / name, copied.mkdir(parents=True, exist_ok=True) or copied / name, cwd=place)
-        built = call(
-            sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index", "--wheel-dir", wheels, copied, cwd=place
-        )  # fmt: skip
+        copied = place / "sources" / source.name
+        copied.mkdir(parents=True)
+        for name in ["pyproject.toml", "README.md", "LICENSE", "actkit", "gin", f"actkit_{source.name}"]:
+            if (source / name).is_dir():
+                shutil.copytree(source / name, copied / name, ignore=shutil.ignore_patterns("__pycache__"))
+            elif (source / name).is_file():
+                shutil.copy(source / name, copied / name)
+    pip, quiet = (sys.executable, "-m", "pip"), ("--quiet", "--no-deps", "--no-index")
+    folders = {"actkit": [place / "sources" / ROOT.name], "plugins": [place / "sources" / p.name for p in PLUGINS]}
+    for name, sources in folders.items():
+        built = call(*pip, "wheel", *quiet, "--no-build-isolation", "--wheel-dir", place / f"{name}.built", *sources, cwd=place)  # fmt: skip
         assert built.returncode == 0, built.stderr
+        files = sorted((place / f"{name}.built").glob("*.whl"))
+        done = call(*pip, "install", *quiet, "--target", place / name, *files, cwd=place)
+        assert done.returncode == 0, done.stderr
+    return {name: place / name for name in folders}
+
+
+@pytest.fixture(scope="session")
+def installed(wheels, tmp_path_factory) -> Path:
+    """The Python of a fresh environment with actkit and every plugin from wheels; torch and the rest are borrowed from this one."""
+    place = tmp_path_factory.mktemp("installed")
     venv.create(place / "venv", with_pip=False)
     python = place / "venv/bin/python"
-    purelib = Path(
-        call(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=place).stdout.strip()
-    )
-    done = call(
-        sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", purelib, *wheels.glob("*.whl"), cwd=place
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    # Behind what is installed here, and read as a plain path: links of an editable install are not followed.
-    (purelib / "zz_borrowed.pth").write_text(f"import sys; sys.path.append({sysconfig.get_path('purelib')!r})\n")
-    where = call(python, "-c", "import actkit; print(actkit.__file__)", cwd=place)
-    assert str(purelib) in where.stdout, where.stdout + where.stderr
-    return place
+    own = call(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=place).stdout.strip()
+    # Plain paths, the borrowed ones last: links of an editable install are not followed.
+    paths = [str(wheels["actkit"]), str(wheels["plugins"]), sysconfig.get_path("purelib")]
+    (Path(own) / "borrowed.pth").write_text(f"import sys; sys.path += {paths!r}\n")
+    return python
 
 
-def run_in(installed: Path, *args: str | Path) -> subprocess.CompletedProcess[str]:
-    folder = installed / "elsewhere"
-    folder.mkdir(exist_ok=True)
-    return call(installed / "venv/bin/python", "-m", "actkit", *args, cwd=folder)
+def cold(python: Path, *args: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """actkit in the fresh environment, from wheels alone."""
+    environment = {k: v for k, v in ENV.items() if k != "PYTHONPATH"}
+    command = [str(python), "-m", "actkit", *map(str, args)]
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
 
 
-def test_installed_plugins_are_listed_with_their_origin(installed):
-    found = {p["name"]: p for p in json.loads(run_in(installed, "list", "plugins", "--json").stdout)}
+def test_installed_plugins_and_their_recipes_are_listed_with_their_origin(installed, wheels, tmp_path):
+    found = {p["name"]: p for p in json.loads(cold(installed, "list", "plugins", "--json", cwd=tmp_path).stdout)}
     assert set(found) == {p.name for p in PLUGINS}
     assert found["awp"]["origin"] == "actkit-awp 0.1.0"
     assert {name: p["components"] for name, p in found.items()} == {
@@ -106,32 +118,42 @@ def test_installed_plugins_are_listed_with_their_origin(installed):
         "wrn_silu": ["backbone.wrn_silu"],
     }  # fmt: skip
     assert not any(p["error"] for p in found.values())
-    recipes = {r["recipe"] for r in json.loads(run_in(installed, "list", "recipes", "--json").stdout)}
+    recipes = {r["recipe"] for r in json.loads(cold(installed, "list", "recipes", "--json", cwd=tmp_path).stdout)}
     assert {"gin/mart_digits.gin", "gin/act_digits.gin"} <= recipes
+    described = json.loads(cold(installed, "list", "objective", "act", "--json", cwd=tmp_path).stdout)
+    assert described["at"].startswith(str(wheels["actkit"])), "it is the wheel that answers"
 
 
-RECIPES = sorted(f.name for p in PLUGINS for f in p.glob("*/gin/*_digits.gin"))
+def test_an_installed_plugins_recipe_trains_in_a_fresh_environment_and_is_examined_without_the_plugin(
+    installed, warm, tmp_path
+):
+    done = cold(installed, "run", "awp_act_digits.gin", *QUICK, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    again = call(warm, "-m", "actkit", "probe", "--ckpt", "runs/awp_act_digits", "--probe", "accuracy", cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+
+
+RECIPES = sorted(f.name for p in PLUGINS for f in p.glob("*/gin/*_digits.gin") if f.name != "awp_act_digits.gin")
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_a_plugins_recipe_trains_from_any_folder(installed, recipe):
+def test_a_plugins_recipe_trains_from_any_folder(warm, wheels, tmp_path, recipe):
+    def train(name):
+        return call(warm, "-m", "actkit", "run", name, *QUICK, cwd=tmp_path, beside=wheels["plugins"])
+
     if recipe == "hat_digits.gin":
-        assert run_in(installed, "run", "gin/natural_digits.gin", *QUICK).returncode == 0
-    done = run_in(installed, "run", recipe, *QUICK)
+        assert train("gin/natural_digits.gin").returncode == 0
+    done = train(recipe)
     assert done.returncode == 0, done.stderr
     assert "recipe     gin/" in done.stderr
-    if recipe != "awp_act_digits.gin":  # once is enough
-        return
-    again = run_in(installed, "probe", "--ckpt", f"runs/{recipe.removesuffix('.gin')}", "--probe", "accuracy")
-    assert again.returncode == 0, again.stderr
 
 
 CIFAR = sorted(f for p in PLUGINS for f in p.glob("*/gin/*_cifar10.gin"))
 
 
 @pytest.mark.parametrize("recipe", CIFAR, ids=lambda f: f.stem)
-def test_a_plugins_recipe_for_cifar10_can_be_read(recipe):
-    done = call(sys.executable, "-m", "actkit", "config", "check", recipe, "--plugins", recipe.parent.parent, cwd=ROOT)
+def test_a_plugins_recipe_for_cifar10_can_be_read(warm, recipe):
+    done = call(warm, "-m", "actkit", "config", "check", recipe, "--plugins", recipe.parent.parent, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     assert "warning" not in done.stderr
 
@@ -154,8 +176,10 @@ assert same(weights(Path("straight")), weights(Path("stopped")))
 print("the same")
 """
 SETTINGS = [
+    "dataset.digits.test_fraction=0.8",
+    "probe.accuracy.limit=100",
     "run.epochs=2",
-    "run.batch_size=512",
+    "run.batch_size=128",
     "backbone.resnet.width=4",
     "train/attack.pgd.steps=2",
     "run.monitor=[]",
@@ -164,29 +188,20 @@ SETTINGS = [
 
 
 @pytest.mark.parametrize("recipe", ["mart_digits.gin", "lbgat_digits.gin", "hat_digits.gin", "awp_act_digits.gin"])
-def test_a_plugins_objective_resumes_bit_for_bit(recipe, tmp_path):
+def test_a_plugins_objective_resumes_bit_for_bit(warm, recipe, tmp_path):
     plugin = next(p for p in PLUGINS if list(p.glob(f"*/gin/{recipe}")))
     settings = list(SETTINGS)
     if plugin.name == "hat":  # any weights of the right shape will do for a helper
         quick = [part for s in [*settings, "run.epochs=1"] for part in ("-s", s)]
-        done = call(
-            sys.executable,
-            "-m",
-            "actkit",
-            "run",
-            "gin/natural_digits.gin",
-            *quick,
-            "--out",
-            tmp_path / "helper",
-            cwd=ROOT,
-        )
+        command = ["run", "gin/natural_digits.gin", *quick, "--out", tmp_path / "helper"]
+        done = call(warm, "-m", "actkit", *command, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         settings.append(f"HELPER={tmp_path / 'helper'}")
     file = next(plugin.glob(f"*/gin/{recipe}"))
     code = RESUME.format(
         paths=[str(plugin), str(ROOT / "tests")], modules=[f"actkit_{plugin.name}"], recipe=str(file), settings=settings
     )
-    done = call(sys.executable, "-c", code, cwd=tmp_path)
+    done = call(warm, "-c", code, cwd=tmp_path)
     assert done.stdout.strip().endswith("the same"), done.stderr
 
 
@@ -194,12 +209,12 @@ def test_a_plugins_objective_resumes_bit_for_bit(recipe, tmp_path):
 
 
 @pytest.mark.parametrize("kind", scaffold.KINDS)
-def test_what_actkit_new_writes_works_at_once(kind, actkit, tmp_path):
+def test_what_actkit_new_writes_works_at_once(kind, actkit, warm, tmp_path):
     said = actkit("new", kind, f"my_{kind}", "--into", tmp_path)
     assert said.code == 0, said.err
     folder = tmp_path / f"my_{kind}"
     assert "NAME" not in "".join(f.read_text() + f.name for f in folder.rglob("*") if f.is_file())
-    done = call(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", cwd=folder)
+    done = call(warm, "-m", "pytest", "-q", "-p", "no:cacheprovider", cwd=folder)
     assert done.returncode == 0, done.stdout
     assert "2 passed" in done.stdout
     assert_public_names_alone(folder.rglob("*.py"))
@@ -241,7 +256,7 @@ def test_a_plugin_that_cannot_be_begun_is_told(actkit, tmp_path, args, message):
 # -- the guide -------------------------------------------------------------------------------------------------------------
 
 
-def test_every_file_of_the_guide_runs(tmp_path):
+def test_every_file_of_the_guide_runs(warm, tmp_path):
     text = (ROOT / "docs/plugins.md").read_text()
     files = re.findall(r"^`([\w/.]+)`:\n\n```(?:python|gin)\n(.*?)```", text, re.S | re.M)
     assert len(files) == 10
@@ -252,10 +267,8 @@ def test_every_file_of_the_guide_runs(tmp_path):
     assert len(code[code.index("@register") :].splitlines()) <= 15
     for name, _ in files:
         if name.endswith(".gin"):
-            quick = ["-s", "run.steps=1", "-s", "run.monitor=[]"]
-            if "confidence" not in name:
-                quick += ["-s", "run.evaluation=[@probe.accuracy()]"]
-            done = call(sys.executable, "-m", "actkit", "run", name, "--plugins", "mine", *quick, cwd=tmp_path)
+            quick = ["-s", "run.steps=1", "-s", "run.monitor=[]"] if "confidence" in name else QUICK
+            done = call(warm, "-m", "actkit", "run", name, "--plugins", "mine", *quick, cwd=tmp_path)
             assert done.returncode == 0, done.stderr
             assert not ("confidence" in name and "confidence" not in done.stdout), done.stdout
 
@@ -264,8 +277,8 @@ def test_every_file_of_the_guide_runs(tmp_path):
 
 
 @pytest.fixture
-def distribution(tmp_path, monkeypatch):
-    """Make an installed plugin out of a module's text."""
+def distribution(tmp_path):
+    """Make an installed plugin out of a module's text; it lies in `tmp_path`."""
 
     def make(name: str, code: str, *, requires: str = "actkit>=0.1") -> None:
         info = tmp_path / f"{name}-1.0.dist-info"
@@ -274,15 +287,15 @@ def distribution(tmp_path, monkeypatch):
             f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\nRequires-Dist: {requires}\n"
         )
         (info / "entry_points.txt").write_text(f"[actkit.plugins]\n{name} = {name}\n")
-        sys.modules.pop(name, None)
         (tmp_path / f"{name}.py").write_text("from __future__ import annotations\n" + textwrap.dedent(code))
 
-    monkeypatch.syspath_prepend(str(tmp_path))
-    registry.load_builtins()
-    monkeypatch.setattr(registry, "failures", {})
-    monkeypatch.setattr(plugins, "attempted", {})
-    monkeypatch.setattr(registry, "registered", dict(registry.registered))
     return make
+
+
+@pytest.fixture
+def listed(warm, tmp_path):
+    """`actkit list` where the plugins in `tmp_path` are installed, in a process whose registry is its own."""
+    return lambda *args: call(warm, "-m", "actkit", "list", *args, cwd=tmp_path, beside=tmp_path)
 
 
 GOOD = """
@@ -310,24 +323,27 @@ def from_good(goal, x, *, noise, eps: float):
     ],
     ids=["raises", "exits", "lacks a module", "name taken", "signature", "kwargs", "newer actkit"],
 )
-def test_a_broken_plugin_is_told_and_the_rest_goes_on(distribution, actkit, code, requires, why):
+def test_a_broken_plugin_is_told_and_the_rest_goes_on(distribution, listed, code, requires, why):
     distribution("zz_broken", code, requires=requires)
     distribution("zz_good", GOOD)
-    said = actkit("list", "plugins")
-    assert said.code == 0
-    lines = {line.split()[0]: line for line in said.out.splitlines()}
+    said = listed("plugins")
+    assert said.returncode == 0
+    lines = {line.split()[0]: line for line in said.stdout.splitlines()}
     assert "failed: " in lines["zz_broken"] and why in lines["zz_broken"]
     assert lines["zz_good"].split()[-1] == "attack.from_good"
-    said = actkit("list", "attack")
-    assert f"warning: plugin zz_broken (zz_broken 1.0) could not be loaded: " in said.err and why in said.err  # noqa: F541
-    assert "from_good" in said.out and "from zz_good" not in said.err
-    with pytest.raises(InputError, match="plugin zz_broken could not be loaded"):
-        registry.get("objective.of_zz_broken")
+    said = listed("attack")
+    assert "warning: plugin zz_broken (zz_broken 1.0) could not be loaded: " in said.stderr and why in said.stderr
+    assert "from_good" in said.stdout and "from zz_good" not in said.stderr
+    said = listed("objective", "of_zz_broken")
+    assert said.returncode == 2
+    assert "error: plugin zz_broken could not be loaded" in said.stderr
 
 
-def test_a_plugin_that_fails_half_way_leaves_nothing_behind(distribution, actkit):
+def test_a_plugin_that_fails_half_way_leaves_nothing_behind(distribution, listed):
     distribution("zz_half", GOOD.replace("from_good", "from_half") + "\nraise RuntimeError('late')")
-    assert "from_half" not in actkit("list", "attack").out
+    said = listed("attack")
+    assert "RuntimeError: late" in said.stderr
+    assert "from_half" not in said.stdout
 
 
 def test_a_role_that_the_recipe_does_not_supply_is_told(actkit, tmp_path):

@@ -11,13 +11,23 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from torch.autograd import grad as gradient_of
 
+from actkit import cross_entropy, register
 from actkit.cli.options import arguments, command_line
+from actkit.config.recipe import load_recipe
+from actkit.training.dry_run import count
 from helpers import ROOT
 
+# Those that train; the others are parts of them, or evaluations.
 RECIPES = [
-    p.name for p in sorted((ROOT / "gin").glob("*.gin")) if "_" in p.name and not p.name.startswith("evaluation")
+    str(path.relative_to(ROOT))
+    for path in sorted((ROOT / "gin").rglob("*.gin"))
+    if ("_" in path.name and path.parent.name == "gin" and not path.name.startswith("evaluation"))
+    or ("studies" in path.parts and path.name != "base.gin")
 ]
+UNITS = {"natural": 3, "fast": 5, "madry": 23, "trades": 27, "act": 26, "cifar10": 26}  # by what the name begins with
 
 
 @pytest.mark.parametrize(
@@ -74,60 +84,63 @@ def test_the_options_of_run_are_what_scripts_rely_on(actkit):
 
 
 def smaller(recipe: str) -> list[str]:
-    """What a test can afford of the largest ones: a step of WRN-28-10 takes many seconds."""
+    """What a test can afford of the largest ones, and of those whose images may not be there."""
+    fewer = ["eval/attack.pgd.steps=1", "probe.robust_accuracy.starts=1"]
     if "wrn" in recipe or "cifar100" in recipe or "alpha" in recipe:
-        return ["-s", "role.backbone=wrn_16_2"]
-    return ["-s", "dataset.imagenet.size=32"] if "imagenet" in recipe else []
+        return [*fewer, "role.backbone=wrn_16_2"]
+    if "studies" in recipe:
+        return [*fewer, "run.data=cifar10"]
+    return [*fewer, "dataset.imagenet.size=32"] if "imagenet" in recipe else fewer
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_every_shipped_recipe_dry_runs_without_data(actkit, recipe, tmp_path, monkeypatch):
+def test_a_step_of_every_shipped_recipe_costs_what_algebra_says_and_is_counted_without_data(
+    recipe, tmp_path, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
-    said = actkit(
-        "run",
-        f"gin/{recipe}",
-        "--dry-run",
-        "--device",
-        "cpu",
-        "-s",
-        "eval/attack.pgd.steps=1",
-        "-s",
-        "probe.robust_accuracy.starts=1",
-        *smaller(recipe),
-    )
-    assert said.code == 0, said.err
-    assert "units" in said.out
+    counted = count(load_recipe(recipe, smaller(recipe)), folder=tmp_path / "run", device=torch.device("cpu"))
+    objective = counted.run.objective.spec
+    wanted = 3 * objective.get("replays") if "free" in recipe else UNITS[Path(recipe).stem.partition("_")[0]]
+    assert counted.units == wanted
+    assert counted.evaluation.units > 0
     assert list(tmp_path.iterdir()) == [], "a dry run writes nothing"
 
 
-@pytest.mark.parametrize(
-    ("recipe", "units"),
-    [
-        ("natural_digits", 3),  # forward 1, backward 2
-        ("madry_digits", 23),  # ten steps of 1 + 1, and 3
-        ("trades_digits", 27),  # one clean forward, ten steps, two forwards and two backwards
-        ("act_digits", 26),  # F 3, ten steps, G 3: the minimum
-    ],
-)
-def test_a_step_costs_what_algebra_says(actkit, recipe, units):
-    assert (
-        json.loads(
-            actkit(
-                "run", f"gin/{recipe}.gin", "--dry-run", "--json", "--device", "cpu", "-s", "eval/attack.pgd.steps=1"
-            ).out
-        )["units"]
-        == units
-    )
+def test_a_dry_run_of_a_recipe_whose_data_are_not_there_prints_its_plan_and_writes_nothing(
+    actkit, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    said = actkit("run", "gin/natural_cifar10.gin", "--dry-run", "--device", "cpu", "-s", "role.backbone=wrn_16_2")
+    assert said.code == 0, said.err
+    assert re.search(r"^a step +3 units", said.out, re.M)
+    assert re.search(r"^time +about .* on cpu: .* a step, .* for the evaluation", said.out, re.M)
+    assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(("objective", "units"), [("free", 9), ("fast", 5)])
-def test_a_step_that_trains_through_its_attack_costs_what_algebra_says(actkit, write, objective, units):
-    text = f"include 'digits.gin'\nrun.objective = @objective.{objective}()\nobjective.{objective}.eps = 0.1\nobjective.{objective}.step_size = 0.1\n"
-    text += "objective.free.replays = 3\n" if objective == "free" else ""
-    said = actkit(
-        "run", write("r.gin", text), "--dry-run", "--json", "--device", "cpu", "-s", "eval/attack.pgd.steps=1"
-    )
-    assert json.loads(said.out)["units"] == units
+def test_a_dry_run_gives_its_numbers_as_json(actkit):
+    said = actkit("run", "gin/natural_digits.gin", "--dry-run", "--json", "--device", "cpu", "-s", "run.steps=7")
+    found = json.loads(said.out)
+    assert (found["units"], found["batches"]) == (3, 7)  # a forward pass, and a backward pass of twice that
+    assert found["seconds_a_step"] > 0
+    assert found["config"]["spec"] == "run"
+
+
+def test_an_input_gradient_is_told_from_a_backward_pass_wherever_it_is_asked_for(write):
+    """By an objective that calls `torch.autograd.grad` under a name of its own, once for the input and once for the weights."""
+
+    @register("objective", "test_gradients")
+    def gradients(x, y, robust):
+        x = x.clone().requires_grad_()
+        loss = cross_entropy(robust(x), y)
+        gradient_of(loss.sum(), x, retain_graph=True)
+        gradient_of(outputs=loss.sum(), inputs=[next(robust.model.parameters())], retain_graph=True)
+        yield {robust: loss}
+
+    text = "include 'digits.gin'\nrun.objective = @objective.test_gradients()\nrun.evaluation = [@probe.accuracy()]\n"
+    counted = count(load_recipe(str(write("r.gin", text))), folder=Path("run"), device=torch.device("cpu"))
+    passes = {(p.direction, p.weights): n for p, n in counted.passes.items()}
+    assert passes == {("forward", "live"): 1, ("backward", "frozen"): 1, ("backward", "live"): 2}
+    assert counted.units == 1 + 1 + 2 * 2
 
 
 def test_the_plan_says_which_model_runs_how_often_in_which_mode(actkit):

@@ -15,11 +15,14 @@ from actkit.display import Display
 from actkit.networks import model_files
 from actkit.training.execute import execute
 
-# A recipe that trains in about a second.
+# A recipe that trains in less than a second: 359 images in 3 batches an epoch, the first 100 test images.
 QUICK = """
 include 'act_digits.gin'
+dataset.digits.test_fraction = 0.8
+probe.accuracy.limit = 100
+probe.robust_accuracy.limit = 100
 run.epochs = 2
-run.batch_size = 512
+run.batch_size = 128
 backbone.resnet.width = 4
 train/attack.pgd.steps = 2
 eval/attack.pgd.steps = 2

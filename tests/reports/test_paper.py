@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -355,9 +356,10 @@ def test_a_black_box_matrix_needs_two_models(tmp_path):
     assert examined.command([]).count("--ckpt") == 2
 
 
-def test_an_item_is_reproduced_and_then_shown_again(actkit, tmp_path, monkeypatch):
+def test_an_item_is_reproduced_and_then_shown_again(actkit, warm, tmp_path, monkeypatch):
     """Figure 2 on digits with tiny networks: trained, examined, drawn; the second time nothing is done, and a missing cell stays visible."""
     monkeypatch.undo()  # these runs have weights
+    monkeypatch.setattr(sys, "executable", warm)
     monkeypatch.chdir(tmp_path)
     quick = [part for s in (
         "run.epochs=3", "run.batch_size=128", "backbone.resnet.width=4", "train/attack.pgd.steps=1", "eval/attack.pgd.steps=1",

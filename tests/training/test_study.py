@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from actkit.errors import InputError
-from actkit.training.executors import Cluster, Local, run_on_machine
+from actkit.training.executors import Cluster, Local
 from actkit.training.study import Cell, cells, parse_sweep, run_tasks
 from helpers.runs import QUICK
 
@@ -143,16 +143,23 @@ def test_a_cell_that_cannot_be_started_does_not_stop_the_rest(tmp_path):
     assert "No space left on device" in next(one.error for one in ended if one.failed)
 
 
-def test_a_cell_that_another_process_is_at_is_waited_for_and_its_log_left_alone(tmp_path):
+@pytest.fixture
+def forked(warm, monkeypatch):
+    """What is under test starts its processes warm."""
+    monkeypatch.setattr(sys, "executable", warm)
+
+
+def test_a_cell_that_another_process_is_at_is_waited_for_and_its_log_left_alone(tmp_path, warm):
     (cell,) = fake_cells(tmp_path, ["a"])
     said = []
     holder = subprocess.Popen(
-        [sys.executable, "-c", f"""
-import pathlib, sys, time
+        [warm, "-c", f"""
+import os, pathlib, time
 from actkit.files import locked
 folder = pathlib.Path({str(cell.folder)!r})
 with locked(folder):
-    (tmp := folder.with_name("held")).touch()
+    folder.with_name("held.new").write_text(str(os.getpid()))
+    folder.with_name("held.new").rename(folder.with_name("held"))
     while not folder.with_name("waiting").exists(): time.sleep(0.05)
     (folder / "summary.json").write_text({FINE!r})
 """]
@@ -171,7 +178,7 @@ with locked(folder):
     holder.wait()
     assert code == 0
     assert executor.ran == []
-    assert f"waiting for process {holder.pid}" in said[0]
+    assert f"waiting for process {(tmp_path / 'held').read_text()}" in said[0]
     assert (tmp_path / "a.log").read_text() == "the other's"
 
 
@@ -282,7 +289,7 @@ def test_a_study_finds_its_recipes_beside_itself(actkit, write, quick, tmp_path,
     assert [c["title"] for c in json.loads(said.out)["cells"]] == ["quick seed 0", "act_digits seed 0"]
 
 
-def test_a_declared_study_runs_its_cells_and_not_itself(actkit, write, tmp_path, monkeypatch):
+def test_a_declared_study_runs_its_cells_and_not_itself(actkit, write, tmp_path, monkeypatch, forked):
     monkeypatch.chdir(tmp_path)
     write("s.gin", QUICK + "\nrun.epochs = 1\nstudy.seeds = [0, 1]\nstudy.recipes = ['s.gin']\n")
     said = actkit("run", "s.gin", "-j", "2", "--device", "cpu")
@@ -312,25 +319,22 @@ def test_a_component_is_swept_as_text(actkit, write, tmp_path, monkeypatch):
     assert said.out.split("\n")[:2] == ["s backbone=@backbone.resnet() seed 0", "s backbone=@backbone.mlp() seed 0"]
 
 
-def start(recipe: Path, folder: Path, *args: str) -> subprocess.Popen:
+def start(python: str, recipe: Path, folder: Path) -> subprocess.Popen:
     folder.mkdir(exist_ok=True)
-    command = [sys.executable, "-m", "actkit", "run", str(recipe), "--seeds", "0,1,2", "--device", "cpu", *args]
-    return subprocess.Popen(
-        command, cwd=folder, env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )  # fmt: skip
+    command = [python, "-m", "actkit", "run", str(recipe), "--seeds", "0,1", "--device", "cpu"]
+    return subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def test_a_killed_study_does_only_what_is_left_and_reports_the_same(write, tmp_path):
+def test_a_killed_study_does_only_what_is_left_and_reports_the_same(warm, write, tmp_path):
     """The run under way is stopped with it, saves, and goes on; the whole equals an uninterrupted study."""
     recipe = write("s.gin", QUICK.replace("run.epochs = 2", "run.epochs = 8"))
-    straight = start(recipe, tmp_path / "straight")
-    killed = start(recipe, tmp_path / "killed")
+    killed = start(warm, recipe, tmp_path / "killed")
     until = time.monotonic() + 240
     while time.monotonic() < until:  # until the second cell is under way
         under_way = [p for p in (tmp_path / "killed/runs/s").glob("seed1-*") if any(p.glob("checkpoints/step-*"))]
         if under_way:
             break
-        time.sleep(0.02)
+        time.sleep(0.01)
     killed.send_signal(signal.SIGTERM)
     _, said = killed.communicate()
     assert killed.returncode == 75, said
@@ -339,13 +343,13 @@ def test_a_killed_study_does_only_what_is_left_and_reports_the_same(write, tmp_p
     assert not (under_way[0] / "summary.json").exists()
     done = {p.parent: p.stat().st_mtime_ns for p in (tmp_path / "killed").rglob("summary.json")}
     assert len(done) == 1
-    again = start(recipe, tmp_path / "killed")
+    again = start(warm, recipe, tmp_path / "killed")
     out, said = again.communicate()
     assert again.returncode == 0, said
-    assert "1 of 3 cells are done already" in said
+    assert "1 of 2 cells are done already" in said
     assert "resumed    after" in log.read_text()
     assert all((folder / "summary.json").stat().st_mtime_ns == when for folder, when in done.items())
-    assert out == straight.communicate()[0]
+    assert out == start(warm, recipe, tmp_path / "straight").communicate()[0]
     assert "±" in out
 
 
@@ -383,7 +387,7 @@ class FakeRay:
         self.cancelled.append(task)
 
 
-def test_cells_on_a_cluster_write_their_logs_and_fail_alone(tmp_path, quick, monkeypatch):
+def test_cells_on_a_cluster_write_their_logs_and_fail_alone(tmp_path, quick, monkeypatch, forked):
     monkeypatch.chdir(tmp_path)
     ray = FakeRay()
     study = cells([str(quick)], seeds=[0], sweep={}) + fake_cells(tmp_path, ["bad"])
@@ -405,7 +409,7 @@ def test_a_machine_of_the_cluster_that_is_gone_is_a_failure(tmp_path):
     assert ended[0].said == "RayError: the node died"
 
 
-def test_a_cancelled_task_lets_its_run_save(write, tmp_path, monkeypatch):
+def test_a_cancelled_task_lets_its_run_save(write, tmp_path, monkeypatch, forked):
     """What a machine of the cluster does when Ray interrupts it: SIGTERM for the run, which saves."""
     recipe = write("s.gin", QUICK.replace("run.epochs = 2", "run.epochs = 500"))
     monkeypatch.chdir(tmp_path)
@@ -418,7 +422,7 @@ def test_a_cancelled_task_lets_its_run_save(write, tmp_path, monkeypatch):
         os.kill(os.getpid(), signal.SIGINT)
 
     threading.Thread(target=interrupt, daemon=True).start()
-    code = run_on_machine(cell.command(["--device", "cpu"]), str(tmp_path), str(tmp_path / "a.log"))
+    code = Cluster(FakeRay())(cell.command(["--device", "cpu"]), tmp_path / "a.log")
     assert code == 75
     assert cell.state == "to resume"
 
