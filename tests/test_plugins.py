@@ -19,6 +19,7 @@ import pytest
 
 import actkit as public
 from actkit.cli import scaffold
+from actkit.config import registry
 from helpers import ROOT
 
 PLUGINS = sorted(p for p in (ROOT / "plugins").iterdir() if (p / "pyproject.toml").is_file())

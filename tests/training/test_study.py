@@ -406,7 +406,7 @@ def test_a_machine_of_the_cluster_that_is_gone_is_a_failure(tmp_path):
 
     ended, code = run_tasks(fake_cells(tmp_path, ["a"]), Cluster(Gone()), say=lambda text: None)
     assert code == 1
-    assert ended[0].said == "RayError: the node died"
+    assert ended[0].error == "RayError: the node died"
 
 
 def test_a_cancelled_task_lets_its_run_save(write, tmp_path, monkeypatch, forked):
