@@ -21,6 +21,7 @@ from actkit.config.registry import Backbone, Optimizer, Schedule, register
 from actkit.errors import InputError
 from actkit.networks.averages import Average
 from actkit.networks.frozen import FrozenCopy, Mode, Precision
+from actkit.networks.layout import channels_last
 
 
 class Role:
@@ -43,7 +44,7 @@ class Role:
         trained: bool | None = None,
         average: Average | None = None,
     ) -> None:
-        self.name, self.model = name, model.to(memory_format=torch.channels_last)
+        self.name, self.model = name, channels_last(model)
         self.optimizer, self.schedule, self.schedule_every = optimizer, schedule, schedule_every
         self.precision = precision
         self._copies: dict[Mode, FrozenCopy] = {}

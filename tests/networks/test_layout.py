@@ -21,7 +21,7 @@ from actkit.networks.layout import channels_last, unsafe_in_channels_last
         (nn.Conv2d(64, 16, 1, 2, groups=16), True),
         (nn.Conv2d(8, 16, 1), False),
         (nn.Conv2d(8, 16, 3, 2), False),
-        (nn.Conv2d(64, 128, 1, 2), False),
+        (nn.Conv2d(16, 32, 1, 2), False),
         (nn.Linear(8, 2), False),
     ],
     ids=repr,
