@@ -35,19 +35,19 @@ def smallest_perturbation(
     if eps <= 0 or steps < 1 or tries < 1 or growth <= 1 or ratio <= 0:
         raise InputError("the search needs eps, ratio > 0, growth > 1, and at least 1 step and 1 try")
     x = x.detach()
-    _, at_once, first = ascend(goal, x, slice(None))
-    if at_once is None:
+    _, misclassified, gradient_at_x = ascend(goal, x, slice(None))
+    if misclassified is None:
         raise InputError("the smallest perturbation needs a goal that tells who has won")
-    best, distance = x.clone(), torch.where(at_once, 0.0, torch.inf)
+    best, distance = x.clone(), torch.where(misclassified, 0.0, torch.inf)
     low, high = torch.zeros_like(distance), torch.full_like(distance, torch.inf)
     trial = torch.full_like(distance, eps)
     grown, halved = torch.zeros_like(distance), torch.zeros_like(distance)
     while True:
-        searching = ~at_once & torch.where(high.isinf(), grown < tries, halved < tries)
+        searching = ~misclassified & torch.where(high.isinf(), grown < tries, halved < tries)
         rows = searching.nonzero()[:, 0]
         if not len(rows):
             return best, distance
-        won = _one_run(goal, x, rows, first, trial, steps, ratio, best, distance)
+        won = _basic_iterative(goal, x, rows, gradient_at_x, trial, steps, ratio, best, distance)
         grows = high[rows].isinf()
         grown[rows] += (grows & ~won).float()
         halved[rows] += (~grows).float()
@@ -56,11 +56,11 @@ def smallest_perturbation(
         trial[rows] = torch.where(high[rows].isinf(), trial[rows] * growth, (low[rows] + high[rows]) / 2)
 
 
-def _one_run(
+def _basic_iterative(
     goal: Goal,
     x: Tensor,
     rows: Tensor,
-    first: Tensor,
+    gradient_at_x: Tensor,
     trial: Tensor,
     steps: int,
     ratio: float,
@@ -69,13 +69,13 @@ def _one_run(
 ) -> Tensor:
     """One run of the basic iterative method; `best` and `distance` learn what it finds. Which of the rows have won.
 
-    `first` is the gradient at x, the same in every run.
+    `gradient_at_x` is the same in every run.
     """
     won = torch.zeros(len(rows), dtype=torch.bool, device=x.device)
     # Of the examples still running, in `rows`.
     place = torch.arange(len(rows), device=x.device)
     x_adv, eps = x[rows], batch_view(trial[rows], x)
-    x_adv = Linf.project(x_adv + ratio * eps * Linf.direction(first[rows]), x_adv, eps)
+    x_adv = Linf.project(x_adv + ratio * eps * Linf.direction(gradient_at_x[rows]), x_adv, eps)
     for step in range(1, steps + 1):
         present = rows[place]
         if step < steps:
