@@ -89,7 +89,7 @@ def list_(kind: str | None, name: str | None, plugins: tuple[str, ...], as_json:
 def _list_recipes(as_json: bool) -> None:
     from actkit.config.locate import first_sentence, packaged_recipes
 
-    found = [(recipe, first_sentence(recipe)) for recipe in packaged_recipes()]
+    found = [(recipe, first_sentence(path)) for recipe, path in packaged_recipes().items()]
     if as_json:
         click.echo(json.dumps([{"recipe": recipe, "about": said} for recipe, said in found]))
     else:

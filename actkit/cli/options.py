@@ -42,7 +42,7 @@ class RecipeOptions:
 
 
 def resolve(file: RecipeFile) -> Recipe:
-    """The run that a recipe declares, its warnings said on stderr. Raises `InputError`."""
+    """The run that a recipe declares, its warnings printed on stderr. Raises `InputError`."""
     recipe = file.recipe()
     for warning in recipe.warnings:
         click.echo(f"warning: {warning}", err=True)
@@ -69,12 +69,12 @@ def plugins_option(*, load: bool = True) -> Decorator:
             load_plugins(folders)
         return folders
 
-    said = "Load the plugins in this folder (repeatable)."
-    return click.option("--plugins", multiple=True, metavar="DIR", callback=loaded, help=said)
+    text = "Load the plugins in this folder (repeatable)."
+    return click.option("--plugins", multiple=True, metavar="DIR", callback=loaded, help=text)
 
 
-def settings_option(said: str = "Override a binding (repeatable).") -> Decorator:
-    return click.option("-s", "--set", "settings", multiple=True, metavar="KEY=VALUE", help=said)
+def settings_option(text: str = "Override a binding (repeatable).") -> Decorator:
+    return click.option("-s", "--set", "settings", multiple=True, metavar="KEY=VALUE", help=text)
 
 
 def recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:

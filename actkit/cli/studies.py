@@ -1,4 +1,4 @@
-"""What `actkit run` and `actkit reproduce` share: a study's seeds, where its runs go, and what is said of them."""
+"""What `actkit run` and `actkit reproduce` share: a study's seeds, where its runs go, and what is printed of them."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import click
 from actkit.errors import InputError
 
 
-def jobs_option(said: str) -> Any:
-    return click.option("-j", "--jobs", type=click.IntRange(min=1), default=1, show_default=True, help=said)
+def jobs_option(text: str) -> Any:
+    return click.option("-j", "--jobs", type=click.IntRange(min=1), default=1, show_default=True, help=text)
 
 
-def executor_option(said: str) -> Any:
+def executor_option(text: str) -> Any:
     return click.option(
-        "--executor", type=click.Choice(["local", "ray"]), default="local", show_default=True, help=said
+        "--executor", type=click.Choice(["local", "ray"]), default="local", show_default=True, help=text
     )
 
 

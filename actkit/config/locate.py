@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from pathlib import Path
 
@@ -35,11 +36,13 @@ def find_recipe(file: str) -> Path:
     )
 
 
-def packaged_recipes() -> list[str]:
-    """The recipes that come with actkit, as `actkit run` takes them."""
-    return sorted(
-        {f"gin/{p.relative_to(root / 'gin')}" for root in recipe_roots() for p in (root / "gin").rglob("*.gin")}
-    )
+def packaged_recipes() -> dict[str, Path]:
+    """The recipes that come with actkit and its plugins: where each lies, by the name that `actkit run` takes."""
+    found: dict[str, Path] = {}
+    for root in recipe_roots():
+        for path in (root / "gin").rglob("*.gin"):
+            found.setdefault(f"gin/{path.relative_to(root / 'gin')}", path)
+    return dict(sorted(found.items()))
 
 
 def portable_name(path: Path) -> str:
@@ -51,13 +54,8 @@ def portable_name(path: Path) -> str:
     return str(path)
 
 
-def first_sentence(recipe: str) -> str:
+def first_sentence(recipe: Path) -> str:
     """The first sentence of a recipe's opening comment."""
-    path = locate_recipe(recipe)
-    lines = path.read_text(encoding="utf-8").splitlines() if path else []
-    comment = []
-    for line in lines:
-        if not line.startswith("#"):
-            break
-        comment.append(line.lstrip("# "))
+    lines = recipe.read_text(encoding="utf-8").splitlines()
+    comment = [line.lstrip("# ") for line in itertools.takewhile(lambda line: line.startswith("#"), lines)]
     return re.split(r"(?<=[.:]) ", " ".join(comment))[0].rstrip(":")

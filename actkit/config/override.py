@@ -17,7 +17,7 @@ def override_spec(spec: Any, settings: Iterable[str]) -> Any:
 
     A scope says at which probe, by its label: `pgd100/probe.robust_accuracy.starts=1`, `pgd100/attack.pgd.steps=50`; `eval/` says nothing.
     """
-    # All are read before any is applied: what cannot be read is said first.
+    # All are read before any is applied: what cannot be read is reported first.
     for binding in [read_setting(setting) for setting in settings]:
         entry = _component_meant(binding)
         spec, found = _overridden(spec, binding, entry)

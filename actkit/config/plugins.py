@@ -41,7 +41,8 @@ class Plugin:
 def installed_plugins() -> list[Plugin]:
     """The installed plugins, loaded, each with why it could not be."""
     points = sorted(importlib.metadata.entry_points(group="actkit.plugins"), key=lambda p: p.name)
-    if not points:  # then nothing is imported: torch takes seconds
+    # Then nothing is imported: torch takes seconds.
+    if not points:
         return []
     # First, so that nothing of actkit's own is taken for a plugin's.
     registry.load_builtins()

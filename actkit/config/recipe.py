@@ -115,7 +115,8 @@ def open_recipe(
     document = read_document(file, overrides)
     _load_imports(document.imports, [Path(p) for p in plugins], trust)
     table = Table(document.bindings)
-    if document.problems:  # what follows would be guesses about half a recipe
+    # What follows would be guesses about half a recipe.
+    if document.problems:
         raise_all([*document.problems, *table.problems])
     return RecipeFile(document, table)
 

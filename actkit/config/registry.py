@@ -338,7 +338,8 @@ def _check_positional(
 def _hints(target: Callable[..., Any]) -> dict[str, Any]:
     try:
         return typing.get_type_hints(target.__init__ if inspect.isclass(target) else target, include_extras=True)
-    except Exception:  # an annotation that cannot be evaluated is not checked
+    except Exception:
+        # An annotation that cannot be evaluated is not checked.
         return {}
 
 

@@ -72,7 +72,7 @@ class Resolver:
             missing = parameter is None
             if missing and any(f"{name!r}" in wrong.message for name, at in places.items() if name and at is None):
                 continue
-            # What a role lacks is said once, of the roles together.
+            # What a role lacks is reported once, of the roles together.
             if not (missing and entry.selector == ROLE):
                 self.problems.append(wrong.at(places.get(parameter)))
         return spec
@@ -83,7 +83,8 @@ class Resolver:
             return self._macro(value, slot)
         if isinstance(value, Ref):
             return self._reference(value, slot)
-        if isinstance(value, str) and len(slot.kinds) == 1:  # `-s run.data=digits`: a component by its bare name
+        if isinstance(value, str) and len(slot.kinds) == 1:
+            # `-s run.data=digits`: a component by its bare name.
             kind = slot.kinds[0]
             inner = _scope_for_attacks_of(slot.owner) if kind == "attack" else slot.scope
             selector = value if value.startswith(f"{kind}.") else f"{kind}.{value}"

@@ -10,7 +10,8 @@ from actkit.config import registry
 from actkit.config.reader import Binding, Ref
 from actkit.errors import InputError, nearest
 
-ATTACK_SCOPES = ("train", "eval")  # so that a training setting can never leak into an evaluation
+# An attack's settings stand in one of these, so that a training setting can never leak into an evaluation.
+ATTACK_SCOPES = ("train", "eval")
 
 # Scope, complete selector, parameter.
 Key = tuple[str, str, str]
