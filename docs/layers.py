@@ -29,7 +29,9 @@ def files_of(room: str) -> list[Path]:
     """The Python files of a room: those of a folder, or the one file at the top."""
     alone = PACKAGE / f"{room}.py"
     return (
-        [alone] if alone.is_file() else sorted(p for p in (PACKAGE / room).rglob("*.py") if "templates" not in p.parts)
+        [alone]
+        if alone.is_file()
+        else sorted(p for p in (PACKAGE / room).rglob("*.py") if not {"templates", "new"} & set(p.parts))
     )
 
 

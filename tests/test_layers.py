@@ -7,23 +7,13 @@ import re
 import tomllib
 from pathlib import Path
 
+import layers
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "actkit"
 
-# The floors, from the ground up. A file may import from its own room and from the floors below; rooms of one floor know nothing of each other.
-FLOORS = [
-    ["errors", "noise", "display"],
-    ["losses", "files", "machine", "signals"],
-    ["config"],
-    ["attacks", "datasets", "networks"],
-    ["models", "probes"],
-    ["evaluation"],
-    ["training"],
-    ["reports"],
-    ["cli"],
-    ["__main__"],
-]
+# A file may import from its own room and from the floors below; rooms of one floor know nothing of each other.
+FLOORS = layers.FLOORS[::-1]
 FLOOR = {room: i for i, floor in enumerate(FLOORS) for room in floor}
 # What `actkit new` writes is no part of actkit: other people's plugins begin as that.
 TEMPLATES = PACKAGE / "cli/new"
@@ -149,3 +139,7 @@ def test_every_package_is_named_in_pyproject():
     named = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
     there = {module(p.parent / "__init__.py") for p in FILES if p.parent != PACKAGE}
     assert set(named) == {"actkit", "actkit.gin", *there}
+
+
+def test_the_picture_in_the_architectures_page_is_the_codes():
+    assert layers.PAGE.read_text() == layers.page(), "run  python docs/layers.py"
