@@ -25,7 +25,6 @@ import torch
 from torch import Tensor, nn
 
 from actkit.attacks import pgd
-from actkit.config.spec import Spec
 from actkit.datasets import Data, Split
 from actkit.networks import model_files
 from actkit.networks.roles import Role
@@ -130,10 +129,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
-    role, about = model_files.load_role(model_files.find(given.ckpt)[-1])
-    (attack,) = {s.kwargs["attack"] for s in map(Spec.from_json, about["evaluation"]) if "attack" in s.kwargs}
+    role, header = model_files.load_role(model_files.find(given.ckpt)[-1])
+    (attack,) = {s.kwargs["attack"] for s in header.evaluation if "attack" in s.kwargs}
     eps, step = (float(attack.build().keywords[name]) for name in ("eps", "step_size"))
-    split = Spec.from_json(about["data"]).build()().test.sample(given.images)
+    split = header.data.build()().test.sample(given.images)
     x, y = split.batch(torch.arange(len(split)))
     arms = {
         "released, written anew": functools.partial(released, role, x, y, eps, step),
@@ -160,8 +159,8 @@ def main() -> None:
                     "commit": commit,
                     "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
                     "torch": torch.__version__,
-                    "model": about["backbone"],
-                    "data": about["data"],
+                    "model": header.backbone.to_json(),
+                    "data": header.data.to_json(),
                     "attack": attack.to_json(),
                     "starts": STARTS,
                     "arms": rows,

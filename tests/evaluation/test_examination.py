@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import signal
@@ -209,7 +210,10 @@ def test_a_model_for_another_number_of_classes_is_told(actkit, runs, tmp_path):
 
 def test_models_get_names_that_tell_them_apart():
     def subject(objective, role, roles, seed):
-        about = {"objective": f"objective.{objective}()", "role": role, "roles": roles, "seed": seed}
+        example = model_files.header(next(model_files.EXAMPLES.glob("act_digits/checkpoints/*/robust.safetensors")))
+        about = dataclasses.replace(
+            example, objective=f"objective.{objective}()", role=role, roles=tuple(roles), seed=seed
+        )
         return Subject(None, about, "", None, [])
 
     act = [subject("act", role, ["robust", "natural"], 0) for role in ("robust", "natural")]

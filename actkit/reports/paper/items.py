@@ -6,135 +6,19 @@ Two scales: `full`, the paper's own settings, and `small`, the same study on sci
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal
 
 from actkit.errors import InputError, nearest
-
-
-@dataclass(frozen=True)
-class Published:
-    """A number as the paper prints it: percent, or as it is where its column is no percentage. One with a note means something else than ours beside it."""
-
-    value: float
-    std: float | None = None
-    note: str = ""
-
-    def shown(self) -> str:
-        digits = 5 if self.value < 1 and self.value != 0 and self.std is not None and self.std < 0.01 else 2
-        return f"{self.value:.{digits}f}" + ("" if self.std is None else f" ± {self.std:.{digits}f}")
-
-
-@dataclass(frozen=True)
-class Training:
-    """One row's model, but for its seed: a recipe and the settings that the scale changes."""
-
-    recipe: str
-    settings: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class PublishedColumn:
-    """Which number of which probe stands here, and how it was measured in words.
-
-    Where the rows are several readings of the paper, the probe is `<label><reading>`; a `fixed` one is the same in all, and one with `only` belongs to
-    the rows of that reading.
-    """
-
-    title: str
-    probe: str  # its label in the evaluation
-    number: str
-    protocol: str
-    percent: bool = True
-    fixed: bool = False
-    only: str | None = None
-    digits: int = 4  # of what is no percentage
-
-    def label(self, reading: str) -> str | None:
-        """The label of its probe in a row; None where it does not belong there."""
-        if self.only is not None:
-            return self.probe if reading == self.only else None
-        return self.probe if self.fixed else self.probe + reading
-
-
-@dataclass(frozen=True)
-class PublishedRow:
-    """A model and what the paper prints of it, in the order of the columns."""
-
-    group: str
-    method: str
-    training: Training
-    paper: tuple[Published | None, ...] = ()
-    role: str = ""  # '' for the headline model
-    reading: str = ""
-
-
-@dataclass(frozen=True)
-class Claim:
-    """What the paper says of its numbers, so that ours can be held against it: in each group, `left` against each of `right`, in one column.
-
-    A side is a method, or (group, method) where the groups themselves are compared.
-    """
-
-    said: str
-    column: str
-    left: str | tuple[str, str]
-    sense: Literal["higher", "lower"]
-    right: tuple[str | tuple[str, str], ...]
-
-
-@dataclass(frozen=True)
-class Examination:
-    """How the models of an item are examined, beyond what their own recipes do at the end of training."""
-
-    file: str
-    settings: tuple[str, ...] = ()
-    roles: tuple[str, ...] = ("headline",)
-    together: bool = False  # one for all models of a group, which the probe compares
-
-
-@dataclass(frozen=True)
-class Item:
-    """A table or figure of the paper at one scale."""
-
-    name: str
-    title: str
-    scale: Scale
-    seeds: tuple[int, ...]
-    columns: tuple[PublishedColumn, ...]
-    rows: tuple[PublishedRow, ...]
-    examination: Examination | None  # None: the evaluation that the recipes end with
-    claims: tuple[Claim, ...] = ()
-    notes: tuple[str, ...] = ()
-    pictures: tuple[str, ...] = ()  # of the examination's, those that belong to the item
-
-
-@dataclass(frozen=True)
-class Block:
-    """One network on one data set: what a group of rows has in common."""
-
-    title: str
-    recipes: str  # gin/<method>_<recipes>.gin
-    settings: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Scale:
-    name: str
-    label: str  # what everything made at this scale bears
-    said: str  # what it is, in full
-    seeds: tuple[int, ...]
-    blocks: Mapping[str, Block]  # by the paper's name of the block
-    examined: tuple[str, ...] = ()  # settings of every examination
-    limit: str = ""  # how many images the costly attacks look at
-    changed: tuple[str, ...] = ()  # settings of the user's, that make it another study
-
-    @property
-    def comparable(self) -> bool:
-        """Whether its numbers and the paper's are of the same thing."""
-        return self.name == "full" and not self.changed
-
+from actkit.reports.paper.terms import (
+    Block,
+    Claim,
+    Examination,
+    Item,
+    Published,
+    PublishedColumn,
+    PublishedRow,
+    Scale,
+    Training,
+)
 
 _C10, _C100, _WRN10, _WRN100, _IMAGENET = (
     "ResNet-18, CIFAR-10", "ResNet-18, CIFAR-100", "WRN-28-10, CIFAR-10", "WRN-28-10, CIFAR-100", "ResNet-50, ImageNet",

@@ -20,8 +20,8 @@ from actkit.evaluation.summary import Summary
 from actkit.machine import provenance
 from actkit.probes.pictures import Picture, averaged, merged, of_model
 from actkit.reports.paper import items
-from actkit.reports.paper.items import Claim, Item, Published, PublishedColumn, PublishedRow
 from actkit.reports.paper.study import PaperStudy, paper_study, slug
+from actkit.reports.paper.terms import Claim, Item, Published, PublishedColumn, PublishedRow
 from actkit.reports.tables import Number
 
 

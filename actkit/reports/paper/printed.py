@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from actkit.reports.grids import Grid, printed
-from actkit.reports.paper.items import PublishedColumn
 from actkit.reports.paper.outcome import ItemOutcome, Line
+from actkit.reports.paper.terms import PublishedColumn
 
 
 def item_grid(made: ItemOutcome) -> Grid:
@@ -25,25 +25,40 @@ def item_grid(made: ItemOutcome) -> Grid:
     for line in made.lines:
         group = line.row.group if line.row.group != before else ""
         before = line.row.group
-        none = "-" if line.seeds else "missing"  # a number that is none, such as a mean over no image, or none at all
-        ours = [
-            line.ours[c.title].shown(len(line.seeds), c.digits) if c.title in line.ours else none if c.label(line.row.reading) else ""
-            for c in item.columns
-        ]  # fmt: skip
-        whose = f"ours, n = {len(line.seeds)}" if item.scale.comparable else f"digits, n = {len(line.seeds)}"
-        body.append([*([group] if grouped else []), line.row.method, whose, *ours])
-        if not line.paper:
-            continue
-        printed = [
-            line.paper[c.title].shown() if c.title in line.paper else "-" if c.label(line.row.reading) else ""
-            for c in item.columns
-        ]
-        body.append([*([""] if grouped else []), "", "paper", *printed])
-        if item.scale.comparable:
-            apart = [line.difference(c) for c in item.columns]
-            shown = ["-" if d is None else f"{d:+.{2 if c.percent else c.digits}f}" for c, d in zip(item.columns, apart, strict=True)]  # fmt: skip
-            body.append([*([""] if grouped else []), "", "difference", *shown])
+        whose = f"{'ours' if item.scale.comparable else 'digits'}, n = {len(line.seeds)}"
+        printed_lines = [[line.row.method, whose, *_ours(line, item.columns)]]
+        if line.paper:
+            printed_lines.append(["", "paper", *_papers(line, item.columns)])
+        if line.paper and item.scale.comparable:
+            printed_lines.append(["", "difference", *_differences(line, item.columns)])
+        for i, cells in enumerate(printed_lines):
+            body.append([*([group if i == 0 else ""] if grouped else []), *cells])
     return Grid(titles, body, item_caption(made), left=2 + grouped)
+
+
+def _ours(line: Line, columns: Sequence[PublishedColumn]) -> list[str]:
+    # A number that is none, such as a mean over no image, or none at all.
+    none = "-" if line.seeds else "missing"
+    return [
+        line.ours[c.title].shown(len(line.seeds), c.digits)
+        if c.title in line.ours
+        else none
+        if c.label(line.row.reading)
+        else ""
+        for c in columns
+    ]
+
+
+def _papers(line: Line, columns: Sequence[PublishedColumn]) -> list[str]:
+    return [
+        line.paper[c.title].shown() if c.title in line.paper else "-" if c.label(line.row.reading) else ""
+        for c in columns
+    ]
+
+
+def _differences(line: Line, columns: Sequence[PublishedColumn]) -> list[str]:
+    apart = [(line.difference(column), 2 if column.percent else column.digits) for column in columns]
+    return ["-" if difference is None else f"{difference:+.{digits}f}" for difference, digits in apart]
 
 
 def item_caption(made: ItemOutcome) -> list[str]:
@@ -79,9 +94,11 @@ def missing(made: ItemOutcome) -> list[str]:
         parts = re.fullmatch(r"(.*) seed (\d+): (.*)", said)
         what, seed, why = parts.groups() if parts else (said, "", "")
         found.setdefault((what, why), []).append(seed)
-    return [
-        f"missing: {what}{', seed ' + ', '.join(seeds) if seeds != [''] else ''}{': ' + why if why else ''}" for (what, why), seeds in found.items()
-    ]  # fmt: skip
+    lines = []
+    for (what, why), seeds in found.items():
+        which = "" if seeds == [""] else f", seed {', '.join(seeds)}"
+        lines.append(f"missing: {what}{which}{': ' + why if why else ''}")
+    return lines
 
 
 def made_by(made: ItemOutcome) -> str:
@@ -95,28 +112,46 @@ def made_by(made: ItemOutcome) -> str:
 
 
 def item_json(made: ItemOutcome) -> dict[str, Any]:
-    def cell(line: Line, column: PublishedColumn) -> dict[str, Any]:
-        ours, printed = line.ours.get(column.title), line.paper.get(column.title)
-        return {
-            "ours": None if ours is None else ours.to_json(),
-            "paper": None if printed is None else {k: v for k, v in dataclasses.asdict(printed).items() if v not in (None, "")},
-            "difference": line.difference(column) if made.item.scale.comparable else None,
-            "protocol": column.protocol, "percent": column.percent, "images": line.images.get(column.title),
-        }  # fmt: skip
-
+    """Everything that is known of an item, as JSON."""
+    item = made.item
     return {
-        "item": made.item.name, "title": made.item.title, "scale": made.item.scale.name, "said": made.item.scale.said,
+        "item": item.name,
+        "title": item.title,
+        "scale": item.scale.name,
+        "said": item.scale.said,
         "rows": [
             {
-                "group": line.row.group, "model": line.row.method, "seeds": list(line.seeds), "recipe": line.row.training.recipe,
-                "settings": [*line.row.training.settings, *made.item.scale.changed], "cells": {c.title: cell(line, c) for c in made.item.columns},
+                "group": line.row.group,
+                "model": line.row.method,
+                "seeds": list(line.seeds),
+                "recipe": line.row.training.recipe,
+                "settings": [*line.row.training.settings, *item.scale.changed],
+                "cells": {c.title: _cell_json(line, c, comparable=item.scale.comparable) for c in item.columns},
             }
             for line in made.lines
         ],
-        "examination": None if made.item.examination is None else dataclasses.asdict(made.item.examination),
-        "claims": [{"said": v.claim.said, "column": v.claim.column, "answer": v.answer, "because": list(v.because)} for v in made.verdicts],
-        "notes": list(made.item.notes), "missing": list(made.missing), "about": made.about,
-    }  # fmt: skip
+        "examination": None if item.examination is None else dataclasses.asdict(item.examination),
+        "claims": [
+            {"said": v.claim.said, "column": v.claim.column, "answer": v.answer, "because": list(v.because)}
+            for v in made.verdicts
+        ],
+        "notes": list(item.notes),
+        "missing": list(made.missing),
+        "about": made.about,
+    }
+
+
+def _cell_json(line: Line, column: PublishedColumn, *, comparable: bool) -> dict[str, Any]:
+    ours, published = line.ours.get(column.title), line.paper.get(column.title)
+    paper = None if published is None else dataclasses.asdict(published)
+    return {
+        "ours": None if ours is None else ours.to_json(),
+        "paper": paper and {key: value for key, value in paper.items() if value not in (None, "")},
+        "difference": line.difference(column) if comparable else None,
+        "protocol": column.protocol,
+        "percent": column.percent,
+        "images": line.images.get(column.title),
+    }
 
 
 def items_csv(made: Sequence[ItemOutcome]) -> str:
@@ -130,17 +165,18 @@ def items_csv(made: Sequence[ItemOutcome]) -> str:
     for one in made:
         for line in one.lines:
             for column in one.item.columns:
-                ours, printed = line.ours.get(column.title), line.paper.get(column.title)
-                found: dict[str, Any] = (
-                    ours.to_json() if ours else {"mean": None, "std": None, "n": 0, "verified": None}
-                )
-                table.writerow([
-                    one.item.name, one.item.scale.name, line.row.group, line.row.method, column.title, found["mean"], found["std"], found["n"],
-                    " ".join(map(str, found.get("seeds", ()))), found["verified"],
-                    line.images.get(column.title), printed and printed.value, printed and printed.std, printed and printed.note,
-                    line.difference(column) if one.item.scale.comparable else None, column.protocol,
-                ])  # fmt: skip
+                table.writerow(_csv_cells(one, line, column))
     return out.getvalue().rstrip("\n")
+
+
+def _csv_cells(made: ItemOutcome, line: Line, column: PublishedColumn) -> list[Any]:
+    ours, paper = line.ours.get(column.title), line.paper.get(column.title)
+    found: dict[str, Any] = ours.to_json() if ours else {"mean": None, "std": None, "n": 0, "verified": None}
+    where = [made.item.name, made.item.scale.name, line.row.group, line.row.method, column.title]
+    own = [found["mean"], found["std"], found["n"], " ".join(map(str, found.get("seeds", ()))), found["verified"]]
+    published = [paper.value, paper.std, paper.note] if paper else [None, None, None]
+    difference = line.difference(column) if made.item.scale.comparable else None
+    return [*where, *own, line.images.get(column.title), *published, difference, column.protocol]
 
 
 def write(folder: Path, made: Sequence[ItemOutcome]) -> None:
@@ -154,7 +190,10 @@ def write(folder: Path, made: Sequence[ItemOutcome]) -> None:
         drawn = [f"![{p.title}]({p.name}.svg)" for p in one.pictures]
         parts = [f"# {one.item.title}", table, *drawn, notes]
         files = {
-            "md": "\n\n".join(parts), "csv": items_csv([one]), "tex": printed(item_grid(one), "latex"), "json": json.dumps(item_json(one), indent=1)
-        }  # fmt: skip
+            "md": "\n\n".join(parts),
+            "csv": items_csv([one]),
+            "tex": printed(item_grid(one), "latex"),
+            "json": json.dumps(item_json(one), indent=1),
+        }
         for suffix, content in files.items():
             (folder / f"{one.item.name}.{suffix}").write_text(content + "\n", encoding="utf-8")

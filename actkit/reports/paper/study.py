@@ -16,7 +16,7 @@ from actkit.evaluation.summary import Summary
 from actkit.files import sha256, sha256_of
 from actkit.networks import model_files
 from actkit.reports.paper import items
-from actkit.reports.paper.items import Examination, Item, PublishedRow, Scale, Training
+from actkit.reports.paper.terms import Examination, Item, PublishedRow, Scale, Training
 from actkit.training.study import Cell, cell
 
 
