@@ -11,6 +11,7 @@ import pytest
 
 from actkit.config.spec import Spec
 from actkit.errors import InputError
+from actkit.evaluation.summary import RunFacts, Summary
 from actkit.reports import curves
 from actkit.reports.grids import Grid, printed
 from actkit.reports.tables import Number, Table, find, formatted, table
@@ -168,7 +169,10 @@ def test_each_probe_of_the_monitor_is_a_curve_and_the_chosen_epoch_is_marked(tmp
     ]
     lines = [{"epoch": i + 1, "loss": {}, "monitor": look} for i, look in enumerate(looks)]
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(e) + "\n" for e in lines))
-    (tmp_path / "summary.json").write_text(json.dumps({"best": "val", "epochs": 2}))
+    chosen = RunFacts("r.gin", seed=0, epochs=2, steps=4, stopped_early=False, trained_epochs=3, best="val")
+    Summary(command="c", data="digits", data_fingerprint={}, sizes={}, evaluation=(), results={}, run=chosen).save(
+        tmp_path
+    )
     series = curves.curves(tmp_path).data["series"]
     assert set(series) == {"robust, pgd", "robust, val", "robust, pgd2"}
     assert series["robust, val"]["y"] == [0.1, 0.4, 0.3]
