@@ -224,7 +224,7 @@ def test_tied_weights_are_saved(tmp_path):
             ["run.evaluation=[@probe.robust_accuracy(), @probe.robust_accuracy()]"],
             "run.evaluation: two probes are called 'robust_accuracy'",
         ),
-        (["run.stop_on_drop=0.2"], "watches probe.robust_accuracy, which is not in run.monitor"),
+        (["run.stop_on_drop=0.2"], "watches accuracy under attack, and no probe in run.monitor attacks"),
         (["role.schedule=ReduceLROnPlateau"], "there is no component 'schedule.ReduceLROnPlateau'"),
     ],
     ids=lambda v: v[0] if isinstance(v, list) else None,
