@@ -95,7 +95,8 @@ class _Pair:
     live: nn.Module
     own: nn.Module
     structure: list[Any] = field(init=False)
-    seen: dict[str, Any] = field(init=False)  # of each attribute that may change inside, how it looked
+    # How each attribute that may change inside looked.
+    seen: dict[str, Any] = field(init=False)
 
     def __post_init__(self) -> None:
         self.structure = _structure(self.live)

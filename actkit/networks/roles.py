@@ -100,7 +100,8 @@ class Role:
             entered: list[Tensor] = []
 
             def keep(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-                entered[:] = inputs[:1]  # of the last layer, once all have run
+                # Of the last layer, once all have run.
+                entered[:] = inputs[:1]
 
             handles = [layer.register_forward_pre_hook(keep) for layer in layers]
 

@@ -317,7 +317,7 @@ class _TaskRunner:
 
 
 def _check_failed(task: Task) -> bool:
-    """Of a task that is done. One whose summary cannot be read is told by whoever makes a table of it."""
+    """Of a task that is done. Whoever makes a table of it says where its summary cannot be read."""
     try:
         return task.code == CHECK_FAILED
     except InputError:
