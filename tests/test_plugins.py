@@ -103,15 +103,17 @@ def installed(wheels, tmp_path_factory) -> Path:
     return python
 
 
-def cold(python: Path, *args: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """actkit in the fresh environment, from wheels alone."""
+def cold(*command: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run a command of the fresh environment, where nothing comes from the checkout."""
     environment = {k: v for k, v in ENV.items() if k != "PYTHONPATH"}
-    command = [str(python), "-m", "actkit", *map(str, args)]
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
+    return subprocess.run([str(c) for c in command], cwd=cwd, env=environment, capture_output=True, text=True)
 
 
 def test_installed_plugins_and_their_recipes_are_listed_with_their_origin(installed, wheels, tmp_path):
-    found = {p["name"]: p for p in json.loads(cold(installed, "list", "plugins", "--json", cwd=tmp_path).stdout)}
+    found = {
+        p["name"]: p
+        for p in json.loads(cold(installed, "-m", "actkit", "list", "plugins", "--json", cwd=tmp_path).stdout)
+    }
     assert set(found) == {p.name for p in PLUGINS}
     assert found["awp"]["origin"] == "actkit-awp 0.1.0"
     assert {name: p["components"] for name, p in found.items()} == {
@@ -119,16 +121,20 @@ def test_installed_plugins_and_their_recipes_are_listed_with_their_origin(instal
         "wrn_silu": ["backbone.wrn_silu"],
     }  # fmt: skip
     assert not any(p["error"] for p in found.values())
-    recipes = {r["recipe"] for r in json.loads(cold(installed, "list", "recipes", "--json", cwd=tmp_path).stdout)}
+    recipes = {
+        r["recipe"]
+        for r in json.loads(cold(installed, "-m", "actkit", "list", "recipes", "--json", cwd=tmp_path).stdout)
+    }
     assert {"gin/mart_digits.gin", "gin/act_digits.gin"} <= recipes
-    described = json.loads(cold(installed, "list", "objective", "act", "--json", cwd=tmp_path).stdout)
-    assert described["at"].startswith(str(wheels["actkit"])), "it is the wheel that answers"
+    where = cold(installed, "-c", "import actkit; print(actkit.__file__)", cwd=tmp_path).stdout
+    assert where.startswith(str(wheels["actkit"])), "it is the wheel that answers"
 
 
 def test_an_installed_plugins_recipe_trains_in_a_fresh_environment_and_is_examined_without_the_plugin(
-    installed, warm, tmp_path
+    installed, wheels, warm, tmp_path
 ):
-    done = cold(installed, "run", "awp_act_digits.gin", *QUICK, cwd=tmp_path)
+    """By the console script."""
+    done = cold(installed, wheels["actkit"] / "bin/actkit", "run", "awp_act_digits.gin", *QUICK, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     again = call(warm, "-m", "actkit", "probe", "--ckpt", "runs/awp_act_digits", "--probe", "accuracy", cwd=tmp_path)
     assert again.returncode == 0, again.stderr
@@ -337,7 +343,7 @@ def test_a_broken_plugin_is_told_and_the_rest_goes_on(distribution, listed, code
     assert "from_good" in said.stdout and "from zz_good" not in said.stderr
     said = listed("objective", "of_zz_broken")
     assert said.returncode == 2
-    assert "error: plugin zz_broken could not be loaded" in said.stderr
+    assert "plugin zz_broken could not be loaded" in said.stderr.partition("error:")[2]
 
 
 def test_a_plugin_that_fails_half_way_leaves_nothing_behind(distribution, listed):

@@ -38,7 +38,7 @@ from helpers import ROOT
 
 # What a test would wait for: torch, timm and all of actkit that a command may need.
 IMPORTED = (
-    "torch", "timm", "sklearn.datasets", "matplotlib.backends.backend_agg", "pytest", "rich.progress", "jinja2", "actkit",
+    "torch", "timm", "sklearn.datasets", "matplotlib.backends.backend_agg", "matplotlib.figure", "pytest", "rich.progress", "jinja2", "actkit",
     "actkit.cli", "actkit.cli.display", "actkit.training.study", "actkit.training.execute", "actkit.reports.page", "actkit.evaluation.resume",
 )  # fmt: skip
 
@@ -119,9 +119,8 @@ class Request:
         for number, stream in enumerate(streams):
             os.dup2(stream, number)
             os.close(stream)
-        sys.stdin = sys.__stdin__ = open(0, closefd=False)  # noqa: SIM115
-        sys.stdout = sys.__stdout__ = open(1, "w", closefd=False)  # noqa: SIM115
-        sys.stderr = sys.__stderr__ = open(2, "w", buffering=1, errors="backslashreplace", closefd=False)  # noqa: SIM115
+        for stream in (sys.stdin, sys.stdout, sys.stderr):  # as they are where nobody reads along
+            stream.reconfigure(line_buffering=stream is sys.stderr)
         os.chdir(self.cwd)
         os.environ.clear()
         os.environ.update(self.environment)

@@ -362,8 +362,8 @@ def test_an_item_is_reproduced_and_then_shown_again(actkit, warm, tmp_path, monk
     monkeypatch.setattr(sys, "executable", warm)
     monkeypatch.chdir(tmp_path)
     quick = [part for s in (
-        "run.epochs=3", "run.batch_size=128", "backbone.resnet.width=4", "train/attack.pgd.steps=1", "eval/attack.pgd.steps=1",
-        "probe.robust_accuracy.starts=1", "probe.audit.limit=4",
+        "dataset.digits.test_fraction=0.8", "run.epochs=6", "run.batch_size=64", "backbone.resnet.width=4", "train/attack.pgd.steps=1",
+        "eval/attack.pgd.steps=1", "probe.robust_accuracy.starts=1", "probe.robust_accuracy.limit=100", "probe.audit.limit=4",
     ) for part in ("-s", s)]  # fmt: skip
     command = ["reproduce", "figure2", "--scale", "small", *quick, "-j", "2", "--device", "cpu"]
     said = actkit(*command)

@@ -289,7 +289,8 @@ def test_a_study_finds_its_recipes_beside_itself(actkit, write, quick, tmp_path,
     assert [c["title"] for c in json.loads(said.out)["cells"]] == ["quick seed 0", "act_digits seed 0"]
 
 
-def test_a_declared_study_runs_its_cells_and_not_itself(actkit, write, tmp_path, monkeypatch, forked):
+def test_a_declared_study_runs_its_cells_and_not_itself(actkit, write, tmp_path, monkeypatch):
+    """In processes that start cold, as a user's do."""
     monkeypatch.chdir(tmp_path)
     write("s.gin", QUICK + "\nrun.epochs = 1\nstudy.seeds = [0, 1]\nstudy.recipes = ['s.gin']\n")
     said = actkit("run", "s.gin", "-j", "2", "--device", "cpu")
