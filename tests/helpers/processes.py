@@ -119,8 +119,6 @@ class Request:
         for number, stream in enumerate(streams):
             os.dup2(stream, number)
             os.close(stream)
-        for stream in (sys.stdin, sys.stdout, sys.stderr):  # as they are where nobody reads along
-            stream.reconfigure(line_buffering=stream is sys.stderr)
         os.chdir(self.cwd)
         os.environ.clear()
         os.environ.update(self.environment)
@@ -132,14 +130,12 @@ class Request:
         """Run it as Python would: an exception, or SystemExit, ends the process in the usual way."""
         try:
             self._run()
+            Leaving.code = 0
         except SystemExit as end:
             Leaving.code = end.code if isinstance(end.code, int) else int(end.code is not None)
             raise
         except KeyboardInterrupt:
             Leaving.code = -signal.SIGINT
-            raise
-        except BaseException:
-            Leaving.code = 1
             raise
 
     def _run(self) -> None:
@@ -194,6 +190,7 @@ def serve(address: str) -> Request | None:
                     client, _ = listener.accept()
                     request, streams = _receive(client)
                     if (pid := os.fork()) == 0:
+                        Leaving.code = 1  # until it has done what it is asked for
                         for other in (client, *running.values()):
                             other.close()
                         os.close(ended)

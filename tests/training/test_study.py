@@ -328,7 +328,7 @@ def start(python: str, recipe: Path, folder: Path) -> subprocess.Popen:
 
 def test_a_killed_study_does_only_what_is_left_and_reports_the_same(warm, write, tmp_path):
     """The run under way is stopped with it, saves, and goes on; the whole equals an uninterrupted study."""
-    recipe = write("s.gin", QUICK.replace("run.epochs = 2", "run.epochs = 8"))
+    recipe = write("s.gin", QUICK.replace("run.epochs = 2", "run.epochs = 12"))
     killed = start(warm, recipe, tmp_path / "killed")
     until = time.monotonic() + 240
     while time.monotonic() < until:  # until the second cell is under way
