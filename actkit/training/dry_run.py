@@ -27,12 +27,18 @@ from actkit.training.run import Run
 
 @dataclass(frozen=True)
 class Pass:
-    """One way that a model is used. A unit is a forward pass; an input gradient costs 1 more, a full backward pass 2 more."""
+    """One way that a model is used. A unit is a forward pass; an input gradient costs 1 more, a full backward pass 2 more.
+
+    Args:
+        mode: of BatchNorm and dropout, 'train' or 'eval'.
+        weights: 'live' or 'frozen'.
+        direction: 'forward' or 'backward'.
+    """
 
     role: str
-    mode: str  # of BatchNorm and dropout
-    weights: str  # 'live' or 'frozen'
-    direction: str  # 'forward' or 'backward'
+    mode: str
+    weights: str
+    direction: str
 
     @property
     def units(self) -> int:
@@ -82,17 +88,21 @@ class DryRun:
 
 @dataclass(frozen=True)
 class Times:
-    """Estimates, in seconds, from a few images, scaled up by units."""
+    """Estimates, in seconds, from a few images, scaled up by units.
+
+    Args:
+        unit: a forward pass of one image.
+    """
 
     step: float
-    unit: float  # a forward pass of one image
+    unit: float
     evaluation: float
 
     def of(self, examination: Examination) -> float:
         return self.unit * examination.units
 
 
-def units_of(passes: Counter[Pass]) -> int:
+def units_of(passes: Mapping[Pass, int]) -> int:
     return sum(p.units * n for p, n in passes.items())
 
 
@@ -124,7 +134,7 @@ def examination_of(probes: Sequence[Any], data: Data, roles: Sequence[str]) -> E
 def _passes_of_an_example(
     probe: Spec,
     name: str,
-    shape: tuple[int, ...],
+    shape: tuple[int, int, int],
     classes: tuple[str, ...],
     splits: tuple[str, ...],
     roles: tuple[str, ...],
@@ -133,7 +143,8 @@ def _passes_of_an_example(
 
     def read(split: str) -> Split:
         x, y = random_batch(data, 1)
-        y.zero_()  # of the first class, which a probe of some classes looks at too
+        # Of the first class, which a probe of some classes looks at too.
+        y.zero_()
         return Split(x, y)
 
     data = Data(name, shape, classes, dict.fromkeys(splits, 1), read)
@@ -163,7 +174,8 @@ def counting(roles: Mapping[str, Role]) -> Iterator[Counter[Pass]]:
     gradients = _Gradients()
     with ExitStack() as stack:
         for name, role in roles.items():
-            role.forget_views()  # a view that is made from now on carries the hook with it
+            # A view that is made from now on carries the hook with it.
+            role.forget_views()
             stack.callback(role.forget_views)
             hook = role.model.register_forward_hook(_counter(name, passes, gradients))
             stack.callback(hook.remove)
@@ -174,7 +186,8 @@ def counting(roles: Mapping[str, Role]) -> Iterator[Counter[Pass]]:
 class _Gradients(TorchFunctionMode):
     """Sees each call of `torch.autograd.grad`, wherever it is called from, and whether it asks for the gradient of a weight."""
 
-    input_only = False  # the backward pass under way
+    # The backward pass under way.
+    input_only = False
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if function is not torch.autograd.grad:
@@ -214,7 +227,8 @@ def timed(counted: DryRun) -> Times:
     run, data, roles, device = counted.run, counted.data, counted.roles, counted.device
     size = min(run.batch_size, 2)
     seconds = _step(run, data, roles, size, device)
-    if seconds < 1:  # small enough to time more of them, or whole batches
+    # Small enough to time more of them, or whole batches.
+    if seconds < 1:
         size = run.batch_size if seconds < 0.1 else min(run.batch_size, 8)
         _step(run, data, roles, size, device)
         seconds = _step(run, data, roles, size, device)

@@ -167,7 +167,8 @@ class Leaving:
 
 def serve(address: str) -> Request | None:
     """Answer requests. Returns in each child, with its request, and in the server itself (None) when its stdin ends."""
-    atexit.register(Leaving.leave)  # before all that is imported now registers, so that it comes last
+    # Before all that is imported now registers, so that it comes last.
+    atexit.register(Leaving.leave)
     _warm_up()
     ended, wake = os.pipe()
     for end in (ended, wake):
@@ -218,10 +219,12 @@ def _warm_up() -> None:
     for name in IMPORTED:
         __import__(name)
     sys.path[:] = [path for path in sys.path if path not in own]
-    threads = Path("/proc/self/task")  # those of libraries, too
+    # Those of libraries, too.
+    threads = Path("/proc/self/task")
     assert (len(list(threads.iterdir())) if threads.is_dir() else threading.active_count()) == 1
     gc.collect()
-    gc.freeze()  # a collection in a child would copy what all share
+    # A collection in a child would copy what all share.
+    gc.freeze()
 
 
 def _tell(client: socket.socket, number: int) -> None:

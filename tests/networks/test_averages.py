@@ -127,6 +127,7 @@ def test_the_best_the_last_and_the_averaged_model_stand_in_one_table(write, tmp_
         + """
 run.data = @dataset.holdout()
 dataset.holdout.data = @dataset.digits()
+dataset.holdout.size = 100
 run.epochs = 4
 run.monitor = [@val/probe.accuracy()]
 val/probe.accuracy.split = 'val'
@@ -148,8 +149,8 @@ schedule.MultiStepLR.gamma = 100.0
     last = model_files.load_role(newest / "robust.safetensors")[0]
     from actkit.evaluation.examination import examine
 
-    data = Spec("dataset", "digits").build()()
-    (found,) = examine([Spec("probe", "accuracy").build()], {"m": last}, data).values()
+    data = Spec("dataset", "digits", {"test_fraction": 0.8}).build()()
+    (found,) = examine([Spec("probe", "accuracy", {"limit": 100}).build()], {"m": last}, data).values()
     assert made.summary.to_json()["results"]["robust.last.accuracy"]["numbers"] == found.numbers
 
 
