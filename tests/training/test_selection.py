@@ -61,11 +61,11 @@ def test_the_best_step(values, among, wanted):
     ],
 )  # fmt: skip
 def test_a_sudden_fall_of_robustness(entries, limit, falls):
-    assert (sudden_fall(entries, "robust", "pgd", limit=limit) is not None) is falls
+    assert (sudden_fall(entries, "robust", limit=limit) is not None) is falls
 
 
 def test_a_fall_is_told_with_both_numbers():
-    said = sudden_fall([line(1, 0.65), line(2, 0.1)], "robust", "pgd", limit=0.3)
+    said = sudden_fall([line(1, 0.65), line(2, 0.1)], "robust", limit=0.3)
     assert "fell from 65.0 to 10.0 %" in said
 
 
