@@ -16,6 +16,7 @@ from actkit.config.compare import canonical, diff, flat
 from actkit.config.spec import Spec
 from actkit.errors import InputError
 from actkit.evaluation.summary import Summary
+from actkit.networks.model_files import located
 from actkit.reports.grids import Grid, assert_format, printed
 from actkit.reports.rows import UNVERIFIED, titles, unit
 
@@ -98,7 +99,7 @@ def find(paths: Iterable[Path]) -> tuple[list[Finished], list[Path]]:
     """The finished runs at or below these folders, and those that are not finished. Raises `InputError` where there is no run."""
     finished: list[Finished] = []
     unfinished: list[Path] = []
-    for path in paths:
+    for path in map(located, paths):
         if not path.is_dir():
             said = "this is a file" if path.exists() else "there is no such folder"
             raise InputError(said, where=str(path), help="give runs, or folders that hold runs")
