@@ -1,3 +1,5 @@
+"""`python -m actkit`."""
+
 from __future__ import annotations
 
 from actkit.cli.group import main

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from pathlib import Path
 
@@ -38,7 +39,7 @@ def files_of(room: str) -> list[Path]:
 def said_of(path: Path) -> str:
     """The first sentence of a file's docstring."""
     doc = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
-    return doc.split("\n\n")[0].replace("\n", " ").split(". ")[0].rstrip(".")
+    return re.split(r"(?<!et al)\. ", doc.split("\n\n")[0].replace("\n", " "))[0].rstrip(".")
 
 
 def picture() -> str:

@@ -1,4 +1,4 @@
-"""The command line. Results on stdout, progress and errors on stderr; torch is imported only by commands that need it."""
+"""The group that all commands belong to: errors that actkit explains become one line and an exit code. Results on stdout, progress and errors on stderr; torch is imported only by commands that need it."""
 
 from __future__ import annotations
 

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from actkit import errors
 from actkit.cli.group import main
 from actkit.cli.options import command_line, consoles, device_option, json_option, plugins_option, settings_option
 from actkit.errors import InputError
@@ -95,7 +94,7 @@ def probe(**given: Any) -> int:
             if i:
                 stdout.print()
             print_table(stdout, summary, every_flag=bool(options.probes))
-    return errors.CHECK_FAILED if any(summary.unverified for summary in found) else errors.OK
+    return max(summary.exit_code for summary in found)
 
 
 def _examine(options: ProbeOptions, stderr: Console) -> list[Summary]:

@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from actkit.config import registry
+from actkit.config.bindings import ATTACK_SCOPES, outermost
 from actkit.config.reader import Binding, Ref, read_setting
 from actkit.config.spec import Spec
-from actkit.config.table import ATTACK_SCOPES, outermost
 from actkit.errors import InputError
 
 

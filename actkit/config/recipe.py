@@ -1,4 +1,4 @@
-"""Recipes: gin files in, Specs out, by way of `reader` (what is written), `table` (what is bound) and `resolver` (what it means).
+"""Recipes: gin files in, Specs out, by way of `reader` (what is written), `bindings` (what is bound) and `resolver` (what it means).
 
 gin is the language and its parser reads it; what a binding means is worked out here, in one walk from `run`, by gin's own rules
 (scopes, references, macros; `tests/config/test_recipe.py` compares the two). gin's engine is left out because it keeps one global store, stops at
@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from actkit.config import registry
+from actkit.config.bindings import Table
 from actkit.config.locate import portable_name
 from actkit.config.plugins import installed_plugin_modules, load_plugin_folder, load_plugin_module
 from actkit.config.reader import Document, Import, Macro, Place, Ref, read_document
 from actkit.config.resolver import ROLE, ROOT, STUDY, Resolver, Slot, long_steps, resolve_root, unused
 from actkit.config.spec import Spec
-from actkit.config.table import Table
 from actkit.errors import InputError, raise_all
 
 

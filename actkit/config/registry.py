@@ -1,4 +1,4 @@
-"""Components by name. `@register("objective")` on a plain function or class; its signature is its schema.
+"""Components by name, and the errors of a name that is none. `@register("objective")` on a plain function or class; its signature is its schema.
 
 A component's positional parameters are fixed by the contract of its kind (`KINDS`); its keyword-only parameters are its
 hyper-parameters, which a gin file binds. What does not fit is refused when it registers, both sides quoted.

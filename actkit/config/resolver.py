@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from actkit.config import registry
+from actkit.config.bindings import ATTACK_SCOPES, Key, Table, assert_shallow, is_attack_scope, outermost
 from actkit.config.reader import Binding, Macro, Place, Ref
 from actkit.config.spec import Spec, amount
-from actkit.config.table import ATTACK_SCOPES, Key, Table, assert_shallow, is_attack_scope, outermost
 from actkit.errors import InputError, nearest
 
 ROOT, ROLE, STUDY = "run", "role", "study"

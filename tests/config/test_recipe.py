@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from actkit.config.bindings import Table
 from actkit.config.compare import diff, flat
 from actkit.config.locate import packaged_recipes
 from actkit.config.override import override_spec
@@ -15,7 +16,6 @@ from actkit.config.reader import read_document
 from actkit.config.recipe import load_recipe, open_recipe
 from actkit.config.resolver import Resolver, Slot
 from actkit.config.spec import Spec
-from actkit.config.table import Table
 from actkit.errors import InputError
 from helpers import ROOT
 
@@ -285,7 +285,7 @@ deep/probe.accuracy.batch_size = 5
         gin.clear_config()
         gin.exit_interactive_mode()
     # The one rule that is ours.
-    monkeypatch.setattr("actkit.config.table.ATTACK_SCOPES", ("", "train", "eval", "one"))
+    monkeypatch.setattr("actkit.config.bindings.ATTACK_SCOPES", ("", "train", "eval", "one"))
     ours = Resolver(Table(read_document(str(write("text.gin", text))).bindings)).spec("run", Slot("", None))
     assert ours == theirs
 
