@@ -59,9 +59,14 @@ def test_no_placeholder_is_left():
     assert "@@" not in README
 
 
-def test_the_first_screen_holds_exactly_two_commands():
-    first = re.search(r"```sh\n(.*?)```", README, re.S).group(1)
-    assert [line.split("#")[0].strip() for line in first.splitlines()] == ["make quickstart", "make test"]
+def commands(block: str) -> list[str]:
+    return [line.split("#")[0].strip() for line in block.splitlines()]
+
+
+def test_the_first_look_is_at_the_model_that_comes_along_and_make_does_it_all_in_two_commands():
+    first, second = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)[:2]
+    assert commands(first)[-1] == ".venv/bin/actkit probe --ckpt example:act_digits"
+    assert commands(second) == ["make quickstart", "make test"]
 
 
 def test_every_recipe_and_file_that_the_readme_names_is_there():
