@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
 import platform
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from actkit.errors import InputError
 
@@ -122,28 +123,33 @@ def sha256_of(data: Any, length: int = 64) -> str:
 
 
 IN_USE = "another run is using this folder"
+# What a file system without locks answers: some NFS, Lustre and FUSE.
+_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL}
+
+
+class NoLocks(Exception):
+    """The file system has no locks."""
 
 
 def in_use(folder: Path) -> str:
-    """Who holds the run's folder, 'process 12 on host'; '' when nobody does."""
-    import fcntl
-
+    """Who holds the run's folder, 'process 12 on host'; '' when nobody does, or where the file system has no locks."""
     try:
         with (folder / ".lock").open("r+") as file:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _lock(file, wait=False)
             except BlockingIOError:
                 return file.read().strip() or "another process"
-    except OSError:
+    except (OSError, NoLocks):
         pass
     return ""
 
 
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold the run's folder; a second run in it is refused. The lock goes with the process, however it ends."""
-    import fcntl
+def locked(folder: Path, *, warn: Callable[[str], object] = lambda text: None) -> Iterator[None]:
+    """Hold the run's folder; a second run in it is refused. The lock goes with the process, however it ends.
 
+    Where the file system has no locks, that is said to `warn`, and the run goes on.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         opened = (folder / ".lock").open("a+")
@@ -153,13 +159,19 @@ def locked(folder: Path) -> Iterator[None]:
         ) from error
     with opened as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+            _lock(file, wait=False)
+        except BlockingIOError as error:
             file.seek(0)
             raise InputError(
                 f"{IN_USE} ({file.read().strip()})",
                 where=str(folder),
                 help="choose another --out",
+            ) from error
+        except NoLocks as error:
+            warn(f"{folder} lies on a file system without locks ({error}): take care that no second run uses it meanwhile")
+        except OSError as error:
+            raise InputError(
+                f"the run's folder cannot be locked: {error.strerror}", where=str(folder), help="choose another --out"
             ) from error
         file.truncate(0)
         file.write(f"process {os.getpid()} on {platform.node()}")
@@ -169,15 +181,33 @@ def locked(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def locked_file(file: Path) -> Iterator[None]:
-    """Hold one file while it is read and changed; whoever else wants it waits."""
-    import fcntl
-
+    """Hold one file while it is read and changed; whoever else wants it waits, unless the file system has no locks."""
     with file.with_name(f".{file.name}.lock").open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        with contextlib.suppress(NoLocks):
+            _lock(lock, wait=True)
         yield
 
 
+def _lock(file: IO[str], *, wait: bool) -> None:
+    """Lock an opened file. Raises `BlockingIOError` where another process holds it, `NoLocks` where nobody could."""
+    import fcntl
+
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise
+    except OSError as error:
+        if error.errno in _NO_LOCKS:
+            raise NoLocks(error.strerror) from error
+        raise
+
+
 # -- folders -------------------------------------------------------------------------------------------------------------
+
+
+def shown_path(path: str | Path) -> str:
+    """A path as it can be printed anywhere: bytes that are no UTF-8 as `\\xe9`."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def make_folder(folder: Path) -> None:
@@ -190,7 +220,13 @@ def make_folder(folder: Path) -> None:
         ) from error
 
 
-def cache_folder(name: str) -> Path:
-    """actkit's folder for what can be made again: below XDG_CACHE_HOME, or ~/.cache."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "actkit" / name
+def cache_folder(name: str) -> Path | None:
+    """actkit's folder for what can be made again: below XDG_CACHE_HOME, or ~/.cache; None for a user who has no home at all."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    if base:
+        return Path(base) / "actkit" / name
+    try:
+        return Path.home() / ".cache" / "actkit" / name
+    # Neither HOME nor a line in /etc/passwd, as in a container with a number for a user.
+    except RuntimeError:
+        return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
@@ -36,6 +37,7 @@ class Table:
                 self.problems.append(error.at(binding.place))
 
     def _add(self, binding: Binding) -> None:
+        assert_finite(binding.value)
         if not binding.parameter:
             self.macros[binding.selector] = binding
             if binding.scope:
@@ -87,6 +89,15 @@ def assert_shallow(scope: str) -> None:
     """Raise `InputError` for a scope inside a scope inside a scope."""
     if scope.count("/") > 1:
         raise InputError(f"scopes nest two deep here: {scope}", help="leave one out")
+
+
+def assert_finite(value: Any) -> None:
+    """Raise `InputError` for a number, at any depth, that is not finite: 1e999 reads as infinity."""
+    inner = value if isinstance(value, (list, tuple)) else [*value, *value.values()] if isinstance(value, dict) else ()
+    for item in inner:
+        assert_finite(item)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise InputError(f"a number must be finite, this one is {value}", help="write one below 1.8e308")
 
 
 def _scopes_in(value: Any) -> set[str]:

@@ -13,13 +13,15 @@ import numpy as np
 from actkit.files import cache_folder, sha256_of, write_text, writing
 
 
-def cached(key: Any, make: Callable[[], np.ndarray]) -> np.ndarray:
+def cached(key: Any, make: Callable[[], np.ndarray], *, kind: str = "images") -> np.ndarray:
     """An array that was made before for this key (anything that JSON takes), checked against its sum; or made now and kept.
 
-    A copy that is damaged is made again; a disk that cannot hold one costs only the time.
+    A copy that is damaged is made again; a disk that cannot hold one, or a user without a home, costs only the time.
     """
-    name = sha256_of(key, 24)
-    file, about = cache_folder("images") / f"{name}.npy", cache_folder("images") / f"{name}.json"
+    name, folder = sha256_of(key, 24), cache_folder(kind)
+    if folder is None:
+        return make()
+    file, about = folder / f"{name}.npy", folder / f"{name}.json"
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError, EOFError):
         wanted = json.loads(about.read_text(encoding="utf-8"))["sha256"]
         found = np.load(file, allow_pickle=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import itertools
@@ -12,12 +13,13 @@ import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from actkit.datasets.pixels import Mode, Unreadable, image_of, unreadable
 from actkit.datasets.splits import Batches, Examples
 from actkit.errors import ActkitError, InputError
 from actkit.noise import seed_for
@@ -32,6 +34,8 @@ class FileSplit(Examples):
 
     Args:
         files: paths below `root`, as bytes in an array (a list of a million texts would be copied into every worker).
+        background: the grey, in [0,1], that lies behind what is see-through.
+        crop, flip: whether an augmented image is a random crop (or the centre), and flipped or not.
         workers: processes that decode; 0 decodes in this one. Their number changes no pixel.
         timeout: seconds to wait for a batch before giving up.
     """
@@ -41,11 +45,14 @@ class FileSplit(Examples):
     labels: Tensor
     size: int
     resize: int
-    mode: Literal["RGB", "L"] = "RGB"
+    mode: Mode = "RGB"
     augmented: bool = False
     workers: int = 0
     timeout: float = 120.0
     ids: Tensor | None = None
+    background: float = 1.0
+    crop: bool = True
+    flip: bool = True
 
     def take(self, places: Tensor) -> FileSplit:
         return dataclasses.replace(
@@ -60,25 +67,32 @@ class FileSplit(Examples):
 
     def pixels(self, place: int, key: tuple[int, ...] | None) -> Tensor:
         """One image as uint8, shape (C, size, size). Raises `InputError` when the file is no readable image."""
-        from PIL import Image
         from torchvision.transforms import functional as transforms
         from torchvision.transforms import v2
 
         path = self.path(place)
         try:
-            with Image.open(path) as opened:
-                image = opened.convert(self.mode)
-        except (OSError, ValueError, Image.DecompressionBombError) as error:
-            raise InputError(
-                f"not a readable image: {error}", where=str(path), help="remove or replace the file"
-            ) from error
-        if self.augmented and key is not None:
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(seed_for(*key, int(self.names(torch.tensor(place)))))
-                image = v2.RandomHorizontalFlip()(v2.RandomResizedCrop(self.size)(image))
+            image = image_of(path, self.mode, self.background)
+        except Unreadable as error:
+            raise unreadable([(path, str(error))]) from error
+        augmented = self.augmented and key is not None
+        if augmented and self.crop:
+            with self._generator(place, key):
+                image = v2.RandomResizedCrop(self.size)(image)
+                image = v2.RandomHorizontalFlip()(image) if self.flip else image
         else:
             image = transforms.center_crop(transforms.resize(image, [self.resize]), [self.size, self.size])
+            if augmented and self.flip:
+                with self._generator(place, key):
+                    image = v2.RandomHorizontalFlip()(image)
         return transforms.pil_to_tensor(image)
+
+    @contextlib.contextmanager
+    def _generator(self, place: int, key: tuple[int, ...] | None) -> Iterator[None]:
+        """Meanwhile, torch's own generator is that of this example."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed_for(*(key or ()), int(self.names(torch.tensor(place)))))
+            yield
 
     def batches(
         self, groups: Iterable[Tensor], *, device: torch.device | str = "cpu", key: tuple[int, ...] | None = None
@@ -119,7 +133,8 @@ class FileSplit(Examples):
 
     def fingerprint(self) -> str:
         """A short hash of the files' names, sizes and labels and of how they are cut: their bytes are too many to be read for it."""
-        digest = hashlib.sha256(repr((self.size, self.resize, self.mode)).encode())
+        cut: tuple[object, ...] = (self.size, self.resize, self.mode)
+        digest = hashlib.sha256(repr(cut if self.background == 1.0 else (*cut, self.background)).encode())
         for place, label in enumerate(self.labels.tolist()):
             digest.update(b"%s %d %d\n" % (bytes(self.files[place]), self.path(place).stat().st_size, label))
         return "files-" + digest.hexdigest()[:12]
@@ -161,11 +176,11 @@ def worker_error(error: RuntimeError) -> ActkitError | None:
     if "timed out" in said:
         return ActkitError(
             f"the workers that decode images gave no batch in time: {said}",
-            help="a slow disk or network wants a larger timeout (dataset.imagenet.timeout), or fewer workers",
+            help="a slow disk or network wants a larger timeout (dataset.imagenet.timeout, dataset.imagefolder.timeout), or fewer workers",
         )
     return ActkitError(
         f"a worker that decodes images was killed: {said}",
-        help="most often memory, or shared memory in a container, is short: take fewer workers (dataset.imagenet.workers)",
+        help="most often memory, or shared memory in a container, is short: take fewer workers (dataset.imagenet.workers, dataset.imagefolder.workers)",
     )
 
 

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from actkit.datasets.checks import assert_range, assert_shape, checked_images, checked_labels
 from actkit.errors import InputError, nearest
 from actkit.noise import Noise, seed_for
 
@@ -106,12 +107,12 @@ class Split(Examples):
     """Labelled examples in memory.
 
     Args:
-        images: (N, C, H, W), uint8 (0..255) or floating in [0,1].
-        labels: (N,) int64.
+        images: (N, C, H, W), uint8 (0..255) or floating in [0,1]; a tensor or an array.
+        labels: (N,) of whole numbers from 0; (N, 1) and one-hot (N, classes) are taken too. Kept as (N,) int64.
         augment: (x, noise) -> x, applied to training batches on their device.
         ids: the examples' names, (N,) int64, where this is a part of another split; by default their places.
 
-    Raises `InputError` when floating images lie outside [0,1], or when they are not as many as the labels.
+    Raises `InputError` when images are of another kind or outside [0,1], when labels are no classes, or when they are not as many.
     """
 
     images: Tensor
@@ -120,16 +121,12 @@ class Split(Examples):
     ids: Tensor | None = None
 
     def __post_init__(self) -> None:
+        # Checked once: a part of a split has its tensors.
+        if self.ids is None:
+            object.__setattr__(self, "images", checked_images(self.images))
+            object.__setattr__(self, "labels", checked_labels(self.labels))
         if len(self.images) != len(self.labels):
             raise InputError(f"a split has {len(self.images)} images but {len(self.labels)} labels")
-        if self.images.dtype != torch.uint8 and len(self.images):
-            low, high = self.images.min().item(), self.images.max().item()
-            # Also where one is not a number.
-            if not (low >= 0 and high <= 1):
-                raise InputError(
-                    f"images must lie in [0,1], these span {low:g} to {high:g}",
-                    help="divide by the largest value; normalisation is a layer of the model: backbone.normalized",
-                )
 
     def take(self, places: Tensor) -> Split:
         return Split(self.images[places], self.labels[places], self.augment, self.names(places))
@@ -218,6 +215,7 @@ class Data:
         classes: their names; label i is the i-th.
         sizes: the number of examples of each split ('train', 'test', perhaps 'val').
         read: gives a split by its name. It is asked once for each, and only then touches files.
+        notes: what its reader should know of it, a line each: what was left out, and why.
     """
 
     name: str
@@ -225,6 +223,7 @@ class Data:
     classes: tuple[str, ...]
     sizes: Mapping[str, int]
     read: Callable[[str], Labelled]
+    notes: tuple[str, ...] = ()
 
     @property
     def num_classes(self) -> int:
@@ -247,15 +246,14 @@ class Data:
             help = nearest(name, self.sizes)
             if name == "val":
                 help = "hold some training images out: run.data = @dataset.holdout(), dataset.holdout.data = ..."
+            if name == "test":
+                help = "hold some out: run.data = @dataset.holdout(), dataset.holdout.data = ..., dataset.holdout.split = 'test'"
             raise InputError(f"{self.name} has no split {name!r}", help=help)
         if name not in self._splits:
             split = self.read(name)
-            for label in (int(split.labels.min()), int(split.labels.max())) if len(split) else ():
-                if not 0 <= label < self.num_classes:
-                    raise InputError(
-                        f"{self.name}: label {label} in {name}, but {self.num_classes} classes",
-                        help=f"labels are 0 to {self.num_classes - 1}",
-                    )
+            assert_range(split.labels, self.num_classes, self.name, name)
+            if isinstance(split, Split) and len(split):
+                assert_shape(tuple(split.images.shape[1:]), self.shape, self.name, name)
             self._splits[name] = split
         return self._splits[name]
 

@@ -110,7 +110,10 @@ def assert_fits(probes: Sequence[Any], data: Data, models: int) -> None:
             )
         split = spec.get("split", "test")
         if split not in data.sizes:
-            raise InputError(f"probe.{spec.title}: {data.name} has no split {split!r}", help=nearest(split, data.sizes))
+            help = nearest(split, data.sizes)
+            if split == "test":
+                help = "hold some out: run.data = @dataset.holdout(), dataset.holdout.data = ..., dataset.holdout.split = 'test'"
+            raise InputError(f"probe.{spec.title}: {data.name} has no split {split!r}", help=help)
         classes = {"dlr": 3, "targeted_dlr": 4}.get(str(spec.get("loss")), 2 if spec.get("attack") else 1)
         if data.num_classes < classes:
             raise InputError(
@@ -167,7 +170,7 @@ def probe_checkpoints(
     for subject, now in zip(subjects, changed, strict=True):
         subject.data, subject.evaluation = now["data"], now["evaluation"]
     groups = _groups(subjects, probes, display)
-    with locked(out) if out is not None else contextlib.nullcontext():
+    with locked(out, warn=display.warn) if out is not None else contextlib.nullcontext():
         return _in_groups(groups, device, display, command, out, pictures)
 
 
@@ -307,6 +310,8 @@ def _examine_group(
 ) -> Summary:
     """Examine models that share their data and their evaluation; write the results and the pictures where that is asked for."""
     data: Data = group[0].data.build()()
+    for note in data.notes:
+        display.say(f"data       {note}")
     for subject in group:
         _assert_of_data(subject, data)
     evaluation = group[0].evaluation
@@ -316,7 +321,8 @@ def _examine_group(
     tested = fingerprints(data, evaluation, display)
     key = key_of([subject.file for subject in group], group[0].data, evaluation, tested, device)
     files = {subject.name: subject.file for subject in group}
-    with resumable(cache_folder("unfinished") / f"{key}.safetensors", key, display) as progress:
+    cache = cache_folder("unfinished")
+    with resumable(cache and cache / f"{key}.safetensors", key, display) as progress:
         results = examine(probes, roles, data, progress)
         summary = Summary(
             command=command,

@@ -21,14 +21,19 @@ from actkit.probes import Progress
 
 
 @contextlib.contextmanager
-def resumable(path: Path, key: str, display: Display, *, every: float = 5.0) -> Iterator[Progress]:
-    """The progress of an examination, kept in a file while it is unfinished: the same one (by `key`) goes on from there."""
-    kept = _kept(path, key)
+def resumable(path: Path | None, key: str, display: Display, *, every: float = 5.0) -> Iterator[Progress]:
+    """The progress of an examination, kept in a file while it is unfinished: the same one (by `key`) goes on from there.
+
+    Without a path nothing is kept.
+    """
+    kept = {} if path is None else _kept(path, key)
     if kept:
         display.say(f"going on with an interrupted examination: {len(kept)} parts are done")
     saved = time.monotonic()
 
     def save() -> None:
+        if path is None:
+            return
         path.parent.mkdir(parents=True, exist_ok=True)
         with writing(path) as temporary:
             model_files.save_tensors(kept, temporary, {"actkit": json.dumps({"key": key})})
@@ -51,16 +56,18 @@ def resumable(path: Path, key: str, display: Display, *, every: float = 5.0) -> 
             with contextlib.suppress(OSError):  # what ended the examination is worth more than its progress
                 save()
         raise
-    with contextlib.suppress(OSError):
-        path.unlink(missing_ok=True)
+    if path is not None:
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
 
 
 def _kept(path: Path, key: str) -> dict[str, Tensor]:
-    if not path.is_file():
-        return {}
     try:
+        if not path.is_file():
+            return {}
         tensors, about = model_files.read(path)
-    except InputError:
+    # A cache that may not be looked into is none.
+    except (InputError, OSError):
         return {}
     return tensors if isinstance(about, dict) and about.get("key") == key else {}
 

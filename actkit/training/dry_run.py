@@ -22,7 +22,7 @@ from actkit.evaluation.examination import examine
 from actkit.networks.roles import Role
 from actkit.noise import Noise
 from actkit.training.loop import update
-from actkit.training.run import Run
+from actkit.training.run import Run, assert_last_batch
 
 
 @dataclass(frozen=True)
@@ -114,6 +114,7 @@ def count(recipe: Recipe, *, folder: Path, device: torch.device) -> DryRun:
     run: Run = recipe.spec.build()
     data: Data = run.data()
     roles = run.make_roles(data, device)
+    assert_last_batch(run, data, roles)
     with counting(roles) as passes:
         _step(run, data, roles, min(run.batch_size, 2), device)
     return DryRun(folder, device, run, data, roles, passes, examination_of(run.evaluation, data, list(roles)))
@@ -265,6 +266,7 @@ def describe(counted: DryRun, times: Times) -> list[str]:
     out = [
         f"objective    {run.objective.spec!r}",
         f"data         {data.name}: {data.counted} of {'x'.join(map(str, data.shape))}, {data.num_classes} classes",
+        *(f"{'':<12} {note}" for note in data.notes),
     ]
     for name, role in counted.roles.items():
         parts, parameters = run.roles[name], sum(p.numel() for p in role.model.parameters())

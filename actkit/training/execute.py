@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -37,7 +38,7 @@ from actkit.training.final import examine_run, header_of
 from actkit.training.loop import Position, Record, assert_finite, fit
 from actkit.training.metrics import Metrics, assert_tensorboard
 from actkit.training.overfitting import sudden_fall
-from actkit.training.run import Run, folder_of, identity_of
+from actkit.training.run import Run, assert_last_batch, folder_of, identity_of
 
 
 @dataclass
@@ -65,7 +66,7 @@ def execute(
     folder = folder_of(recipe, out)
     if tensorboard:
         assert_tensorboard()
-    with _claimed(folder, recipe):
+    with _claimed(folder, recipe, display):
         done = folder / "summary.json"
         if done.is_file():
             summary = Summary.load(folder)
@@ -75,6 +76,7 @@ def execute(
         assert_fits([*run.evaluation, *run.monitor], data, len(run.objective.roles))
         deterministic(device)
         roles, position = _restored(run, data, folder, device, display)
+        assert_last_batch(run, data, roles)
         _announce(run, data, roles, position, folder, device, display)
         write_json(folder / "environment.json", {"command": command, "device": str(device), **provenance()})
         metrics = Metrics(folder, position, events=tensorboard)
@@ -123,6 +125,8 @@ def _announce(
 ) -> None:
     display.say(f"objective  {run.objective.spec!r}")
     display.say(f"data       {data.name}: {data.counted}, {data.num_classes} classes")
+    for note in data.notes:
+        display.say(f"           {note}")
     for name, role in roles.items():
         count = sum(p.numel() for p in role.model.parameters())
         display.say(f"{name:<10} {run.roles[name].backbone.spec!r}: {count:,} parameters")
@@ -132,12 +136,24 @@ def _announce(
 
 
 @contextlib.contextmanager
-def _claimed(folder: Path, recipe: Recipe) -> Iterator[None]:
-    """Hold the folder for this recipe alone. Raises `InputError` where it is not this run's to use."""
+def _claimed(folder: Path, recipe: Recipe, display: Display) -> Iterator[None]:
+    """Hold the folder for this recipe alone. Raises `InputError` where it is not this run's to use.
+
+    A new folder goes again where what was handed in is refused before anything is trained.
+    """
     _assert_claimable(folder)
-    with locked(folder):
-        _claim(folder, recipe)
-        yield
+    made = [place for place in (folder, *folder.parents) if not place.exists()]
+    try:
+        with locked(folder, warn=display.warn):
+            _claim(folder, recipe)
+            yield
+    except InputError:
+        if folder in made and not any(folder.glob("checkpoints/step-*")):
+            shutil.rmtree(folder, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                for place in made[1:]:
+                    place.rmdir()
+        raise
 
 
 def _assert_claimable(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -129,6 +130,32 @@ def assert_takes(role: Role, backbone: Spec, data: Data) -> None:
         ) from error
     if shape != (2, data.num_classes):
         raise InputError(f"{backbone!r} gives {shape} for 2 images; logits of {data.num_classes} classes are wanted")
+
+
+def assert_last_batch(run: Run, data: Data, roles: Mapping[str, Role]) -> None:
+    """Raise `InputError` where an epoch ends in a batch of one image that a network cannot train on: BatchNorm has nothing to compare it with."""
+    size = data.sizes["train"]
+    batches = -(-size // run.batch_size)
+    # A single batch, or the last one, holds one image; unless `steps` ends the training before.
+    if size % run.batch_size != 1 % run.batch_size or (run.steps is not None and run.steps < batches):
+        return
+    for name, role in roles.items():
+        if not role.trained:
+            continue
+        try:
+            with role.frozen("train") as view, torch.no_grad():
+                view(torch.zeros(1, *data.shape, device=role.device))
+        except ValueError as error:
+            near = [n for n in _near(run.batch_size) if size % n != 1]
+            raise InputError(
+                f"the {size:,} training images in batches of {run.batch_size} end in a batch of one, and {name} cannot train on a single image: {str(error).splitlines()[0]}",
+                help=f"run.batch_size = {' or '.join(map(str, near[:2]))}",
+            ) from error
+
+
+def _near(batch_size: int) -> list[int]:
+    """Other sizes of batches, the nearest first."""
+    return [n for step in range(1, 9) for n in (batch_size - step, batch_size + step) if n > 1]
 
 
 def folder_of(recipe: Recipe, out: str | None = None) -> Path:
