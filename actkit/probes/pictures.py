@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from actkit.probes.lettering import Lettering
+
 Kind = Literal["lines", "bars", "images", "surface"]
 
 # What a probe calls the series, or the row, of the model that it looks at.
@@ -73,15 +75,29 @@ class Picture:
             data["name"], data["kind"], data["title"], data["data"], data.get("caption", ""), data.get("about", {})
         )
 
-    def draw(self, *, titled: bool = True, scale: float = 1.0) -> Any:
-        """As a matplotlib Figure; `scale` of the figure, not of the text on it."""
+    def lettering(self, *, page: bool = False) -> Lettering:
+        """How its texts are drawn: in a file, or in a page whose reader has fonts."""
+        return Lettering(_texts([self.title, self.data]), page=page)
+
+    def draw(self, *, titled: bool = True, scale: float = 1.0, letter: Lettering | None = None) -> Any:
+        """As a matplotlib Figure; `scale` of the figure, not of the text on it. To be drawn and saved within the lettering's `drawing()`."""
+        letter = letter or self.lettering()
+        with letter.drawing():
+            figure = self._figure(scale, letter)
+            if titled:
+                figure.suptitle(letter.whole(self.title), fontsize=11)
+            if letter.legend:
+                figure.supxlabel(letter.legend, fontsize=7)
+        return figure
+
+    def _figure(self, scale: float, letter: Lettering) -> Any:
         from matplotlib.figure import Figure
 
         if self.kind == "images":
             rows = self.data["rows"]
             size = (1.15 * max(len(row["cells"]) for row in rows) + 1.0, 1.45 * len(rows) + 0.6)
             figure = Figure(figsize=size, layout="constrained")
-            _images(figure, rows)
+            _images(figure, rows, letter)
         else:
             width, height = {
                 "lines": (6.0, 4.0),
@@ -90,21 +106,20 @@ class Picture:
             }[self.kind]
             figure = Figure(figsize=(scale * width, scale * height), layout="constrained")
             axes = figure.subplots()
-            {"lines": _lines, "bars": _bars, "surface": _surface}[self.kind](axes, self.data)
-            axes.set_xlabel(self.data.get("x_label", ""))
-            axes.set_ylabel(self.data.get("y_label", ""))
-        if titled:
-            figure.suptitle(self.title, fontsize=11)
+            {"lines": _lines, "bars": _bars, "surface": _surface}[self.kind](axes, self.data, letter)
+            axes.set_xlabel(letter.whole(self.data.get("x_label", "")))
+            axes.set_ylabel(letter.whole(self.data.get("y_label", "")))
         return figure
 
     def save(self, folder: Path) -> list[Path]:
         """Write the picture as SVG and PNG and its numbers as JSON; the files written."""
         folder.mkdir(parents=True, exist_ok=True)
-        figure = self.draw()
+        letter = self.lettering()
+        figure = self.draw(letter=letter)
         written = []
         for suffix in ("svg", "png"):
             path = folder / f"{self.name}.{suffix}"
-            with _svg_settings():
+            with letter.drawing(_svg_settings()):
                 figure.savefig(path, dpi=150, metadata={"Date": None} if suffix == "svg" else None)
             written.append(path)
         path = folder / f"{self.name}.json"
@@ -117,18 +132,31 @@ class Picture:
 
         buffer = io.StringIO()
         # The salt is the picture's own, so that the ids of several in one page differ.
-        with _svg_settings(f"{self.name} {json.dumps(self.data)}"):
-            self.draw(titled=False, scale=0.85).savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+        letter = self.lettering(page=True)
+        with letter.drawing(_svg_settings(f"{self.name} {json.dumps(self.data)}")):
+            self.draw(titled=False, scale=0.85, letter=letter).savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
         text = buffer.getvalue()
         text = _BLACK.sub("currentColor", _GROUP_IDS.sub("", text[text.index("<svg") :]))
         return text.replace("<svg ", f'<svg role="img" aria-label="{html.escape(self.title)}" ', 1)
 
 
-def _svg_settings(salt: str = "") -> Any:
-    """matplotlib's settings with which the same picture gives the same file. In a page (with a salt) text stays text."""
-    import matplotlib
+def _texts(value: Any) -> Iterator[str]:
+    """Every text in a picture's data, keys included."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        # Of cells the text alone: their pixels are many.
+        inner = [value.get("text", "")] if "pixels" in value else [*value, *value.values()]
+        for item in inner:
+            yield from _texts(item)
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _texts(item)
 
-    return matplotlib.rc_context({"svg.hashsalt": salt or "actkit", "svg.fonttype": "none" if salt else "path"})
+
+def _svg_settings(salt: str = "") -> dict[str, object]:
+    """matplotlib's settings with which the same picture gives the same file. In a page (with a salt) text stays text."""
+    return {"svg.hashsalt": salt or "actkit", "svg.fonttype": "none" if salt else "path"}
 
 
 def merged(pictures: Mapping[str, Picture]) -> list[Picture]:
@@ -217,11 +245,11 @@ def colours(names: Sequence[str]) -> Iterator[tuple[str, str, str]]:
         yield name, PALETTE[i], _MARKERS[i]
 
 
-def _levels(axes: Any, data: Mapping[str, Any]) -> None:
+def _levels(axes: Any, data: Mapping[str, Any], letter: Lettering) -> None:
     for level in data.get("levels", ()):
         axes.axhline(level["value"], color="0.5", linewidth=1, linestyle=":")
         axes.annotate(
-            level["text"],
+            letter(level["text"]),
             (1, level["value"]),
             xycoords=("axes fraction", "data"),
             ha="right",
@@ -231,10 +259,10 @@ def _levels(axes: Any, data: Mapping[str, Any]) -> None:
         )
 
 
-def _style_axes(axes: Any, data: Mapping[str, Any]) -> None:
+def _style_axes(axes: Any, data: Mapping[str, Any], letter: Lettering) -> None:
     from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-    _levels(axes, data)
+    _levels(axes, data, letter)
     if data.get("percent"):
         axes.yaxis.set_major_locator(MaxNLocator(nbins=8, steps=[1, 2, 5, 10], min_n_ticks=3))
         axes.yaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
@@ -252,7 +280,7 @@ def _style_axes(axes: Any, data: Mapping[str, Any]) -> None:
         axes.legend(frameon=False, fontsize=8)
 
 
-def _lines(axes: Any, data: Mapping[str, Any]) -> None:
+def _lines(axes: Any, data: Mapping[str, Any], letter: Lettering) -> None:
     series = data["series"]
     shades = {
         name: (colour, mark)
@@ -269,7 +297,7 @@ def _lines(axes: Any, data: Mapping[str, Any]) -> None:
             marker=mark if few else None,
             markersize=4,
             linewidth=1.6,
-            label=name,
+            label=letter(name),
             linestyle="--" if one.get("dashed") else ":" if reused else "-",
         )
         # Of more than three, bands would hide each other.
@@ -282,12 +310,12 @@ def _lines(axes: Any, data: Mapping[str, Any]) -> None:
         for point in one.get("marks", ()):
             axes.plot([point["x"]], [point["y"]], color=colour, marker="*", markersize=11, markeredgecolor="white")
             axes.annotate(
-                point["text"], (point["x"], point["y"]), xytext=(3, 6), textcoords="offset points", fontsize=8
+                letter(point["text"]), (point["x"], point["y"]), xytext=(3, 6), textcoords="offset points", fontsize=8
             )
-    _style_axes(axes, data)
+    _style_axes(axes, data, letter)
 
 
-def _bars(axes: Any, data: Mapping[str, Any]) -> None:
+def _bars(axes: Any, data: Mapping[str, Any], letter: Lettering) -> None:
     groups, series = data["groups"], data["series"]
     width = 0.8 / max(len(series), 1)
     for i, (name, colour, _) in enumerate(colours(list(series))):
@@ -295,14 +323,15 @@ def _bars(axes: Any, data: Mapping[str, Any]) -> None:
         heights = [math.nan if y is None else y for y in series[name]["y"]]
         errors = series[name].get("error")
         bars = None if errors is None else [0.0 if e is None else e for e in errors]
-        axes.bar(places, heights, width, color=colour, label=name, yerr=bars, capsize=2)
+        axes.bar(places, heights, width, color=colour, label=letter(name), yerr=bars, capsize=2)
     # 60 characters fit beside each other.
-    long = sum(len(g) + 2 for g in groups) > 60
-    axes.set_xticks(range(len(groups)), groups, rotation=90 if long else 0, fontsize=7 if long else 9)
-    _style_axes(axes, data)
+    shown = [letter(group) for group in groups]
+    long = sum(len(g) + 2 for g in shown) > 60
+    axes.set_xticks(range(len(groups)), shown, rotation=90 if long else 0, fontsize=7 if long else 9)
+    _style_axes(axes, data, letter)
 
 
-def _images(figure: Any, rows: Sequence[Mapping[str, Any]]) -> None:
+def _images(figure: Any, rows: Sequence[Mapping[str, Any]], letter: Lettering) -> None:
     columns = max(len(row["cells"]) for row in rows)
     grid = figure.subplots(len(rows), columns, squeeze=False)
     for row, line in zip(rows, grid, strict=True):
@@ -314,13 +343,13 @@ def _images(figure: Any, rows: Sequence[Mapping[str, Any]]) -> None:
             axes.imshow(
                 [[p[0] for p in r] for r in pixels] if grey else pixels, cmap="gray" if grey else None, vmin=0, vmax=1
             )
-            axes.set_title(cell.get("text", ""), fontsize=7)
+            axes.set_title(letter.wrapped(cell.get("text", "")), fontsize=7)
         line[0].annotate(
-            row["name"], (-0.15, 0.5), xycoords="axes fraction", rotation=90, ha="right", va="center", fontsize=9
+            letter(row["name"]), (-0.15, 0.5), xycoords="axes fraction", rotation=90, ha="right", va="center", fontsize=9
         )
 
 
-def _surface(axes: Any, data: Mapping[str, Any]) -> None:
+def _surface(axes: Any, data: Mapping[str, Any], letter: Lettering) -> None:
     drawn = axes.contourf(data["x"], data["y"], data["z"], levels=24, cmap="cividis")
     axes.plot([0], [0], marker="+", color="white", markersize=9)
-    axes.figure.colorbar(drawn, ax=axes, label=data.get("z_label", "loss"))
+    axes.figure.colorbar(drawn, ax=axes, label=letter(data.get("z_label", "loss")))
