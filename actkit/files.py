@@ -168,7 +168,9 @@ def locked(folder: Path, *, warn: Callable[[str], object] = lambda text: None) -
                 help="choose another --out",
             ) from error
         except NoLocks as error:
-            warn(f"{folder} lies on a file system without locks ({error}): take care that no second run uses it meanwhile")
+            warn(
+                f"{folder} lies on a file system without locks ({error}): take care that no second run uses it meanwhile"
+            )
         except OSError as error:
             raise InputError(
                 f"the run's folder cannot be locked: {error.strerror}", where=str(folder), help="choose another --out"

@@ -97,6 +97,7 @@ def test_there_is_no_circle():
         ("safetensors", {"networks/model_files.py"}),
         ("timm", {"networks/backbones.py", "models.py"}),
         ("torchvision", {"datasets"}),
+        ("pyarrow", {"datasets/parquet.py"}),
         ("sklearn", {"datasets/bundled.py"}),
         ("matplotlib", {"probes/pictures.py", "probes/lettering.py"}),
         ("jinja2", {"reports/page.py"}),

@@ -34,9 +34,9 @@ def print_table(console: Console, summary: Summary, *, every_flag: bool = False)
             titles, *body = map(list, zip(titles, *body, strict=True))
         table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2))
         for i, title in enumerate(titles):
-            table.add_column(title, justify="right" if i else "left", no_wrap=True)
+            table.add_column(escape(title), justify="right" if i else "left", no_wrap=True)
         for row in body:
-            table.add_row(*row, style="red" if any(cell.endswith(UNVERIFIED) for cell in row) else "")
+            table.add_row(*map(escape, row), style="red" if any(cell.endswith(UNVERIFIED) for cell in row) else "")
         before, console.width = console.width, max(console.width, _width([titles, *body]))
         console.print(table)
         console.width = before

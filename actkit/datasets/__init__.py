@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from actkit.datasets.arrays import npz
 from actkit.datasets.bundled import digits, moons
+from actkit.datasets.corruptions import corruptions
 from actkit.datasets.decoding import FileSplit, worker_error
 from actkit.datasets.folders import imagefolder, imagenet
 from actkit.datasets.holdout import holdout
+from actkit.datasets.parquet import parquet
 from actkit.datasets.published import CLASSES, cifar10, cifar100, torchvision
 from actkit.datasets.splits import Data, Labelled, Split, crop_and_flip, random_batch
 
@@ -17,12 +20,15 @@ __all__ = [
     "Split",
     "cifar10",
     "cifar100",
+    "corruptions",
     "crop_and_flip",
     "digits",
     "holdout",
     "imagefolder",
     "imagenet",
     "moons",
+    "npz",
+    "parquet",
     "random_batch",
     "torchvision",
     "worker_error",

@@ -98,7 +98,9 @@ class Listing:
                     other = next(folders[s] for s, has in self.splits.items() if cls in has)
                     missing.setdefault(f"classes in {other} that {folders[split]} does not have", []).append(cls)
                 elif not by_class[cls]:
-                    missing.setdefault(f"classes without an image in {folders[split] or 'their folders'}", []).append(cls)
+                    missing.setdefault(f"classes without an image in {folders[split] or 'their folders'}", []).append(
+                        cls
+                    )
         if not missing:
             return
         said = "; ".join(
@@ -165,7 +167,9 @@ def _assert_classes_at_once(base: Path, there: list[str], dataset: str) -> None:
     if not usable:
         raise InputError("there are no images in class folders", where=shown_path(base), help=hint)
     inner = {f: set(_folders(base / f)) for f in usable}
-    if flat := [f for f in usable if f.lower() in _SPLITS]:
+    # A class may be called 'train'; splits come in pairs, or alone.
+    flat = [f for f in usable if f.lower() in _SPLITS]
+    if len(flat) > 1 or flat == usable:
         raise InputError(
             f"the images lie in {flat[0]!r} itself, without class folders", where=shown_path(base), help=hint
         )
@@ -232,7 +236,7 @@ def _classes(listing: Listing, below: str) -> Iterator[tuple[str, list[str]]]:
         path = f"{below}/{entry.name}" if below else entry.name
         if _is_hidden(listing, entry.name, path):
             continue
-        if entry.is_dir():
+        if _is_dir(entry):
             yield shown_path(entry.name), sorted(_images(listing, path))
         else:
             listing.left.add("in no class folder", path)
@@ -259,7 +263,7 @@ def _images(listing: Listing, top: str) -> Iterator[str]:
             path = f"{below}/{entry.name}"
             if _is_hidden(listing, entry.name, path):
                 continue
-            if not entry.is_dir():
+            if not _is_dir(entry):
                 if _is_image(listing, entry, path):
                     yield path
             elif entry.is_symlink() and Path(entry.path).resolve() in real.parents:
@@ -304,11 +308,19 @@ def _unusable(entry: os.DirEntry[str]) -> str | None:
 def _is_split(folder: Path) -> bool:
     """Whether a folder with the name of a split is one: a class may be called 'train' too, and then holds images and no folder."""
     entries = list(_entries(folder))
-    return any(entry.is_dir() and not entry.name.startswith(".") for entry in entries) or not entries
+    return any(_is_dir(entry) and not entry.name.startswith(".") for entry in entries) or not entries
+
+
+def _is_dir(entry: os.DirEntry[str]) -> bool:
+    """Whether it is a folder, or a link to one; a link that leads nowhere is none."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
 
 
 def _folders(base: Path) -> list[str]:
-    return [entry.name for entry in _entries(base) if entry.is_dir()]
+    return [entry.name for entry in _entries(base) if _is_dir(entry)]
 
 
 def _entries(folder: Path) -> Iterable[os.DirEntry[str]]:

@@ -138,7 +138,7 @@ def _silence() -> None:
 
     Once and for all: setting filters back is not safe among threads.
     """
-    warnings.filterwarnings("ignore", module=r"PIL\.")
+    warnings.filterwarnings("ignore", module=r"PIL\b")
 
 
 def _reason(error: Exception) -> str:

@@ -8,7 +8,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ import torch
 from actkit.config.registry import register
 from actkit.datasets.download import fetch
 from actkit.datasets.folders import assert_small, decoded
+from actkit.datasets.pixels import DECODING, Mode, pixels_of, to_mode
 from actkit.datasets.splits import Data, Split, augmentation, with_augmentation
 from actkit.display import tell
 from actkit.errors import InputError, nearest
@@ -126,7 +127,7 @@ def torchvision(
     download: bool = False,
     size: int | None = None,
     test: str = "test",
-    mode: Literal["RGB", "L"] = "RGB",
+    mode: Mode = "RGB",
     crop: int = 4,
     flip: bool = False,
     max_gib: float = 4.0,
@@ -146,6 +147,7 @@ def torchvision(
             f"torchvision's {name} has a name of its own here", help=f"run.data = @dataset.{name.lower()}()"
         )
     source = _classification(name)
+    _assert_options(name, source, test, options or {})
     published = _Published(name, source, Path(root).expanduser(), test, mode, download, options or {})
     if size is None:
         shape, classes, sizes = published.known()
@@ -158,7 +160,45 @@ def torchvision(
         def read(split: str) -> Split:
             return published.resized(opened[split], split, shape)
 
-    return Data(name.lower(), shape, classes, sizes, with_augmentation(read, augmentation(crop, flip, shape)))
+    apart = functools.cache(lambda: _read_apart(name, read))
+    augmented = with_augmentation(lambda split: apart()[split], augmentation(crop, flip, shape))
+    return Data(name.lower(), shape, classes, sizes, augmented)
+
+
+def _assert_options(name: str, source: Any, test: str, options: Mapping[str, Any]) -> None:
+    """Raise `InputError` for an option that is not the user's to give: it would decide which split is read, or change the images."""
+    parameters = _parameters(source)
+    which = "train" if "train" in parameters else "split"
+    for option in options:
+        # QMNIST's `what` is another word for it.
+        if option in (which, "what"):
+            raise InputError(
+                f"dataset.torchvision.options may not set {option!r}: it decides which split is read",
+                help="dataset.torchvision.test names the one that serves as 'test'",
+            )
+        if option in ("root", "download", "transform", "target_transform", "transforms", "loader"):
+            raise InputError(f"dataset.torchvision.options may not set {option!r}")
+        if option not in parameters:
+            raise InputError(f"torchvision's {name} takes no {option!r}", help=nearest(option, parameters))
+    if which == "split" and test == "train":
+        raise InputError("dataset.torchvision.test = 'train': a model is not examined on what it was trained on")
+
+
+def _read_apart(name: str, read: Callable[[str], Split]) -> dict[str, Split]:
+    """Both splits. Raises `InputError` where images of one are in the other: more than the odd one that a published set has twice."""
+    splits = {split: read(split) for split in ("train", "test")}
+    known = set(_sums(splits["train"]))
+    same = sum(one in known for one in _sums(splits["test"]))
+    if same > 0.01 * len(splits["test"]):
+        raise InputError(
+            f"{same:,} of {len(splits['test']):,} test images of torchvision's {name} are training images too",
+            help="an option or dataset.torchvision.test chooses what is read twice",
+        )
+    return splits
+
+
+def _sums(split: Split) -> list[bytes]:
+    return [hashlib.blake2b(image.tobytes(), digest_size=16).digest() for image in split.images.contiguous().numpy()]
 
 
 # What is known of a data set without its pixels: the shape (C, H, W), the classes, and the sizes of its splits.
@@ -173,7 +213,7 @@ class _Published:
     source: Any
     folder: Path
     test: str
-    mode: Literal["RGB", "L"]
+    mode: Mode
     download: bool
     options: Mapping[str, Any]
 
@@ -224,6 +264,7 @@ class _Published:
         labels, size = _labels(raw, self.name), shape[1]
         key = {
             "torchvision": self.name,
+            "decoding": DECODING,
             "options": self.options or None,
             "split": split,
             "test": self.test,
@@ -249,8 +290,19 @@ def _classification(name: str) -> Any:
     return source
 
 
+def _parameters(source: Any) -> set[str]:
+    """What a class of torchvision's takes, also what it hands on to the class that it extends (EMNIST's `train`)."""
+    found: set[str] = set()
+    for cls in source.__mro__[:-1]:
+        parameters = inspect.signature(cls).parameters.values()
+        found |= {p.name for p in parameters}
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+            break
+    return found
+
+
 def _instance(source: Any, folder: Path, which: str, training: bool, download: bool, options: Mapping[str, Any]) -> Any:
-    parameters = inspect.signature(source).parameters
+    parameters = _parameters(source)
     settings = {**({"train": training} if "train" in parameters else {"split": which}), **options}
     try:
         return source(folder, **settings)
@@ -279,13 +331,12 @@ def _nchw(arrays: torch.Tensor, channels: int) -> torch.Tensor:
     return arrays if arrays.shape[1] == channels else arrays.permute(0, 3, 1, 2).contiguous()
 
 
-def _pixels(raw: Any, place: int, mode: str, size: int | None) -> np.ndarray:
+def _pixels(raw: Any, place: int, mode: Mode, size: int | None) -> np.ndarray:
     from PIL import Image
 
     image = raw[place][0]
     image = image if isinstance(image, Image.Image) else Image.fromarray(np.asarray(image))
-    image = image.convert(mode)
+    image = to_mode(image, mode)
     if size is not None:
         image = image.resize((size, size), Image.Resampling.BILINEAR)
-    pixels = np.asarray(image)
-    return pixels.transpose(2, 0, 1) if pixels.ndim == 3 else pixels[None]
+    return pixels_of(image)

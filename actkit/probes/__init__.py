@@ -9,6 +9,7 @@ from actkit.probes.accuracy import accuracy, robust_accuracy, sweep
 from actkit.probes.analyses import compression, entropy, norms
 from actkit.probes.audit import audit
 from actkit.probes.autoattack import autoattack
+from actkit.probes.corruptions import corruptions
 from actkit.probes.gallery import gallery, surface
 from actkit.probes.measure import labels, measure, models_of
 from actkit.probes.result import Column, Flag, Progress, Result, ResultName
@@ -25,6 +26,7 @@ __all__ = [
     "audit",
     "autoattack",
     "compression",
+    "corruptions",
     "entropy",
     "fgsm_k",
     "gallery",

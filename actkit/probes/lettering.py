@@ -7,6 +7,7 @@ import functools
 import textwrap
 import warnings
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 # Characters of a name that fit beside others; a longer one is cut in its middle.
 _LONGEST = 40
@@ -58,8 +59,9 @@ class Lettering:
         """Meanwhile, matplotlib draws with fonts that have the characters, and does not warn of those that the reader's own will have."""
         import matplotlib
 
-        fonts = {"font.family": ["sans-serif", *self._fonts]} if self._fonts else {}
-        with matplotlib.rc_context({**fonts, **(settings or {})}), warnings.catch_warnings():
+        chosen: dict[Any, Any] = {"font.family": ["sans-serif", *self._fonts]} if self._fonts else {}
+        chosen |= settings or {}
+        with matplotlib.rc_context(chosen), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Glyph .* missing from")
             yield
 

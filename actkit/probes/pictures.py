@@ -134,7 +134,9 @@ class Picture:
         # The salt is the picture's own, so that the ids of several in one page differ.
         letter = self.lettering(page=True)
         with letter.drawing(_svg_settings(f"{self.name} {json.dumps(self.data)}")):
-            self.draw(titled=False, scale=0.85, letter=letter).savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+            self.draw(titled=False, scale=0.85, letter=letter).savefig(
+                buffer, format="svg", transparent=True, metadata={"Date": None}
+            )
         text = buffer.getvalue()
         text = _BLACK.sub("currentColor", _GROUP_IDS.sub("", text[text.index("<svg") :]))
         return text.replace("<svg ", f'<svg role="img" aria-label="{html.escape(self.title)}" ', 1)
@@ -345,7 +347,13 @@ def _images(figure: Any, rows: Sequence[Mapping[str, Any]], letter: Lettering) -
             )
             axes.set_title(letter.wrapped(cell.get("text", "")), fontsize=7)
         line[0].annotate(
-            letter(row["name"]), (-0.15, 0.5), xycoords="axes fraction", rotation=90, ha="right", va="center", fontsize=9
+            letter(row["name"]),
+            (-0.15, 0.5),
+            xycoords="axes fraction",
+            rotation=90,
+            ha="right",
+            va="center",
+            fontsize=9,
         )
 
 
