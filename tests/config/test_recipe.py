@@ -408,3 +408,25 @@ def test_a_packaged_recipe_is_found_from_any_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert load_recipe("gin/act_digits.gin").spec == load()
     assert "gin/act_cifar10.gin" in packaged_recipes()
+
+
+@pytest.mark.parametrize(
+    ("line", "shown"),
+    [
+        ("optimizer.SGD.lr = 1e999", "inf"),
+        ("optimizer.SGD.lr = -1e999", "-inf"),
+        ("dataset.torchvision.options = {'a': [1, 1e400]}", "inf"),
+        ("RATE = 1e999\noptimizer.SGD.lr = %RATE", "inf"),
+    ],
+)
+def test_a_number_that_is_not_finite_is_refused_with_its_line(line, shown, write):
+    path = write("r.gin", f"include 'natural_digits.gin'\n{line}\n")
+    with pytest.raises(InputError, match=f"a number must be finite, this one is {shown}") as told:
+        load_recipe(str(path))
+    assert "r.gin:2" in str(told.value)
+
+
+def test_a_setting_that_is_not_finite_is_refused_too(write):
+    path = write("r.gin", "include 'natural_digits.gin'\n")
+    with pytest.raises(InputError, match="a number must be finite"):
+        load_recipe(str(path), ["optimizer.SGD.lr=1e999"])

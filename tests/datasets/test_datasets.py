@@ -445,6 +445,50 @@ def test_a_set_of_arrays_says_its_numbers_before_it_is_there_and_is_held_to_them
         torchvision_set(name="MNIST", root=str(tmp_path)).split("train")
 
 
+def fake_emnist(root: Path, count: int = 12) -> None:
+    """Letters: two parts, of other images each."""
+    rng, raw = np.random.default_rng(0), root / "EMNIST/raw"
+    raw.mkdir(parents=True)
+    for part in ("train", "test"):
+        images, labels = (
+            rng.integers(0, 256, (count, 28, 28), dtype=np.uint8),
+            np.arange(count, dtype=np.uint8) % 26 + 1,
+        )
+        for kind, array in (("images-idx3", images), ("labels-idx1", labels)):
+            head = struct.pack(">I", 0x800 + array.ndim) + b"".join(struct.pack(">I", n) for n in array.shape)
+            (raw / f"emnist-letters-{part}-{kind}-ubyte").write_bytes(head + array.tobytes())
+
+
+def test_an_option_chooses_a_kind_of_set_but_never_which_split_is_read(tmp_path):
+    fake_emnist(tmp_path)
+    data = torchvision_set(name="EMNIST", root=str(tmp_path), size=14, mode="L", options={"split": "letters"})
+    assert not data.train.images.equal(data.test.images)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "message"),
+    [
+        ("MNIST", {"options": {"train": True}}, "may not set 'train': it decides which split is read"),
+        ("Flowers102", {"options": {"split": "train"}}, "may not set 'split': it decides which split is read"),
+        ("QMNIST", {"options": {"what": "train"}}, "may not set 'what'"),
+        ("MNIST", {"options": {"transform": None}}, "may not set 'transform'"),
+        ("MNIST", {"options": {"tranform": None}}, "takes no 'tranform'"),
+        ("Flowers102", {"test": "train"}, "not examined on what it was trained on"),
+    ],
+)
+def test_a_setting_by_which_train_and_test_would_be_the_same_is_refused(name, settings, message, tmp_path):
+    with pytest.raises(InputError, match=message):
+        torchvision_set(name=name, root=str(tmp_path), size=14, **settings)
+
+
+def test_images_that_are_in_both_splits_are_an_error(tmp_path):
+    fake_mnist(tmp_path)
+    raw = tmp_path / "MNIST/raw"
+    (raw / "t10k-images-idx3-ubyte").write_bytes((raw / "train-images-idx3-ubyte").read_bytes())
+    with pytest.raises(InputError, match="12 of 12 test images of torchvision's MNIST are training images too"):
+        torchvision_set(name="MNIST", root=str(tmp_path), size=28, mode="L").split("test")
+
+
 def test_a_set_of_arrays_can_be_resized(tmp_path):
     fake_mnist(tmp_path)
     data = torchvision_set(name="MNIST", root=str(tmp_path), size=14, mode="L")

@@ -16,6 +16,7 @@ from actkit.errors import ActkitError, InputError
 from actkit.evaluation.examination import pictures_of
 from actkit.networks.roles import Role
 from actkit.probes import Result, gallery, surface
+from actkit.probes.lettering import Lettering
 from actkit.probes.pictures import OWN, PALETTE, Picture, averaged, colours, merged, of_model
 
 LINES = Picture(
@@ -216,3 +217,53 @@ def test_what_probes_show_is_written_with_what_made_it(tmp_path, actkit, monkeyp
 
 def test_results_without_pictures_show_none():
     assert pictures_of({"robust.accuracy": Result({"clean": 1.0})}, {}) == []
+
+
+NAMES = ["$5 and $10", "$\\frac$", "a_b^c", "a\nb", "猫", "l" * 200, "<b>&amp;'\"", "100%{x}", "_hidden", "a\\$b$", "\x01", "é ß я", "[1]"]  # fmt: skip
+NAMED = [
+    Picture("bars", "bars", "$T$", {"groups": NAMES, "series": {n: {"y": [0.5] * len(NAMES)} for n in NAMES}}),
+    Picture("lines", "lines", "猫", {"series": {n: {"x": [1, 10], "y": [0.1, 0.5]} for n in NAMES}, "log": True}),
+    Picture("images", "images", "T", {"rows": [{"name": n, "cells": [{"pixels": [[[0.5]]], "text": f"true: {n}"}]} for n in NAMES[:6]]}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("picture", NAMED, ids=lambda p: p.kind)
+@pytest.mark.filterwarnings("error")
+def test_a_name_of_any_text_can_be_drawn_and_nothing_warns(picture, tmp_path):
+    svg, png, numbers = picture.save(tmp_path)
+    xml.parse(svg)
+    xml.fromstring(picture.svg())
+    with Image.open(png) as drawn:
+        assert min(drawn.size) > 100
+    assert Picture.from_json(json.loads(numbers.read_text())) == picture
+
+
+def texts(picture: Picture) -> set[str]:
+    """What stands on a picture as a page shows it."""
+    found = xml.fromstring(picture.svg()).iter()
+    return {node.text for node in found if node.tag.endswith("text") and node.text}
+
+
+def test_names_stand_on_a_page_as_they_are():
+    shown = texts(NAMED[0])
+    for name in ("$5 and $10", "$\\frac$", "a_b^c", "猫", "<b>&amp;'\"", "100%{x}", "a\\$b$", "é ß я", "a\\nb"):
+        assert name in shown
+
+
+def test_what_no_font_has_stands_as_a_number_with_a_legend(monkeypatch):
+    from matplotlib.font_manager import fontManager
+
+    monkeypatch.setattr(fontManager, "ttflist", [font for font in fontManager.ttflist if font.name == "DejaVu Sans"])
+    lettering = Lettering(["cat", "\U00012000"])
+    assert (lettering("cat"), lettering.legend) == ("cat", "")
+    assert lettering("\U00012000") == "[1]"
+    assert lettering("dog \U00012000") == "[2]"
+    assert lettering("\U00012000") == "[1]"
+    assert lettering.legend == "[1] \\U00012000\n[2] dog \\U00012000"
+
+
+def test_a_long_name_keeps_its_beginning_and_its_end():
+    lettering = Lettering([])
+    assert lettering("a" * 100 + "the end") == "a" * 26 + "…" + "aaaaathe end"
+    assert lettering("a" * 40) == "a" * 40
+    assert lettering.wrapped("true: a name of more than a line") == "true: a name of more\nthan a line"
