@@ -62,6 +62,11 @@ class InputErrors(InputError):
         return InputErrors, (self._problems,)
 
 
+def first_line(error: BaseException) -> str:
+    """What an error says, in one line; the name of its class where it says nothing."""
+    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
 def raise_all(problems: Iterable[InputError]) -> None:
     """Raise what is wrong as one error, each problem in it once; nothing where there is none."""
     unique = list({str(problem): problem for problem in problems}.values())

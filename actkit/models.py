@@ -21,14 +21,21 @@ from torch import nn
 
 from actkit.config.spec import Spec
 from actkit.errors import InputError
+from actkit.networks.building import build
 
 default_cfgs: dict[str, Any] = {}  # where timm looks for what it knows of a model
 
 
-def _network(*, backbone: Any, num_classes: int = 1000, in_chans: int = 3, **ignored: Any) -> nn.Module:
+def _network(
+    *,
+    backbone: Any,
+    num_classes: int = 1000,
+    in_chans: int = 3,
+    image_size: tuple[int, int] | None = None,
+    **ignored: Any,
+) -> nn.Module:
     """A backbone from its Spec as JSON. timm's own options that say nothing about it (global_pool, ...) are ignored."""
-    model: nn.Module = Spec.from_json(backbone).build()(num_classes, in_chans=in_chans)
-    return model
+    return build(Spec.from_json(backbone).build(), num_classes, in_chans=in_chans, image_size=image_size)
 
 
 @register_model
@@ -51,7 +58,8 @@ def register(folder: str | Path) -> str:
     default_cfgs.update(generate_default_cfgs({name: {**weights, "file": str(folder / "model.safetensors")}}))
 
     def model(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-        told = {"num_classes": about["num_classes"], "in_chans": weights["input_size"][0], **kwargs}
+        own = {"num_classes": about["num_classes"], "in_chans": weights["input_size"][0]}
+        told = {**own, "image_size": about["model_args"].get("image_size"), **kwargs}
         made: nn.Module = build_model_with_cfg(_network, name, pretrained, **{**told, "backbone": backbone})
         return made
 

@@ -103,7 +103,7 @@ def test_there_is_no_circle():
         ("jinja2", {"reports/page.py"}),
         ("packaging", {"config/plugins.py"}),
         ("pyautoattack", {"probes/autoattack.py"}),
-        ("pickle", {"networks/importing.py"}),
+        ("pickle", {"networks/foreign_files.py"}),
     ],
 )
 def test_a_library_has_one_home(library, homes):
@@ -118,7 +118,7 @@ def test_nothing_is_unpickled_but_weights():
         calls = [
             n for n in ast.walk(ast.parse(source)) if isinstance(n, ast.Call) and ast.unparse(n.func) == "torch.load"
         ]
-        assert not calls or path.name == "importing.py"
+        assert not calls or path.name == "foreign_files.py"
         for call in calls:
             assert {k.arg: ast.unparse(k.value) for k in call.keywords}["weights_only"] == "True"
         assert "weights_only=False" not in source

@@ -82,12 +82,13 @@ def ascend(goal: Goal, x: Tensor, rows: Rows) -> tuple[Tensor, Tensor | None, Te
     with torch.enable_grad():
         x = x.detach().requires_grad_()
         value, fooled = goal(x, rows)
-        if not value.requires_grad:
-            raise NoGradient(
-                "the model's outputs have no gradient with respect to the images",
-                help="a gradient attack cannot work here; attack.square needs none",
-            )
-        (gradient,) = torch.autograd.grad(value.sum(), x)
+        # A model's weights may have a gradient where its input has none.
+        gradient = torch.autograd.grad(value.sum(), x, allow_unused=True)[0] if value.requires_grad else None
+    if gradient is None:
+        raise NoGradient(
+            "the model's outputs have no gradient with respect to the images",
+            help="a gradient attack cannot work here; attack.square needs none",
+        )
     return value.detach(), fooled, gradient
 
 

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 import shlex
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from actkit.cli.group import main
-from actkit.cli.options import RecipeOptions, json_option, load_plugins, recipe_options
+from actkit.cli.options import RecipeOptions, classes_option, json_option, load_plugins, recipe_options
 from actkit.errors import InputError
 
 if TYPE_CHECKING:
-    from actkit.networks.importing import Imported
+    from actkit.networks.importing import Imported, Wanted
 
 
 @main.command("import")
@@ -28,60 +29,122 @@ if TYPE_CHECKING:
     metavar="FILE",
     help="The recipe with the data and evaluation that the model is for. Default: CIFAR-10's, CIFAR-100's or ImageNet's.",
 )
-@click.option("--mean", metavar="N,N,N", help="Means by channel that images were normalised with before the model.")
-@click.option("--std", metavar="N,N,N", help="The deviations likewise. Both become a layer of the model.")
+@click.option(
+    "--normalise",
+    metavar="NAME",
+    help="How images were normalised before the model: cifar10, cifar100, imagenet, half, or none. It becomes a layer of the model.",
+)
+@click.option("--mean", metavar="N,N,N", help="The same by numbers, for images in [0,1]: means by channel.")
+@click.option("--std", metavar="N,N,N", help="The deviations likewise.")
+@click.option("--prefix", metavar="NAME", help="The prefix of the network's entries, where several could be meant.")
+@click.option(
+    "--ignore", metavar="PATTERN", multiple=True, help="Leave entries out, such as 'projector.*' (repeatable)."
+)
+@click.option(
+    "--rename", metavar="OLD=NEW", multiple=True, help="Call a part of the entries' names differently (repeatable)."
+)
+@click.option(
+    "--classes",
+    metavar="NAMES",
+    help="Names of the classes in the model's own order: with commas between them, or a text file of one a line. Default: the data's.",
+)
 @click.option(
     "--out", metavar="FILE", type=click.Path(path_type=Path), help="What to write. Default: <name>.safetensors here."
 )
 @recipe_options
 @json_option
-def import_(
-    file: Path,
-    arch: str,
-    key: str | None,
-    like: str | None,
-    mean: str | None,
-    std: str | None,
-    out: Path | None,
-    reading: RecipeOptions,
-    as_json: bool,
-) -> None:
-    """Make other people's weights an actkit checkpoint: those of the released ACT code, TRADES, MadryLab, RobustBench.
+def import_(**given: Any) -> None:
+    """Make other people's weights an actkit checkpoint: those of the released ACT code, TRADES, MadryLab, RobustBench, timm, torchvision.
 
     \b
-    actkit import adv_model.pt --arch resnet18
-    actkit import model_cifar_wrn.pt --arch wrn_34_10
+    actkit import adv_model.pt --arch resnet18 --normalise none
+    actkit import model_cifar_wrn.pt --arch wrn_34_10 --normalise none
     actkit probe --ckpt model_cifar_wrn.safetensors
 
-    Nothing in the file is run: a pickled module is refused. Weights do not say which activation the network has (ours have ReLU), nor how
-    images were normalised outside it: --mean and --std. The clean accuracy tells.
+    Nothing in the file is run: a pickled module is refused. Wrappers' prefixes and known leftovers are found and said. Weights do not say which
+    activation the network has (ours have ReLU), nor how images were normalised outside it: --normalise, or --mean and --std. The clean accuracy tells.
     """
-    if (mean is None) != (std is None):
-        raise InputError("--mean and --std go together")
-    normalise = (_numbers("--mean", mean), _numbers("--std", std)) if mean is not None and std is not None else None
+    options = ImportOptions(**given)
     from actkit.networks.importing import convert
 
-    made = convert(
-        file,
-        arch,
-        key=key,
-        like=like,
-        normalise=normalise,
-        settings=reading.settings,
-        plugins=reading.plugins,
-        trust=reading.trust,
-        out=out,
-    )
-    if as_json:
+    made = convert(options.file, options.arch, _wanted(options))
+    if options.as_json:
         click.echo(json.dumps([_described(model, to) for to, model in made]))
         return
     for to, model in made:
-        kept = ("running_", "num_batches")
-        count = sum(value.numel() for name, value in model.weights.items() if not any(part in name for part in kept))
-        click.echo(f"{to}  {model.backbone!r}: {count:,} parameters, {model.num_classes} classes")
+        click.echo(f"{to}  {model.backbone!r}: {model.parameters:,} parameters, {model.num_classes} classes")
         for note in model.notes:
             click.echo(f"  {note}")
     click.echo("next  actkit probe " + " ".join(f"--ckpt {shlex.quote(str(to))}" for to, _ in made), err=True)
+
+
+@dataclass(frozen=True)
+class ImportOptions:
+    """What `actkit import` was given."""
+
+    file: Path
+    arch: str
+    key: str | None
+    like: str | None
+    normalise: str | None
+    mean: str | None
+    std: str | None
+    prefix: str | None
+    ignore: tuple[str, ...]
+    rename: tuple[str, ...]
+    classes: str | None
+    out: Path | None
+    reading: RecipeOptions
+    as_json: bool
+
+
+def _wanted(options: ImportOptions) -> Wanted:
+    from actkit.networks.foreign_names import Choice
+    from actkit.networks.importing import Wanted
+
+    return Wanted(
+        key=options.key,
+        like=options.like,
+        normalise=_normalisation(options),
+        unnormalised=options.normalise == "none",
+        classes=_class_names(options.classes),
+        choice=Choice(options.prefix, options.ignore, [_renaming(text) for text in options.rename]),
+        settings=options.reading.settings,
+        plugins=options.reading.plugins,
+        trust=options.reading.trust,
+        out=options.out,
+    )
+
+
+def _normalisation(options: ImportOptions) -> tuple[list[float], list[float]] | None:
+    """The constants that were given, by name or by number. Raises `InputError` for halves of them, and for both."""
+    from actkit.networks.normalisation import known
+
+    if (options.mean is None) != (options.std is None):
+        raise InputError("--mean and --std go together")
+    if options.mean is None or options.std is None:
+        return known(options.normalise) if options.normalise is not None else None
+    if options.normalise is not None:
+        raise InputError("--normalise says the same as --mean and --std", help="give one of them")
+    return _numbers("--mean", options.mean), _numbers("--std", options.std)
+
+
+def _renaming(text: str) -> tuple[str, str]:
+    old, sign, new = text.partition("=")
+    if not old or not sign:
+        raise InputError(f"--rename {text}: OLD=NEW is wanted", help="such as --rename classifier=fc")
+    return old, new
+
+
+def _class_names(text: str | None) -> tuple[str, ...] | None:
+    """Names with commas between them, or those of a file, one a line."""
+    if text is None:
+        return None
+    try:
+        held = Path(text).read_text(encoding="utf-8").splitlines() if Path(text).is_file() else text.split(",")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"the names of the classes cannot be read: {error}", where=text) from error
+    return tuple(name.strip() for name in held if name.strip())
 
 
 def _described(model: Imported, to: Path) -> dict[str, Any]:
@@ -91,6 +154,7 @@ def _described(model: Imported, to: Path) -> dict[str, Any]:
         "key": model.key,
         "backbone": model.backbone.to_json(),
         "num_classes": model.num_classes,
+        "parameters": model.parameters,
         "notes": model.notes,
     }
 
@@ -113,6 +177,7 @@ def _numbers(option: str, text: str) -> list[float]:
     metavar="NAME",
     help="The data set as others call it: cifar10, cifar100, imagenet. Default: the model's own.",
 )
+@classes_option
 @click.option(
     "--results",
     metavar="FILE",
@@ -128,6 +193,7 @@ def export(
     role: str | None,
     name: str | None,
     dataset: str | None,
+    classes: Any,
     results: Path | None,
     out: Path | None,
     as_json: bool,
@@ -139,7 +205,7 @@ def export(
     load_plugins()
     from actkit.reports.export import export as write_export
 
-    made = write_export(ckpt, role=role, name=name, dataset=dataset, results=results, out=out)
+    made = write_export(ckpt, role=role, name=name, dataset=dataset, results=results, out=out, classes=classes)
     if as_json:
         click.echo(json.dumps({**vars(made), "folder": str(made.folder)}))
         return

@@ -89,6 +89,11 @@ def recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 device_option = click.option("--device", default="auto", show_default=True, metavar="NAME", help="auto, cpu or cuda:N.")
+classes_option = click.option(
+    "--classes",
+    type=click.Choice(["by_name", "by_number"]),
+    help="How a model's classes belong to the data's, where they are called differently or come in another order.",
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 format_option = click.option(
     "--format",

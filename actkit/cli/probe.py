@@ -5,12 +5,20 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
 from actkit.cli.group import main
-from actkit.cli.options import command_line, consoles, device_option, json_option, plugins_option, settings_option
+from actkit.cli.options import (
+    classes_option,
+    command_line,
+    consoles,
+    device_option,
+    json_option,
+    plugins_option,
+    settings_option,
+)
 from actkit.errors import InputError
 
 if TYPE_CHECKING:
@@ -32,6 +40,7 @@ class ProbeOptions:
     out: str | None
     pictures: str | None
     csv_file: str | None
+    classes: Literal["by_name", "by_number"] | None
     device: str
     as_json: bool
 
@@ -66,6 +75,7 @@ class ProbeOptions:
 @click.option(
     "--pictures", metavar="DIR", help="Draw what the probes show into this folder: SVG, PNG, and the numbers as JSON."
 )
+@classes_option
 @click.option("--csv", "csv_file", metavar="FILE", help="Write every number into this file.")
 @device_option
 @json_option
@@ -121,6 +131,7 @@ def _examine(options: ProbeOptions, stderr: Console) -> list[Summary]:
             command=_command_line(options),
             out=Path(options.out) if options.out else None,
             pictures=Path(options.pictures) if options.pictures else None,
+            classes=options.classes,
         )
 
 
@@ -131,7 +142,12 @@ def _command_line(options: ProbeOptions) -> str:
         "--role": options.roles,
         "--evaluation": options.evaluation,
     }
-    how = {"-s": options.settings, "--plugins": options.plugins, "--device": options.device}
+    how = {
+        "-s": options.settings,
+        "--plugins": options.plugins,
+        "--classes": options.classes,
+        "--device": options.device,
+    }
     return command_line("probe", [], {**what, **how})
 
 

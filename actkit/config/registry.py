@@ -80,7 +80,7 @@ KINDS: dict[str, Kind] = {
     "backbone": Kind(
         "(num_classes, *, in_chans=3, ...) -> torch.nn.Module",
         ("num_classes",),
-        supplied=("in_chans",),
+        supplied=("in_chans", "image_size"),
         required=("in_chans",),
     ),
     "dataset": Kind("(*, ...) -> Data"),

@@ -21,11 +21,11 @@ from actkit.display import Display
 from actkit.errors import InputError, nearest
 from actkit.evaluation.resume import key_of, resumable
 from actkit.evaluation.summary import Found, ModelFacts, Summary, apply_flags
-from actkit.files import cache_folder, locked, make_folder, write_json
+from actkit.files import cache_folder, locked, make_folder, sha256_of, write_json
 from actkit.machine import deterministic, provenance
-from actkit.networks import model_files
+from actkit.networks import class_names, model_files
 from actkit.networks.model_files import Header
-from actkit.networks.roles import Role
+from actkit.networks.roles import Role, assert_takes
 from actkit.probes import Progress, Result, ResultName, measure
 from actkit.probes.pictures import Picture, merged
 
@@ -145,6 +145,7 @@ def probe_checkpoints(
     command: str = "",
     out: Path | None = None,
     pictures: Path | None = None,
+    classes: class_names.Mapping | None = None,
 ) -> list[Summary]:
     """Rebuild models from their files alone and examine them: one summary for each group that shares its data and its evaluation.
 
@@ -155,6 +156,7 @@ def probe_checkpoints(
         settings: 'KEY=VALUE', changes of the data set or the probes.
         out: a folder for the results and what happened to each example; a numbered one in it for each group, if there are several.
         pictures: a folder for what the probes show, likewise.
+        classes: how a model's classes belong to the data's, where they are called differently or come in another order.
     """
     deterministic(device)
     for folder in (out, pictures):
@@ -171,7 +173,7 @@ def probe_checkpoints(
         subject.data, subject.evaluation = now["data"], now["evaluation"]
     groups = _groups(subjects, probes, display)
     with locked(out, warn=display.warn) if out is not None else contextlib.nullcontext():
-        return _in_groups(groups, device, display, command, out, pictures)
+        return _in_groups(groups, device, display, command, out, pictures, classes)
 
 
 def _in_groups(
@@ -181,13 +183,15 @@ def _in_groups(
     command: str,
     out: Path | None,
     pictures: Path | None,
+    classes: class_names.Mapping | None,
 ) -> list[Summary]:
     places = [
         [folder and (folder if len(groups) == 1 else folder / str(i)) for folder in (out, pictures)]
         for i in range(len(groups))
     ]
     return [
-        _examine_group(group, device, display, command, *place) for group, place in zip(groups, places, strict=True)
+        _examine_group(group, device, display, command, *place, classes=classes)
+        for group, place in zip(groups, places, strict=True)
     ]
 
 
@@ -307,19 +311,28 @@ def _examine_group(
     command: str,
     folder: Path | None,
     pictures: Path | None,
+    *,
+    classes: class_names.Mapping | None,
 ) -> Summary:
     """Examine models that share their data and their evaluation; write the results and the pictures where that is asked for."""
     data: Data = group[0].data.build()()
     for note in data.notes:
         display.say(f"data       {note}")
-    for subject in group:
-        _assert_of_data(subject, data)
+    orders = {subject.name: _order(subject, data, group[0], classes) for subject in group}
+    _say_contracts(group, display)
     evaluation = group[0].evaluation
     probes = [spec.build() for spec in evaluation]
     assert_fits(probes, data, len(group))
-    roles = {subject.name: model_files.load_role(subject.file, device=device)[0] for subject in group}
+    roles = {}
+    for subject in group:
+        role, about = model_files.load_role(subject.file, device=device, order=orders[subject.name])
+        assert_takes(role, about.backbone, data.shape, data.num_classes)
+        roles[subject.name] = role
     tested = fingerprints(data, evaluation, display)
     key = key_of([subject.file for subject in group], group[0].data, evaluation, tested, device)
+    if any(order is not None for order in orders.values()):
+        # The same models with their classes in another order are other models.
+        key = sha256_of([key, orders], 32)
     files = {subject.name: subject.file for subject in group}
     cache = cache_folder("unfinished")
     with resumable(cache and cache / f"{key}.safetensors", key, display) as progress:
@@ -339,14 +352,28 @@ def _examine_group(
     return summary
 
 
-def _assert_of_data(subject: Subject, data: Data) -> None:
-    """Raise `InputError` for a model that is for other images, or other classes."""
-    classes, channels = subject.header.num_classes, subject.header.shape[0]
-    if classes != data.num_classes or channels != data.shape[0]:
+def _order(subject: Subject, data: Data, first: Subject, classes: class_names.Mapping | None) -> list[int] | None:
+    """A model's classes in the data's order; None where they are that. Raises `InputError` for a model that is for other images or other classes."""
+    about, where = subject.header, str(subject.file)
+    if about.num_classes != data.num_classes or about.shape[0] != data.shape[0]:
         raise InputError(
-            f"the model is for {classes} classes and {channels} channels, {data.name} has {data.num_classes} and {data.shape[0]}",
-            where=str(subject.file),
+            f"the model is for {about.num_classes} classes and {about.shape[0]} channels, {data.name} has {data.num_classes} and {data.shape[0]}",
+            where=where,
         )
+    help = "--classes by_name puts the model's outputs into the data's order, by_number takes them as they are"
+    # Where the data's classes have no names, two models still must not mean different things.
+    nameless = class_names.say_nothing(data.classes)
+    wanted, whose = (first.header.classes, first.name) if nameless else (data.classes, data.name)
+    return class_names.order(about.classes, wanted, classes, who=(subject.name, whose), where=where, help=help)
+
+
+def _say_contracts(group: Sequence[Subject], display: Display) -> None:
+    """What the models take and give: a line each, one line where all are alike."""
+    contracts = {subject.name: subject.header.contract for subject in group}
+    if len(set(contracts.values())) == 1:
+        contracts = {"takes": next(iter(contracts.values()))}
+    for name, contract in contracts.items():
+        display.say(f"{name:<10} {contract}")
 
 
 def _write(

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+from actkit.networks.frozen import without_history
+
 
 class Average:
     """A running average of a model's weights and running statistics, by torch's own `AveragedModel`.
@@ -23,7 +25,8 @@ class Average:
         # torch's fast rule for SWA stumbles over BatchNorm's count of batches, an integer.
         rule: dict[str, Any] = {"multi_avg_fn": _ema(decay)} if kind == "ema" else {"avg_fn": _mean}
         self.kind, self.first = kind, first
-        self._averaged = AveragedModel(model, use_buffers=True, **rule)
+        with without_history(model):
+            self._averaged = AveragedModel(model, use_buffers=True, **rule)
         self._averaged.requires_grad_(False)
 
     @property

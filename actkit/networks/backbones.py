@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from actkit.config.registry import Backbone, entries, register
 from actkit.config.spec import Spec
-from actkit.errors import InputError, nearest
+from actkit.errors import InputError, first_line, nearest
+from actkit.networks.building import build
 
 Stem = Literal["cifar", "imagenet"]
 
@@ -171,20 +172,90 @@ def preactresnet18(num_classes: int, *, in_chans: int = 3) -> nn.Module:
 
 @register("backbone")
 def timm(
-    num_classes: int, *, in_chans: int = 3, model: str, pretrained: bool = False, options: dict[str, Any] | None = None
+    num_classes: int,
+    *,
+    in_chans: int = 3,
+    image_size: tuple[int, int] | None = None,
+    model: str,
+    pretrained: bool = False,
+    options: dict[str, Any] | None = None,
 ) -> nn.Module:
-    """Any of timm's models by its name; `options` go to `timm.create_model`. It sees x in [0,1]: wrap it in `normalized` if it must."""
+    """Any of timm's models by its name; `options` go to `timm.create_model`. It sees x in [0,1]: wrap it in `normalized` if it must.
+
+    One that is made for images of one size (ViT, Mixer, Swin) is given the data's as `img_size`, unless `options` has one.
+    """
     import timm as library
 
     if not library.is_model(model):
         close = library.list_models(f"*{model[:6]}*")[:5]
         raise InputError(f"timm has no model {model!r}", help=f"did you mean {' or '.join(close)}?" if close else None)
+    given = dict(options or {})
+    if _needs_image_size(model, image_size, given):
+        given["img_size"] = image_size
     try:
-        return library.create_model(
-            model, pretrained=pretrained, num_classes=num_classes, in_chans=in_chans, **options or {}
-        )
+        return library.create_model(model, pretrained=pretrained, num_classes=num_classes, in_chans=in_chans, **given)
     except TypeError as error:
+        if "img_size" in given and "img_size" not in (options or {}) and "img_size" in str(error):
+            return timm(num_classes, in_chans=in_chans, model=model, pretrained=pretrained, options=options)
         raise InputError(f"timm's {model} does not take these options: {error}") from error
+    except (AssertionError, ValueError, ZeroDivisionError, IndexError) as error:
+        if "img_size" not in given:
+            raise
+        size = given["img_size"]
+        raise InputError(
+            f"timm's {model} cannot be made for images of img_size = {size}: {first_line(error)}",
+            help="larger images, or smaller patches: backbone.timm.options = {'patch_size': 2} (a ViT or Mixer cuts images into patches)",
+        ) from error
+    except Exception as error:
+        if not pretrained or not _is_of_fetching(model, error):
+            raise
+        raise _without_weights(model, error) from error
+
+
+def _is_of_fetching(model: str, error: Exception) -> bool:
+    """Whether weights could not be had: a disk or a network failed, or there are none."""
+    from timm.models import get_pretrained_cfg
+
+    about = get_pretrained_cfg(model)
+    library = type(error).__module__.partition(".")[0]
+    return (
+        isinstance(error, OSError)
+        or library in ("httpx", "huggingface_hub", "requests", "urllib3")
+        or about is None
+        or not about.has_weights
+    )
+
+
+def _needs_image_size(model: str, image_size: tuple[int, int] | None, options: dict[str, Any]) -> bool:
+    """Whether timm's model is made for one size of images, another than these have, and the options say nothing of it."""
+    from timm.models import get_pretrained_cfg
+
+    if image_size is None or "img_size" in options:
+        return False
+    about = get_pretrained_cfg(model)
+    return about is not None and about.fixed_input_size and tuple(about.input_size[1:]) != tuple(image_size)
+
+
+def _without_weights(model: str, error: Exception) -> InputError:
+    """Pretrained weights that cannot be had, and where they can be given."""
+    from timm.models import get_pretrained_cfg
+
+    about = get_pretrained_cfg(model)
+    if about is None or not about.has_weights:
+        return InputError(
+            f"timm has no pretrained weights for {model}",
+            help="backbone.timm.pretrained = False trains it from the beginning",
+        )
+    source = about.hf_hub_id or about.url
+    return InputError(
+        f"the pretrained weights of timm's {model} cannot be fetched from {source}: {first_line(error)}",
+        help=(
+            "without a network they are taken from the Hugging Face cache (the folder that HF_HOME or HF_HUB_CACHE names; copy it from a machine that "
+            "fetched them), or from a file: backbone.timm.options = {'pretrained_cfg_overlay': {'file': 'PATH'}}; "
+            "or make them a checkpoint, actkit import PATH --arch "
+            f"{model}, and start from it: role.weights = 'FILE'"
+        ),
+    )
 
 
 def spec_of(name: str) -> Spec:
@@ -235,8 +306,16 @@ class Normalize(nn.Module):
 
 
 @register("backbone")
-def normalized(num_classes: int, *, in_chans: int = 3, net: Backbone, mean: list[float], std: list[float]) -> nn.Module:
+def normalized(
+    num_classes: int,
+    *,
+    in_chans: int = 3,
+    image_size: tuple[int, int] | None = None,
+    net: Backbone,
+    mean: list[float],
+    std: list[float],
+) -> nn.Module:
     """Another backbone with normalisation as its first layer."""
     if len(mean) != in_chans or len(std) != in_chans or min(std) <= 0:
         raise InputError(f"normalized needs {in_chans} means and {in_chans} positive deviations, got {mean} and {std}")
-    return nn.Sequential(Normalize(mean, std), net(num_classes, in_chans=in_chans))
+    return nn.Sequential(Normalize(mean, std), build(net, num_classes, in_chans=in_chans, image_size=image_size))

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import enum
 import types
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+
+from actkit.errors import InputError, first_line
 
 Mode = Literal["eval", "train"]
 Precision = Literal["fp32", "bf16"]
@@ -23,6 +26,30 @@ _IMMUTABLE = (
 )
 
 
+@contextlib.contextmanager
+def without_history(model: nn.Module) -> Iterator[None]:
+    """Meanwhile, the tensors that its modules keep as attributes have no history: torch refuses to copy one that has (weight_norm's `weight`)."""
+    kept = [
+        (module, name, value)
+        for module in model.modules()
+        for name, value in _attributes(module)
+        if isinstance(value, Tensor) and value.grad_fn is not None
+    ]
+    try:
+        for module, name, value in kept:
+            vars(module)[name] = value.detach()
+        yield
+    finally:
+        for module, name, value in kept:
+            vars(module)[name] = value
+
+
+def in_eval_mode(model: nn.Module, names: Collection[str]) -> None:
+    """Put these parts of a model, whatever its own mode is, into eval mode."""
+    for name in names:
+        model.get_submodule(name).eval()
+
+
 class FrozenCopy:
     """A copy of a model in a mode of its own, whose parameters need no gradients and are the model's own storage.
 
@@ -30,8 +57,11 @@ class FrozenCopy:
     statistics stay as they are. With `precision` 'bf16' the matrices are copies in bf16: autocast would cast frozen weights anew in each forward.
     """
 
-    def __init__(self, model: nn.Module, mode: Mode, precision: Precision) -> None:
+    def __init__(
+        self, model: nn.Module, mode: Mode, precision: Precision, frozen_modules: Collection[str] = ()
+    ) -> None:
         self.model, self.mode, self.precision = model, mode, precision
+        self.frozen_modules = frozen_modules
         self._rebuild()
 
     def current(self) -> nn.Module:
@@ -52,10 +82,20 @@ class FrozenCopy:
         parameters = {id(p): self._parameter(p) for p in self.model.parameters()}
         attributes = [value for m in self.model.modules() for _, value in _attributes(m)]
         known = parameters | self._buffers()
-        self.module = copy.deepcopy(self.model, _with_tensors(known, attributes)).train(self.mode == "train")
+        self.module = self._copied(_with_tensors(known, attributes)).train(self.mode == "train")
+        in_eval_mode(self.module, self.frozen_modules)
         self._pairs = [_Pair(live, own) for live, own in zip(self.model.modules(), self.module.modules(), strict=True)]
         # The copy's parameters and modules, by the identity of the model's: what an attribute may refer to.
         self._copies = {**parameters, **{id(pair.live): pair.own for pair in self._pairs}}
+
+    def _copied(self, known: dict[int, Any]) -> nn.Module:
+        try:
+            return copy.deepcopy(self.model, known)
+        except (RuntimeError, TypeError, AttributeError, NotImplementedError) as error:
+            raise InputError(
+                f"the network ({type(self.model).__name__}) cannot be copied, and attacks and probes look through a copy: {first_line(error)}",
+                help="keep what cannot be copied out of the module: compute tensors in forward, hold no locks, files or generators",
+            ) from error
 
     def _shares(self, live: Tensor) -> bool:
         return self.precision == "fp32" or live.dim() < 2

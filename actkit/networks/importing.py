@@ -1,31 +1,32 @@
 """Other people's checkpoints: state dicts of the released ACT code, TRADES, MadryLab's robustness, RobustBench and their kin.
 
-Nothing that a file holds is run: it is read by torch's restricted unpickler (`weights_only`), or as safetensors. What is found under their names is
-given the names and shapes of one of our backbones, checked against it before anything is copied, and nothing is left out silently.
+What a file holds (`foreign_files` reads it) is given the names and shapes of one of our backbones (`foreign_names` finds which is which), checked
+against it before anything is copied, and nothing is left out silently.
 """
 
 from __future__ import annotations
 
-import pickle
-import re
-import warnings
-import zipfile
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from actkit.config.recipe import open_recipe
 from actkit.config.spec import Spec
-from actkit.errors import InputError, nearest
+from actkit.errors import InputError, first_line
 from actkit.files import sha256, writing
 from actkit.machine import versions
-from actkit.networks import model_files
+from actkit.networks import model_files, normalisation
 from actkit.networks.backbones import spec_of
-from actkit.networks.roles import Role, initialise
+from actkit.networks.building import initialise
+from actkit.networks.foreign_files import beside, chosen, read, state_dicts
+from actkit.networks.foreign_names import ARCH, Choice, Matched, assert_nothing_left, match
+from actkit.networks.roles import Role
+from actkit.networks.shapes import Shapes, open_shapes, shapes_of
 
 
 @dataclass(frozen=True)
@@ -33,180 +34,16 @@ class Imported:
     """One model of a foreign file, under our names."""
 
     role: str
-    key: str  # where in the file it was, '' at the top
+    # Where in the file it was, '' at the top.
+    key: str
     backbone: Spec
     num_classes: int
     in_chans: int
     weights: dict[str, Tensor]
-    notes: list[str] = field(default_factory=list)  # what was left out or added
-
-
-def read(file: Path) -> Any:
-    """What the file holds, with no code of its run. Raises `InputError` when it is none of weights, or asks for code."""
-    if not file.is_file():
-        raise InputError(
-            "this is a folder" if file.is_dir() else "there is no such file",
-            where=str(file),
-            help="one file of weights is wanted",
-        )
-    if file.suffix == ".safetensors":
-        return model_files.read(file)[0]
-    with file.open("rb") as opened:
-        first = opened.read(2)
-    if not first.startswith((b"PK", b"\x80")):  # a zip, or the pickle that torch wrote before 1.6
-        raise InputError("this is no PyTorch file", where=str(file), help="a .pt, .pth or .safetensors file is wanted")
-    _assert_not_inflated(file)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about pickle protocols: what matters is raised
-            return torch.load(file, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        wanted = re.search(r"(?:GLOBAL|global|class|function)s?:?\s+([\w.]+\.[\w.]+)", str(error))
-        what = f" ({wanted[1]})" if wanted else ""
-        raise InputError(
-            f"this file is not only weights: loading it would run code of its own{what}, so it is not loaded",
-            where=str(file),
-            help="where you trust it and have the code that wrote it, save the weights alone there: torch.save(model.state_dict(), 'weights.pt')",
-        ) from error
-    except (
-        MemoryError,
-        RecursionError,
-        ArithmeticError,
-        LookupError,
-        EOFError,
-        OSError,
-        RuntimeError,
-        TypeError,
-        ValueError,
-        AttributeError,
-    ) as error:
-        said = (
-            str(error).split(". ")[0].splitlines()[0]
-            if isinstance(error, (OSError, RuntimeError)) and str(error)
-            else ""
-        )
-        said = "" if "weights_only" in said or len(said) > 200 else f": {said}"
-        raise InputError(
-            f"the file cannot be read as PyTorch weights{said}",
-            where=str(file),
-            help="it is cut short, altered, or of another kind",
-        ) from error
-
-
-def _assert_not_inflated(file: Path) -> None:
-    """PyTorch stores what it writes; a zip that unpacks to more than it holds was made to exhaust memory."""
-    if zipfile.is_zipfile(file):
-        with zipfile.ZipFile(file) as archive:
-            unpacked = sum(entry.file_size for entry in archive.infolist())
-        if unpacked > file.stat().st_size:
-            raise InputError(
-                f"it holds {file.stat().st_size:,} bytes and claims to unpack to {unpacked:,}", where=str(file),
-                help="PyTorch does not compress what it saves: do not trust this file",
-            )  # fmt: skip
-
-
-def state_dicts(content: Any) -> dict[str, dict[str, Tensor]]:
-    """The state dicts in what was read, by their place in it ('model', 'last.state_dict', '' for the whole)."""
-    found: dict[str, dict[str, Tensor]] = {}
-    waiting: list[tuple[str, Any]] = [("", content)]
-    for key, value in waiting:  # it grows meanwhile; but a file may nest without end, or hold itself
-        if not isinstance(value, Mapping) or key.count(".") > 8:
-            continue
-        tensors = {name: inner for name, inner in value.items() if isinstance(inner, Tensor)}
-        named = all(isinstance(name, str) for name in value)
-        if named and len(tensors) >= 2 and any("." in name for name in tensors):
-            found[key] = tensors
-        elif len(waiting) < 10_000:
-            inside = [(name, inner) for name, inner in value.items() if isinstance(name, str)]
-            waiting += [(f"{key}.{name}" if key else name, inner) for name, inner in inside]
-    return found
-
-
-# The released ACT code keeps both of its models in one file.
-_ROLES = {"adv_model": "robust", "nat_model": "natural"}
-
-
-def chosen(found: Mapping[str, dict[str, Tensor]], key: str | None, where: str) -> dict[str, str]:
-    """Which state dicts to take: their places, and the role of each."""
-    if not found:
-        raise InputError("there are no weights in this file", where=where, help="a state dict is wanted")
-    if key is not None:
-        if key not in found:
-            raise InputError(f"there are no weights under {key!r}", where=where, help=nearest(key, found))
-        return {key: _ROLES.get(key, "robust")}
-    if set(found) == set(_ROLES):
-        return dict(_ROLES)
-    if len(found) > 1:
-        raise InputError(
-            f"there are {len(found)} sets of weights in this file: {', '.join(found)}",
-            where=where,
-            help="choose one with --key",
-        )
-    return dict.fromkeys(found, "robust")
-
-
-# DataParallel, torch.compile, and wrappers that normalise or attack.
-_WRAPPERS = re.compile(r"^(?:module\.|_orig_mod\.|model\.)+")
-
-
-_NORMALISERS = [("mean", "std"), ("mu", "sigma"), ("new_mean", "new_std")]
-
-
-# From the words in which ACT, TRADES, RobustBench and their kin write their networks, to timm's.
-Rules = list[tuple[str, Any]]
-
-
-_RESNET: Rules = [(r"\bshortcut\.", "downsample."), (r"^linear\.", "fc.")]
-
-
-_PREACT: Rules = [  # pre-activation ResNets and WideResNets: timm's ResNetV2
-    (r"^conv1\.", "stem.conv."),
-    (r"^(?:bn|bn1)\.", "norm."),
-    (r"^(?:fc|linear)\.", "head.fc."),
-    (r"^(?:block|layer)(\d)\.(?:layer\.)?(\d+)\.", lambda m: f"stages.{int(m[1]) - 1}.blocks.{m[2]}."),
-    (r"(blocks\.\d+\.)bn(\d)\.", r"\1norm\2."),
-    (r"(blocks\.\d+\.)(?:convShortcut|shortcut\.0)\.", r"\1downsample.conv."),
-]
-
-
-def _translated(name: str, own: Mapping[str, Any]) -> str | None:
-    """Our name for theirs, or None."""
-    for rules in ([], _RESNET, _PREACT):
-        ours = name
-        for pattern, replacement in rules:
-            ours = re.sub(pattern, replacement, ours)
-        if ours in own:
-            return ours
-    return None
-
-
-def _unwrapped(found: Mapping[str, Tensor], where: str) -> tuple[dict[str, Tensor], list[Tensor], list[str]]:
-    """Weights without their wrappers' prefixes, the mean and deviation of a normalisation, and notes of what was left out."""
-    weights: dict[str, Tensor] = {}
-    attackers = 0
-    for name, value in found.items():
-        short = _WRAPPERS.sub("", name)
-        if short.startswith("attacker."):  # MadryLab keeps a second reference to the model in its attacker
-            attackers += 1
-            continue
-        if short in weights:
-            raise InputError(
-                f"two of its weights are both called {short!r} once the wrappers' prefixes are off", where=where
-            )
-        weights[short] = value
-    notes = [f"left out {attackers} entries of attacker.*, which repeat the model's"] if attackers else []
-    normaliser: list[Tensor] = []
-    for pair in _NORMALISERS:
-        owners = {name[: -len(pair[0])] for name in weights if name == pair[0] or name.endswith("." + pair[0])}
-        for owner in sorted(owners):
-            both = [weights.get(owner + part) for part in pair]
-            if all(value is not None and value.numel() <= 16 for value in both) and owner.count(".") <= 1:
-                if normaliser:
-                    raise InputError("it normalises twice", where=where)
-                normaliser = [weights.pop(owner + part).detach().flatten().float() for part in pair]
-    if normaliser and all(name.startswith("1.") for name in weights):  # nn.Sequential(normalisation, network)
-        weights = {name.removeprefix("1."): value for name, value in weights.items()}
-    return weights, normaliser, notes
+    # What was left out or added.
+    notes: list[str] = field(default_factory=list)
+    # What a training would change: without running statistics, and without constants of a normalisation.
+    parameters: int = 0
 
 
 def imported(
@@ -216,105 +53,128 @@ def imported(
     role: str = "robust",
     key: str = "",
     normalise: tuple[list[float], list[float]] | None = None,
+    choice: Choice | None = None,
+    image_size: tuple[int, int] | None = None,
+    shapes: Shapes | None = None,
     where: str,
 ) -> Imported:
     """Their weights as those of our backbone. Raises `InputError` where names or shapes do not fit, and says which.
 
     Args:
         normalise: the mean and deviation by channel that their code applied to images before the network, where the file does not hold them.
+        choice: what a user says of the file's entries.
+        image_size: the height and width of images, for a network that asks for it.
+        shapes: the backbone's, where they are known already.
     """
-    theirs, held, notes = _unwrapped(found, where)
-    if any(v.layout is not torch.strided or v.is_quantized or v.is_nested or v.is_meta for v in theirs.values()):
+    _assert_dense(found, where)
+    shapes = shapes or open_shapes(arch.build())
+    matched = match(found, shapes, choice or Choice(), network=repr(arch), where=where)
+    held, rest = normalisation.held(matched.rest, where)
+    assert_nothing_left(rest, shapes, where)
+    if held and normalise:
+        raise InputError(
+            "the file holds a normalisation of its own",
+            where=where,
+            help="leave --mean, --std and --normalise out, or leave the file's out with --ignore",
+        )
+    num_classes, in_chans = sizes(shapes, matched, where)
+    own = shapes_of(arch.build(), num_classes=num_classes, in_chans=in_chans, image_size=image_size)
+    weights, notes = _ready(matched, own, arch, where)
+    made = Imported(role, key, arch, num_classes, in_chans, weights, [*matched.notes, *notes])
+    constants = [part.tolist() for part in held] if held else normalise
+    if constants is not None:
+        made = _normalised(made, constants, image_size, held_by_file=bool(held))
+    return dataclasses.replace(made, parameters=_parameters(made, image_size))
+
+
+def _assert_dense(found: Mapping[str, Tensor], where: str) -> None:
+    if any(v.layout is not torch.strided or v.is_quantized or v.is_nested or v.is_meta for v in found.values()):
         raise InputError(
             "its weights are sparse, quantised, nested or without values",
             where=where,
             help="save dense floating-point weights",
         )
-    if held and normalise:
-        raise InputError("the file holds a normalisation of its own", where=where, help="leave --mean and --std out")
-    num_classes, in_chans = _ends(theirs, where)
-    own = _shapes(arch, num_classes, in_chans)
-    weights, more = _matched(theirs, own, arch, where)
-    normaliser = held or [torch.tensor(part) for part in normalise or ()]
-    if not normaliser:
-        return Imported(role, key, arch, num_classes, in_chans, weights, notes + more)
-    mean, std = ([round(v, 7) for v in part.tolist()] for part in normaliser)
-    backbone = Spec("backbone", "normalized", {"net": arch, "mean": mean, "std": std})
-    layers = _shapes(backbone, num_classes, in_chans)
-    named = {f"0.{name}": part for name, part in zip(("mean", "std"), normaliser, strict=True)}
-    weights = {f"1.{name}": value for name, value in weights.items()}
-    weights |= {name: part.view(layers[name].shape) for name, part in named.items()}
-    notes += [*more, f"its normalisation is a layer now: mean {mean}, deviation {std}"]
-    return Imported(role, key, backbone, num_classes, in_chans, weights, notes)
 
 
-def _matched(
-    theirs: Mapping[str, Tensor], own: Mapping[str, Tensor], arch: Spec, where: str
-) -> tuple[dict[str, Tensor], list[str]]:
-    """Their weights under our names, and notes of what was left out or added. Nothing is copied before every shape is the network's own."""
-    weights: dict[str, Tensor] = {}
-    dead: list[str] = []
-    strange: list[str] = []
-    for name, value in theirs.items():
-        ours = _translated(name, own)
-        if ours is None:
-            (dead if name.startswith("sub_block1.") else strange).append(name)
-            continue
-        if ours in weights:
-            raise InputError(f"two of its weights mean our {ours!r}", where=where)
-        shape = own[ours].shape
+def sizes(shapes: Shapes, matched: Matched, where: str) -> tuple[int, int]:
+    """The number of classes and of input channels, from those of the network's entries that depend on them."""
+    return _one_size(shapes, matched, "num_classes", where), _one_size(shapes, matched, "in_chans", where)
+
+
+def _one_size(shapes: Shapes, matched: Matched, size: Literal["num_classes", "in_chans"], where: str) -> int:
+    found = shapes.sizes(size, matched.weights)
+    if not found:
+        # The network is made for one number of channels, such as behind a normalisation of its own.
+        if size == "in_chans" and shapes.in_chans is not None:
+            return shapes.in_chans
+        raise InputError(
+            "there is no classifier among the weights", where=where, help="a state dict of a classifier is wanted"
+        )
+    if len(set(found.values())) > 1:
+        word = "classes" if size == "num_classes" else "input channels"
+        said = ", ".join(f"{matched.theirs[name]} for {number}" for name, number in found.items())
+        raise InputError(f"its entries are for different numbers of {word}: {said}", where=where, help=ARCH)
+    return next(iter(found.values()))
+
+
+def _ready(matched: Matched, own: Mapping[str, Tensor], arch: Spec, where: str) -> tuple[dict[str, Tensor], list[str]]:
+    """Their weights as ours, and notes of what was added. Nothing is copied before every shape and type is the network's own."""
+    weights = matched.weights
+    for ours, value in weights.items():
+        shape, theirs = own[ours].shape, matched.theirs[ours]
         if value.shape != shape and not (value.dim() == 2 and shape == (*value.shape, 1, 1)):
             raise InputError(
-                f"{name} has the shape {tuple(value.shape)}, {arch!r} needs {tuple(shape)}", where=where, help=_ARCH
+                f"{theirs} has the shape {tuple(value.shape)}, {arch!r} needs {tuple(shape)}", where=where, help=ARCH
             )
-        weights[ours] = value
-    counters = [name for name in own if name not in weights and name.endswith("num_batches_tracked")]
-    missing = [name for name in own if name not in weights and name not in counters]
-    wrong = [(missing, "of ours are missing"), (strange, "of theirs are unknown")]
-    if parts := [f"{len(names)} {what}, such as {names[0]!r}" for names, what in wrong if names]:
-        raise InputError(f"the weights are not those of {arch!r}: {'; '.join(parts)}", where=where, help=_ARCH)
+        if own[ours].is_floating_point() and not value.is_floating_point():
+            raise InputError(
+                f"{theirs} holds {str(value.dtype).removeprefix('torch.')}, weights are floating-point numbers",
+                where=where,
+                help="save them as such, quantised weights decoded",
+            )
+    counters = [name for name in own if name not in weights]
     notes = []
-    if dead:
-        notes.append(
-            f"left out {len(dead)} entries of sub_block1.*, which TRADES' first WideResNet declares and never uses"
-        )
     if counters:
         notes.append(f"added {len(counters)} batch counters of BatchNorm, which files before PyTorch 0.4.1 lack")
+    kinds = {str(value.dtype).removeprefix("torch.") for value in weights.values() if value.is_floating_point()}
+    if kinds - {"float32"}:
+        notes.append(f"its weights are {' and '.join(sorted(kinds))}, ours float32")
     ready = {name: value.reshape(own[name].shape).to(own[name].dtype).contiguous() for name, value in weights.items()}
+    ready = {name: value.detach() for name, value in ready.items()}
     ready |= {name: torch.zeros_like(own[name], device="cpu") for name in counters}
     if bad := [name for name, value in ready.items() if not value.isfinite().all()]:
         raise InputError(f"{bad[0]} holds values that are not finite", where=where)
     return ready, notes
 
 
-_ARCH = "choose another --arch; `actkit list backbone` shows them, and any of timm's names will do"
+def _normalised(
+    made: Imported, constants: Sequence[Sequence[float]], image_size: tuple[int, int] | None, *, held_by_file: bool
+) -> Imported:
+    """The same behind a layer that normalises. One number stands for every channel where the file itself has it so, or 'half' does."""
+    mean, std = ([round(v, 7) for v in part] for part in constants)
+    one_for_all = held_by_file or (mean, std) == ([0.5], [0.5])
+    if one_for_all and len(mean) == 1:
+        mean, std = mean * made.in_chans, std * made.in_chans
+    normalisation.assert_in_range(mean, std, "the file's normalisation" if held_by_file else "--mean and --std")
+    backbone = Spec("backbone", "normalized", {"net": made.backbone, "mean": mean, "std": std})
+    layers = shapes_of(backbone.build(), num_classes=made.num_classes, in_chans=made.in_chans, image_size=image_size)
+    weights = {f"1.{name}": value for name, value in made.weights.items()}
+    for name, part in (("0.mean", mean), ("0.std", std)):
+        weights[name] = torch.tensor(part).view(layers[name].shape)
+    notes = [*made.notes, f"its normalisation is a layer now: mean {mean}, deviation {std}"]
+    return dataclasses.replace(made, backbone=backbone, weights=weights, notes=notes)
 
 
-def _ends(theirs: Mapping[str, Tensor], where: str) -> tuple[int, int]:
-    """The number of classes and of input channels: from the last matrix and the first convolution."""
-    matrices = [
-        v
-        for n, v in theirs.items()
-        if n.endswith("weight") and (v.dim() == 2 or (v.dim() == 4 and v.shape[2:] == (1, 1)))
-    ]
-    convolutions = [v for v in theirs.values() if v.dim() == 4]
-    if not matrices:
-        raise InputError(
-            "there is no classifier among the weights", where=where, help="a state dict of a classifier is wanted"
-        )
-    first = convolutions[0] if convolutions else matrices[0]
-    classes = [
-        v
-        for n, v in theirs.items()
-        if n in ("fc.weight", "linear.weight", "head.fc.weight", "head.weight", "classifier.weight")
-    ]
-    return int((classes or matrices)[-1].shape[0]), int(first.shape[1])
-
-
-def _shapes(arch: Spec, num_classes: int, in_chans: int) -> dict[str, Tensor]:
-    """The network's own state dict without memory behind it."""
+def _parameters(made: Imported, image_size: tuple[int, int] | None) -> int:
     with torch.device("meta"):
-        return initialise(arch.build(), num_classes=num_classes, in_chans=in_chans, seed=0).state_dict()
+        network = initialise(
+            made.backbone.build(),
+            num_classes=made.num_classes,
+            in_chans=made.in_chans,
+            image_size=image_size,
+            seed=0,
+        )
+    return sum(parameter.numel() for parameter in network.parameters())
 
 
 def write(
@@ -329,7 +189,13 @@ def write(
     evaluation: Sequence[Spec],
 ) -> None:
     """Write an actkit model file: what `actkit probe` rebuilds and examines. The model is run once, on grey images, before it is written."""
-    network = initialise(model.backbone.build(), num_classes=model.num_classes, in_chans=model.in_chans, seed=0)
+    network = initialise(
+        model.backbone.build(),
+        num_classes=model.num_classes,
+        in_chans=model.in_chans,
+        image_size=(shape[1], shape[2]),
+        seed=0,
+    )
     network.load_state_dict(model.weights)
     _try(network, model, shape, str(source))
     about = model_files.Header(
@@ -355,9 +221,11 @@ def _try(network: nn.Module, model: Imported, shape: tuple[int, int, int], where
     try:
         with Role(model.role, network).frozen("eval") as view, torch.no_grad():
             logits = view(torch.full((2, *shape), 0.5))
-    except (RuntimeError, ValueError) as error:
+    except InputError:
+        raise
+    except (RuntimeError, ValueError, AssertionError, IndexError) as error:
         raise InputError(
-            f"the network does not take images of {'x'.join(map(str, shape))}: {str(error).splitlines()[0]}",
+            f"the network does not take images of {'x'.join(map(str, shape))}: {first_line(error)}",
             where=where,
         ) from error
     if not logits.isfinite().all():
@@ -368,61 +236,80 @@ def _try(network: nn.Module, model: Imported, shape: tuple[int, int, int], where
 _LIKE = {10: "gin/cifar10.gin", 100: "gin/cifar100.gin", 1000: "gin/imagenet.gin"}
 
 
-def convert(
-    file: Path,
-    arch: str,
-    *,
-    key: str | None = None,
-    like: str | None = None,
-    normalise: tuple[list[float], list[float]] | None = None,
-    settings: Sequence[str] = (),
-    plugins: Sequence[str] = (),
-    trust: bool = False,
-    out: Path | None = None,
-) -> list[tuple[Path, Imported]]:
-    """Import a foreign file: its models as actkit model files, one each.
+@dataclass(frozen=True)
+class Wanted:
+    """What a user says of a file that is imported.
 
     Args:
-        arch: a backbone's name, or one of timm's models.
         key: which of several state dicts in the file.
-        normalise: as in `imported`.
         like: a recipe with the data and the evaluation that the models are for; CIFAR-10's, CIFAR-100's or ImageNet's by the number of classes.
+        normalise: as in `imported`.
+        unnormalised: whether the user says that there is no normalisation.
+        classes: names of the classes in the model's own order; by default those of the data.
         settings: 'KEY=VALUE' overrides of that recipe, and of the backbone.
         out: the file to write, `<name>.safetensors` by default; the role is put in where there are two models.
     """
+
+    key: str | None = None
+    like: str | None = None
+    normalise: tuple[list[float], list[float]] | None = None
+    unnormalised: bool = False
+    classes: tuple[str, ...] | None = None
+    choice: Choice = field(default_factory=Choice)
+    settings: Sequence[str] = ()
+    plugins: Sequence[str] = ()
+    trust: bool = False
+    out: Path | None = None
+
+    def setting(self, network: Spec, like: str) -> dict[str, Any]:
+        """The network, the data and the evaluation, as a recipe and the user's own settings have them."""
+        named = [f"{network.selector}.{parameter}={value!r}" for parameter, value in network.kwargs.items()]
+        recipe = open_recipe(like, [*named, *self.settings], plugins=self.plugins, trust=self.trust)
+        return recipe.setting(network.name)
+
+
+def convert(file: Path, arch: str, wanted: Wanted) -> list[tuple[Path, Imported]]:
+    """Import a foreign file: its models as actkit model files, one each. `arch` is a backbone's name, or one of timm's models."""
     where = str(file)
+    if wanted.normalise is not None:
+        normalisation.assert_in_range(*wanted.normalise, "--mean and --std")
     network = spec_of(arch)
-    found = state_dicts(read(file))
-    take = chosen(found, key, where)
-    first = _ends(_unwrapped(next(iter(found[place] for place in take)), where)[0], where)
-    if like is None and first[0] not in _LIKE:
-        raise InputError(
-            f"for models of {first[0]} classes it must be said what data they are for",
-            where=where,
-            help="--like RECIPE takes the data and the evaluation of that recipe; if there are not so many classes, the classifier is missing",
-        )
-    named = [f"{network.selector}.{parameter}={value!r}" for parameter, value in network.kwargs.items()]
-    recipe = open_recipe(like or _LIKE[first[0]], [*named, *settings], plugins=plugins, trust=trust)
-    setting = recipe.setting(network.name)
-    network = setting["backbone"]
-    classes, shape = _about(setting["data"], *first)
+    content = read(file)
+    found = state_dicts(content)
+    # The recipe is chosen by the number of classes, which the network's own names tell: those are the same in all of them.
+    backbone = wanted.setting(network, wanted.like or _LIKE[10])["backbone"]
+    shapes = open_shapes(backbone.build())
+
+    def fits(entries: Mapping[str, Tensor]) -> bool:
+        try:
+            match(entries, shapes, wanted.choice, network=repr(backbone), where=where)
+        except InputError:
+            return False
+        return True
+
+    take = chosen(found, wanted.key, where, fits)
+    first = next(iter(take))
+    _assert_dense(found[first], where)
+    matched = match(found[first], shapes, wanted.choice, network=repr(backbone), where=where)
+    num_classes, in_chans = sizes(shapes, matched, where)
+    setting = wanted.setting(network, wanted.like or _like(num_classes, where))
+    classes, shape = _about(setting["data"], num_classes, in_chans)
     models = [
-        imported(found[place], network, role=role, key=place, normalise=normalise, where=where)
+        imported(
+            found[place],
+            setting["backbone"],
+            role=role,
+            key=place,
+            normalise=wanted.normalise,
+            choice=wanted.choice,
+            image_size=(shape[1], shape[2]),
+            shapes=shapes,
+            where=where,
+        )
         for place, role in take.items()
     ]
-    target = out or Path(f"{file.name.removesuffix('.tar').rpartition('.')[0] or file.name}.safetensors")
-    written = []
-    for model in models:
-        to = (
-            target
-            if len(models) == 1
-            else target.with_name(f"{target.stem}.{model.role}{target.suffix or '.safetensors'}")
-        )
-        if to.exists():
-            raise InputError(
-                "there is a file of that name already", where=str(to), help="choose another --out, or remove it"
-            )
-        written.append((to, model))
+    models = [_with_notes(model, content, list(take), wanted) for model in models]
+    written = list(zip(_targets(file, models, wanted.out), models, strict=True))
     for to, model in written:
         to.parent.mkdir(parents=True, exist_ok=True)
         write(
@@ -431,11 +318,56 @@ def convert(
             source=file,
             roles=[m.role for m in models],
             data=setting["data"],
-            classes=classes,
+            classes=_named(wanted.classes, classes, where),
             shape=shape,
             evaluation=setting["evaluation"],
         )
     return written
+
+
+def _like(num_classes: int, where: str) -> str:
+    if num_classes not in _LIKE:
+        raise InputError(
+            f"for models of {num_classes} classes it must be said what data they are for",
+            where=where,
+            help="--like RECIPE takes the data and the evaluation of that recipe; if there are not so many classes, the classifier is missing",
+        )
+    return _LIKE[num_classes]
+
+
+def _with_notes(model: Imported, content: Any, taken: Sequence[str], wanted: Wanted) -> Imported:
+    """The model with what is to be said of the rest of the file, and of a normalisation that nobody named."""
+    notes = list(model.notes)
+    if left := beside(content, taken):
+        more = f" and {len(left) - 8} more" if len(left) > 8 else ""
+        notes.append(f"beside these weights the file holds {', '.join(left[:8])}{more}: left out")
+    if model.backbone.name != "normalized" and not wanted.unnormalised:
+        notes.append(normalisation.NONE_FOUND)
+    return dataclasses.replace(model, notes=notes)
+
+
+def _named(given: Sequence[str] | None, of_data: Sequence[str], where: str) -> Sequence[str]:
+    """The names of a model's classes. Raises `InputError` where not as many are given."""
+    if given is not None and len(given) != len(of_data):
+        raise InputError(f"--classes names {len(given)} classes, the model has {len(of_data)}", where=where)
+    if given is not None and len(set(given)) != len(given):
+        raise InputError("--classes names a class twice", where=where)
+    return of_data if given is None else given
+
+
+def _targets(file: Path, models: Sequence[Imported], out: Path | None) -> list[Path]:
+    """Where the models go. Raises `InputError` where something is there already."""
+    target = out or Path(f"{file.name.removesuffix('.tar').rpartition('.')[0] or file.name}.safetensors")
+    if len(models) == 1:
+        targets = [target]
+    else:
+        targets = [target.with_name(f"{target.stem}.{m.role}{target.suffix or '.safetensors'}") for m in models]
+    for to in targets:
+        if to.exists():
+            raise InputError(
+                "there is a file of that name already", where=str(to), help="choose another --out, or remove it"
+            )
+    return targets
 
 
 def _about(data: Spec, num_classes: int, in_chans: int) -> tuple[Sequence[str], tuple[int, int, int]]:

@@ -6,10 +6,11 @@ import contextlib
 import dataclasses
 import json
 import os
-from collections.abc import Iterator, Mapping
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -20,7 +21,10 @@ from actkit.config.spec import Spec
 from actkit.config.typed import assert_name, typed
 from actkit.errors import InputError, nearest
 from actkit.files import fsync, sha256, umask
-from actkit.networks.roles import Role, initialise
+from actkit.networks import class_names
+from actkit.networks.building import initialise
+from actkit.networks.roles import Role
+from actkit.networks.shapes import open_shapes
 
 FORMAT = "1"
 
@@ -80,6 +84,20 @@ class Header:
     def objective_name(self) -> str:
         """'act'; '' where it is not known."""
         return self.objective.partition("(")[0].removeprefix("objective.")
+
+    @property
+    def contract(self) -> str:
+        """What the model takes and gives, in a line."""
+        channels, height, width = self.shape
+        inside = "no normalisation inside"
+        if self.backbone.name == "normalized":
+            mean, std = (self.backbone.kwargs.get(name) for name in ("mean", "std"))
+            inside = f"normalised inside with mean {mean}, deviation {std}"
+        names = ", ".join(self.classes if len(self.classes) <= 4 else (*self.classes[:3], "...", self.classes[-1]))
+        return (
+            f"images in [0,1], NCHW, {channels}x{height}x{width} (channels x height x width), {inside}; "
+            f"{self.num_classes} classes: {names or 'without names'}"
+        )
 
     def to_json(self) -> dict[str, Any]:
         made = {
@@ -202,7 +220,60 @@ def load_weights(role: Role, where: Path) -> None:
     role.model.load_state_dict(read(where)[0])
 
 
-def _assert_of(network: nn.Module, where: Path) -> None:
+def start_from(
+    role: Role, where: Path, backbone: Any, classes: Sequence[str], mapping: class_names.Mapping | Literal["new"] | None
+) -> list[str]:
+    """Put the weights of a model file into a role that is for data of its own. What is to be said of it, in lines.
+
+    Where the numbers of classes differ, or with 'new', the last layer stays as it is, random.
+
+    Args:
+        backbone: the role's, built.
+        classes: names of the data's classes.
+        mapping: how the file's classes belong to them, where they are called differently.
+
+    Raises `InputError` for weights of another network, and for classes of other names or in another order where no mapping is given.
+    """
+    own, (weights, found) = role.model.state_dict(), read(where)
+    about = Header.from_json(found) if isinstance(found, dict) and "num_classes" in found else None
+    numbers = None
+    if mapping != "new" and about is not None and about.num_classes == len(classes):
+        help = "role.classes = 'by_name' or 'by_number' says how they belong together, 'new' begins the last layer anew"
+        who = ("the file", "the data")
+        numbers = class_names.order(about.classes, classes, mapping, who=who, where=str(where), help=help)
+    other = {name for name, value in weights.items() if name in own and value.shape != own[name].shape}
+    if not other and mapping != "new" and numbers is None:
+        _assert_of(role.model, where, about)
+        role.model.load_state_dict(weights)
+        return []
+    head = {name: dim for name, dim in open_shapes(backbone).of_classes().items() if name in own}
+    if numbers is not None:
+        _assert_of(role.model, where, about)
+        role.model.load_state_dict(class_names.reordered(weights, head, numbers))
+        return [f"the classes of {where.name} are put into the data's order, by name"]
+    if not other <= head.keys() or not head:
+        _assert_of(role.model, where, about)
+    return _without_head(role, where, weights, head, about)
+
+
+def _without_head(
+    role: Role, where: Path, weights: Mapping[str, Tensor], head: Mapping[str, int], about: Header | None
+) -> list[str]:
+    """Put all but the last layer in, and say so. Raises `InputError` where that layer would never be trained."""
+    if not role.trained:
+        raise InputError(
+            f"{role.name} is not trained, and the last layer of these weights is not for its classes", where=str(where)
+        )
+    body = {name: value for name, value in weights.items() if name not in head}
+    own = role.model.state_dict()
+    if differ := sorted((own.keys() - head.keys()) ^ body.keys()):
+        raise _of_another_network(differ, where, about)
+    role.model.load_state_dict({**own, **body})
+    held = f"the file's is for {about.num_classes} classes" if about is not None else "the file's is another"
+    return [f"the last layer ({', '.join(head)}) begins anew, all else is from {where.name}: {held}"]
+
+
+def _assert_of(network: nn.Module, where: Path, about: Header | None = None) -> None:
     """Raise `InputError` unless the file's weights have this network's names and shapes; only the file's header is read."""
     own = {name: tuple(value.shape) for name, value in network.state_dict().items()}
     held = _shapes(where)
@@ -210,10 +281,29 @@ def _assert_of(network: nn.Module, where: Path) -> None:
         if held.get(name, shape) != shape:
             raise InputError(f"{name} has shape {held[name]}, the model needs {shape}", where=str(where))
     if own.keys() != held.keys():
-        differ = sorted(own.keys() ^ held.keys())
-        raise InputError(
-            f"the weights are of another network: {len(differ)} names differ, such as {differ[0]!r}", where=str(where)
-        )
+        raise _of_another_network(sorted(own.keys() ^ held.keys()), where, about)
+
+
+def _of_another_network(differ: Sequence[str], where: Path, about: Header | None) -> InputError:
+    return InputError(
+        f"the weights are of another network: {len(differ)} names differ, such as {differ[0]!r}",
+        where=str(where),
+        help=f"the file's is {about.backbone!r}: {' '.join(settings_of(about.backbone))}" if about else None,
+    )
+
+
+def settings_of(backbone: Spec) -> list[str]:
+    """What makes a recipe's network this one: settings for `actkit run`."""
+    made = [f"-s role.backbone=@{backbone.selector}()"]
+    waiting = [backbone]
+    for spec in waiting:
+        for name, value in spec.kwargs.items():
+            if isinstance(value, Spec):
+                waiting.append(value)
+                made.append(f"-s {spec.selector}.{name}=@{value.selector}()")
+            else:
+                made.append(f"-s {shlex.quote(f'{spec.selector}.{name}={value!r}')}")
+    return made
 
 
 def _shapes(path: Path) -> dict[str, tuple[int, ...]]:
@@ -352,16 +442,31 @@ def untrained(backbone: Spec) -> Spec:
     return Spec(backbone.kind, backbone.name, {k: False if k == "pretrained" else v for k, v in kwargs.items()})
 
 
-def load_role(path: Path, *, device: torch.device | str = "cpu") -> tuple[Role, Header]:
-    """A model from its file alone, to be examined: in eval mode, fp32, without an optimizer. Gives its header too."""
+def load_role(
+    path: Path, *, device: torch.device | str = "cpu", order: Sequence[int] | None = None
+) -> tuple[Role, Header]:
+    """A model from its file alone, to be examined: in eval mode, fp32, without an optimizer. Gives its header too.
+
+    Args:
+        order: the classes in another order: output i is the file's output `order[i]`.
+
+    Raises `InputError` for weights of another network, and for a network that does not give logits of its classes.
+    """
     about = header(path)
     backbone = untrained(about.backbone).build()
-    size = {"num_classes": about.num_classes, "in_chans": about.shape[0]}
+    size: dict[str, Any] = {
+        "num_classes": about.num_classes,
+        "in_chans": about.shape[0],
+        "image_size": (about.shape[1], about.shape[2]),
+    }
     # A header may claim any size: it is compared with what the file holds before memory is taken for it. A plugin's network may need real tensors.
     with contextlib.suppress(NotImplementedError, RuntimeError), torch.device("meta"):
         _assert_of(initialise(backbone, **size, seed=0), path)
     role = Role(about.role, initialise(backbone, **size, seed=0).to(device))
     load_weights(role, path)
+    if order is not None:
+        head = {n: d for n, d in open_shapes(backbone).of_classes().items() if n in role.model.state_dict()}
+        role.model.load_state_dict(class_names.reordered(role.model.state_dict(), head, order))
     return role, about
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -18,9 +18,11 @@ from torch import Tensor, nn
 
 from actkit.config import registry
 from actkit.config.registry import Backbone, Optimizer, Schedule, register
-from actkit.errors import InputError
+from actkit.errors import InputError, first_line
 from actkit.networks.averages import Average
-from actkit.networks.frozen import FrozenCopy, Mode, Precision
+from actkit.networks.building import initialise
+from actkit.networks.fine_tuning import Parts, groups_of, scaled_settings
+from actkit.networks.frozen import FrozenCopy, Mode, Precision, in_eval_mode
 from actkit.networks.layout import channels_last
 
 
@@ -30,6 +32,7 @@ class Role:
     Args:
         model: gives logits for x in [0,1], NCHW.
         precision: of the forward passes; 'bf16' is autocast. Weights, logits and whatever is computed from them stay fp32.
+        frozen_modules: parts that stay in eval mode while the rest trains: their running statistics do not move.
     """
 
     def __init__(
@@ -43,14 +46,21 @@ class Role:
         precision: Precision = "fp32",
         trained: bool | None = None,
         average: Average | None = None,
+        frozen_modules: Collection[str] = (),
     ) -> None:
         self.name, self.model = name, channels_last(model)
+        # Whether the network changes its input in place, by its mode; found out at its first forward pass.
+        self._changes_input: dict[bool, bool] = {}
         self.optimizer, self.schedule, self.schedule_every = optimizer, schedule, schedule_every
         self.precision = precision
         self._copies: dict[Mode, FrozenCopy] = {}
         trained = optimizer is not None if trained is None else trained
         self.trained = trained
         model.train(trained).requires_grad_(trained)
+        self.frozen_modules = tuple(frozen_modules)
+        # What is to be said of how it was made, such as where its first weights come from.
+        self.notes: list[str] = []
+        in_eval_mode(model, self.frozen_modules)
         self.average = average
         self._averaged: Role | None = None
 
@@ -69,7 +79,24 @@ class Role:
     def _forward(self, model: nn.Module, x: Tensor) -> Tensor:
         x = x.contiguous(memory_format=torch.channels_last)
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            return model(x).float()
+            logits = self._on_its_own_copy(model, x)
+        if not isinstance(logits, Tensor):
+            raise InputError(
+                f"{self.name}: the network ({type(self.model).__name__}) gives {described(logits)}; logits of shape (images, classes) are wanted",
+                help="wrap it in a module that gives the logits alone, in training too",
+            )
+        return logits.float()
+
+    def _on_its_own_copy(self, model: nn.Module, x: Tensor) -> Any:
+        """The network's outputs. One that changes its input in place (x.sub_(mean)) is given a copy: the caller's x stays what it was."""
+        changes = self._changes_input.get(model.training, True)
+        if not changes:
+            return model(x)
+        own = x.clone()
+        outputs = model(own)
+        if model.training not in self._changes_input:
+            self._changes_input[model.training] = not own.detach().equal(x.detach())
+        return outputs
 
     @contextlib.contextmanager
     def frozen(self, mode: Mode = "eval") -> Iterator[Callable[[Tensor], Tensor]]:
@@ -84,7 +111,7 @@ class Role:
 
     def _frozen_copy(self, mode: Mode) -> nn.Module:
         if mode not in self._copies or self._copies[mode].model is not self.model:
-            self._copies[mode] = FrozenCopy(self.model, mode, self.precision)
+            self._copies[mode] = FrozenCopy(self.model, mode, self.precision, self.frozen_modules)
         return self._copies[mode].current()
 
     @contextlib.contextmanager
@@ -160,6 +187,10 @@ class RoleConfig:
     Args:
         average: 'ema' or 'swa' keeps an average of the weights beside them: a model of its own, `robust.ema`, in checkpoints and evaluations.
         average_decay: of 'ema'. average_from: how many epochs come before averaging begins.
+        classes: how the classes of `weights` belong to the data's where they are called differently: 'by_name', 'by_number', or not at all: the last
+            layer begins anew ('new', as it does by itself where their numbers differ).
+        freeze: names of parameters or modules that stay as they are, as patterns: ['conv1.*', 'layer1.*']. Their BatchNorm stays in eval mode.
+        lr_scale: by pattern, what the learning rate is multiplied with: {'fc.*': 10.0}. Of several that match, the last counts.
     """
 
     backbone: Backbone
@@ -170,8 +201,19 @@ class RoleConfig:
     average: Literal["ema", "swa"] | None = None
     average_decay: float = 0.999
     average_from: int = 0
+    classes: Literal["by_name", "by_number", "new"] | None = None
+    freeze: list[str] | None = None
+    lr_scale: dict[str, float] | None = None
 
     def __post_init__(self) -> None:
+        if self.optimizer is None and (self.freeze or self.lr_scale):
+            raise InputError(
+                "role.freeze and role.lr_scale are of a training, and a role without an optimizer is not trained"
+            )
+        if self.classes is not None and self.weights is None:
+            raise InputError(
+                "role.classes says how the classes of role.weights belong to the data's, and there are no weights"
+            )
         if self.average is not None and self.optimizer is None:
             raise InputError("role.average averages a training, and a role without an optimizer is not trained")
         if not 0 < self.average_decay < 1:
@@ -189,17 +231,29 @@ class RoleConfig:
         device: torch.device | str,
         length: Mapping[str, int],
         precision: Precision,
+        image_size: tuple[int, int] | None = None,
     ) -> Role:
         """The role itself, with random weights of its own. `length` of the run in epochs and in batches is for the schedule."""
-        model = initialise(self.backbone, num_classes=num_classes, in_chans=in_chans, seed=seed).to(device)
+        sizes: dict[str, Any] = {"num_classes": num_classes, "in_chans": in_chans, "image_size": image_size}
+        model = initialise(self.backbone, **sizes, seed=seed).to(device)
+        parts = Parts.of(model, name, self.freeze or [], self.lr_scale or {})
         role = Role(
-            name, model, precision=precision, schedule_every=self.schedule_every, trained=self.optimizer is not None
+            name,
+            model,
+            precision=precision,
+            schedule_every=self.schedule_every,
+            trained=self.optimizer is not None,
+            frozen_modules=parts.frozen_modules,
         )
+        for parameter in parts.frozen:
+            parameter.requires_grad_(False)
+        role.notes += parts.notes
         if self.optimizer is not None:
             with _explaining(self.optimizer):
-                role.optimizer = self.optimizer(role.model.parameters())
+                role.optimizer = groups_of(self.optimizer, role.model, parts)
             with _explaining(self.schedule):
-                role.schedule = make_schedule(role.optimizer, self.schedule, length=length[self.schedule_every])
+                schedule = scaled_settings(self.schedule, role.optimizer, parts)
+                role.schedule = make_schedule(role.optimizer, schedule, length=length[self.schedule_every])
         if self.average is not None:
             role.average = Average(role.model, self.average, decay=self.average_decay, first=self.average_from)
         return role
@@ -214,11 +268,52 @@ def _explaining(component: Any) -> Iterator[None]:
         raise InputError(f"{component.spec!r} cannot be made: {error}") from error
 
 
-def initialise(backbone: Callable[..., nn.Module], *, num_classes: int, in_chans: int, seed: int) -> nn.Module:
-    """A backbone with random weights that depend on the seed alone; the global generator is left as it was."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return backbone(num_classes, in_chans=in_chans)
+def described(outputs: Any) -> str:
+    """What a network gives, in words: 'a tuple of (2, 10) and (2, 64)', 'a dict of logits (2, 10)'."""
+    if isinstance(outputs, Tensor):
+        return str(tuple(outputs.shape))
+    if isinstance(outputs, Mapping):
+        return "a dict of " + " and ".join(f"{key} {described(value)}" for key, value in outputs.items())
+    if isinstance(outputs, (tuple, list)):
+        kind = (
+            "a list" if isinstance(outputs, list) else "a tuple" if type(outputs) is tuple else type(outputs).__name__
+        )
+        return f"{kind} of " + " and ".join(described(value) for value in outputs)
+    return "nothing" if outputs is None else type(outputs).__name__
+
+
+def assert_takes(
+    role: Role, backbone: Any, shape: tuple[int, int, int], num_classes: int, *, in_training: bool = False
+) -> None:
+    """Show a network images of a data set's shape: two, and one alone, as in a last batch. Raises `InputError`, which names the backbone, where it
+    takes none, or gives other logits than the data need.
+
+    Args:
+        in_training: also in train mode, where some networks give more than logits.
+    """
+    tries: list[tuple[Mode, int]] = [("eval", 2), ("eval", 1)]
+    if in_training:
+        tries.append(("train", 2))
+    devices = [role.device] if role.device.type == "cuda" else []
+    for mode, count in tries:
+        during = " in training" if mode == "train" else ""
+        try:
+            # Dropout draws from the global generator.
+            with torch.random.fork_rng(devices=devices), role.frozen(mode) as view, torch.no_grad():
+                given = tuple(view(torch.full((count, *shape), 0.5, device=role.device)).shape)
+        except InputError as error:
+            raise InputError(f"{backbone!r}{during}: {error.message}", where=error.where, help=error.help) from error
+        except (RuntimeError, ValueError, IndexError, AssertionError, TypeError, AttributeError) as error:
+            raise InputError(
+                f"{backbone!r} does not take images of {'x'.join(map(str, shape))}{during}: {first_line(error)}"
+            ) from error
+        if given != (count, num_classes):
+            images = "2 images" if count == 2 else "1 image"
+            raise InputError(
+                f"{backbone!r} gives {given} for {images}{during}; logits of {num_classes} classes are wanted, {(count, num_classes)}"
+            )
+    if in_training:
+        role.forget_views()
 
 
 def make_schedule(optimizer: torch.optim.Optimizer, schedule: Any, *, length: int) -> Any:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from actkit.attacks import budget_problems, smallest_perturbation, untargeted
-from actkit.attacks.goals import away_from
+from actkit.attacks.goals import ascend, away_from
 from actkit.config.registry import Model, register
 from actkit.datasets import Data
 from actkit.errors import ActkitError, InputError
@@ -142,9 +142,7 @@ def surface(
 
         def slices(x: Tensor, y: Tensor, ids: Tensor) -> Tensor:
             goal = away_from(g, cross_entropy, y)
-            start = x.clone().requires_grad_()
-            (gradient,) = torch.autograd.grad(goal(start, slice(None))[0].sum(), start)
-            along = gradient.sign()
+            along = ascend(goal, x, slice(None))[2].sign()
             across = Noise(ids, seed).integers(2, *x.shape[1:]).float() * 2 - 1
             with torch.no_grad():
                 grid = [[cross_entropy(g((x + a * along + b * across).clamp(0, 1)), y) for a in steps] for b in steps]

@@ -28,7 +28,8 @@ from actkit.evaluation.run_files import run_of
 from actkit.evaluation.summary import Summary
 from actkit.files import sha256, write_json, writing
 from actkit.machine import versions
-from actkit.networks import model_files
+from actkit.networks import class_names, model_files
+from actkit.networks.building import asks_for_image_size
 from actkit.networks.model_files import Header
 from actkit.probes import ResultName
 from actkit.reports.model_card import model_card
@@ -52,6 +53,7 @@ def export(
     dataset: str | None = None,
     results: Path | None = None,
     out: Path | None = None,
+    classes: class_names.Mapping | None = None,
 ) -> Export:
     """Write the export of one model.
 
@@ -62,6 +64,7 @@ def export(
         dataset: the data set's name for others ('cifar10', 'cifar100', 'imagenet'); by default that of the model's own data.
         results: the JSON of `actkit probe`, in place of the run's own summary.
         out: the folder to write, `exports/<name>` by default; it must not exist.
+        classes: how the model's classes belong to those of `dataset`, where they are called differently or come in another order.
     """
     file, header = _chosen(path, role)
     backbone = model_files.untrained(header.backbone)
@@ -80,7 +83,10 @@ def export(
             where=str(folder),
             help="choose another --out, or remove it",
         )
-    network = model_files.load_role(file)[0].model
+    order = _order(header, data, classes) if dataset else None
+    if order is not None or (dataset and classes == "by_number"):
+        header = dataclasses.replace(header, classes=tuple(CLASSES[data]))
+    network = model_files.load_role(file, order=order)[0].model
     names = {"name": called, "timm_name": timm_name}
     config = _config(header, backbone, _classifier(network, header.num_classes), names)
     described = {
@@ -130,7 +136,7 @@ def _config(header: Header, backbone: Spec, classifier: str | None, names: Mappi
         "architecture": "actkit",
         "num_classes": header.num_classes,
         "num_features": 0,
-        "model_args": {"backbone": backbone.to_json(), "in_chans": channels},
+        "model_args": {"backbone": backbone.to_json(), "in_chans": channels, **_image_size(header, backbone)},
         "pretrained_cfg": {
             "input_size": list(header.shape),
             "fixed_input_size": False,
@@ -144,6 +150,11 @@ def _config(header: Header, backbone: Spec, classifier: str | None, names: Mappi
         },
         "actkit": dict(names),
     }
+
+
+def _image_size(header: Header, backbone: Spec) -> dict[str, Any]:
+    """What timm must say to a network that asks for the image's size."""
+    return {"image_size": list(header.shape[1:])} if asks_for_image_size(backbone.build()) else {}
 
 
 def _write(
@@ -183,12 +194,25 @@ def _name(header: Header, backbone: Spec) -> str:
     return f"{objective if header.is_headline else f'{objective}_{header.role}'}_{shown}"
 
 
+def _order(header: Header, data: str, classes: class_names.Mapping | None) -> list[int] | None:
+    """The model's classes in a data set's own order. Raises `InputError` where others would read them as other classes."""
+    if data not in CLASSES:
+        return None
+    if header.num_classes != len(CLASSES[data]):
+        raise InputError(
+            f"the model has {header.num_classes} classes, {data} {len(CLASSES[data])}",
+            help="--dataset says another name",
+        )
+    help = "--classes by_name puts them into the data set's order, by_number keeps the numbers; or leave --dataset out"
+    return class_names.order(header.classes, CLASSES[data], classes, who=("the model", data), help=help)
+
+
 def _dataset(header: Header) -> str:
-    """The data set's usual name: also of image folders whose classes are CIFAR's."""
+    """The data set's usual name: also of image folders whose classes are CIFAR's, in the same order."""
     spec = header.data
     while spec.name == "holdout":
         spec = spec.kwargs["data"]
-    same = [name for name, classes in CLASSES.items() if sorted(classes) == sorted(header.classes)]
+    same = [name for name, classes in CLASSES.items() if tuple(classes) == header.classes]
     return str(spec.get("name") if spec.name == "torchvision" else same[0] if same else spec.name).lower()
 
 

@@ -272,6 +272,7 @@ def describe(counted: DryRun, times: Times) -> list[str]:
         parts, parameters = run.roles[name], sum(p.numel() for p in role.model.parameters())
         trained = f"{parts.optimizer.spec!r}" if parts.optimizer else "not trained"
         out.append(f"{name:<12} {parts.backbone.spec!r}: {parameters:,} parameters; {trained}")
+        out += [f"{'':<12} {note}" for note in role.notes]
         if parts.schedule:
             out.append(f"{'':<12} {parts.schedule.spec!r} every {parts.schedule_every}")
     out += [

@@ -130,6 +130,8 @@ def _announce(
     for name, role in roles.items():
         count = sum(p.numel() for p in role.model.parameters())
         display.say(f"{name:<10} {run.roles[name].backbone.spec!r}: {count:,} parameters")
+        for note in role.notes:
+            display.say(f"{'':<10} {note}")
     display.say(f"run        {folder} on {device}, {run.precision}")
     if position.step:
         display.say(f"resumed    after {position.step:,} batches ({position.epoch} epochs)")

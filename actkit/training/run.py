@@ -16,7 +16,7 @@ from actkit.datasets import Data
 from actkit.errors import InputError, nearest
 from actkit.files import sha256_of
 from actkit.networks import model_files
-from actkit.networks.roles import Role
+from actkit.networks.roles import Role, assert_takes
 from actkit.noise import seed_for
 from actkit.probes import labels
 
@@ -106,8 +106,10 @@ class Run:
                 device=device,
                 length=length,
                 precision=self.precision,
+                image_size=(data.shape[1], data.shape[2]),
             )
-            assert_takes(made[name], config.backbone.spec, data)
+            role, trained = made[name], config.optimizer is not None
+            assert_takes(role, config.backbone.spec, data.shape, data.num_classes, in_training=trained)
             if config.weights is not None and first_weights:
                 weights = model_files.find(Path(config.weights))
                 chosen = [p for p in weights if p.stem == name] or weights
@@ -115,21 +117,8 @@ class Run:
                     raise InputError(
                         f"{name}/role.weights could be any of {', '.join(p.name for p in chosen)}", where=config.weights
                     )
-                model_files.load_weights(made[name], chosen[0])
+                role.notes += model_files.start_from(role, chosen[0], config.backbone, data.classes, config.classes)
         return made
-
-
-def assert_takes(role: Role, backbone: Spec, data: Data) -> None:
-    """Show a network two images of the data set's shape. Raises `InputError` where it takes none, or gives other logits than the data need."""
-    try:
-        with role.frozen("eval") as view, torch.no_grad():
-            shape = tuple(view(torch.zeros(2, *data.shape, device=role.device)).shape)
-    except (RuntimeError, ValueError, IndexError) as error:
-        raise InputError(
-            f"{backbone!r} does not take images of {'x'.join(map(str, data.shape))}: {str(error).splitlines()[0]}"
-        ) from error
-    if shape != (2, data.num_classes):
-        raise InputError(f"{backbone!r} gives {shape} for 2 images; logits of {data.num_classes} classes are wanted")
 
 
 def assert_last_batch(run: Run, data: Data, roles: Mapping[str, Role]) -> None:
