@@ -193,13 +193,17 @@ def timm(
     if _needs_image_size(model, image_size, given):
         given["img_size"] = image_size
     try:
-        return library.create_model(model, pretrained=pretrained, num_classes=num_classes, in_chans=in_chans, **given)
+        made: nn.Module = library.create_model(
+            model, pretrained=pretrained, num_classes=num_classes, in_chans=in_chans, **given
+        )
+        _assert_patches_fit(made, model, given.get("img_size"))
+        return made
     except TypeError as error:
         if "img_size" in given and "img_size" not in (options or {}) and "img_size" in str(error):
             return timm(num_classes, in_chans=in_chans, model=model, pretrained=pretrained, options=options)
         raise InputError(f"timm's {model} does not take these options: {error}") from error
     except (AssertionError, ValueError, ZeroDivisionError, IndexError) as error:
-        if "img_size" not in given:
+        if "img_size" not in given or isinstance(error, InputError):
             raise
         size = given["img_size"]
         raise InputError(
@@ -210,6 +214,21 @@ def timm(
         if not pretrained or not _is_of_fetching(model, error):
             raise
         raise _without_weights(model, error) from error
+
+
+def _assert_patches_fit(network: nn.Module, model: str, image_size: Any) -> None:
+    """Raise `InputError` for images that patches do not cover: timm would make no patch, or leave a border out without a word."""
+    patch = getattr(getattr(network, "patch_embed", None), "patch_size", None)
+    if image_size is None or not isinstance(patch, (int, tuple)):
+        return
+    sides = image_size if isinstance(image_size, (tuple, list)) else (image_size, image_size)
+    patches = patch if isinstance(patch, tuple) else (patch, patch)
+    if any(side % size for side, size in zip(sides, patches, strict=True)):
+        shown = "x".join(map(str, patches))
+        raise InputError(
+            f"timm's {model} cuts images into patches of {shown}, and img_size = {'x'.join(map(str, sides))} is no multiple of that",
+            help="give it patches that fit, backbone.timm.options = {'patch_size': 2}, or images of another size",
+        )
 
 
 def _is_of_fetching(model: str, error: Exception) -> bool:

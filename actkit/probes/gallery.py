@@ -16,7 +16,7 @@ from actkit.errors import ActkitError, InputError
 from actkit.losses import cross_entropy
 from actkit.noise import Noise
 from actkit.probes.pictures import OWN, Picture
-from actkit.probes.protocols import Examples, RecordingGoal, predict, settings_problems
+from actkit.probes.protocols import Examples, RecordingGoal, no_gradient, predict, settings_problems
 from actkit.probes.result import Column, Progress, Result
 
 
@@ -68,6 +68,7 @@ def gallery(
         found = progress.part("search", search).to(x.device)
         x_adv, distance = found[:, :-1].view_as(x), found[:, -1]
         predicted = predict(g, x_adv)
+        flags = () if (distance.isfinite() & (distance > 0)).any() else no_gradient(g, x, y)
     rows = [
         (x[i], x_adv[i], data.classes[int(y[i])], data.classes[int(predicted[i])], float(distance[i]))
         for i in range(len(x))
@@ -85,6 +86,7 @@ def gallery(
         {"mean_shown": float(shown.mean()) if len(shown) else float("nan")},
         {"distance": distance.cpu()},
         (Column("mean_shown", "smallest linf shown", percent=False),),
+        flags=flags,
         attacked=True,
         pictures=(picture,),
     )
@@ -150,6 +152,9 @@ def surface(
             return torch.stack([torch.stack(row) for row in grid])
 
         each = examples.each("slice", progress, slices).double()
+        middle = each[points // 2]
+        # Flat along the gradient: is there one?
+        flags = no_gradient(g, *examples.first()[:2]) if (middle == middle[:1]).all() else ()
     if not each.isfinite().all():
         raise ActkitError("the loss is not finite; no result is reported")
     z = each.mean(-1)
@@ -173,6 +178,7 @@ def surface(
             Column("highest", f"loss within {eps}", percent=False),
             Column("roughness", "roughness", percent=False),
         ),
+        flags=flags,
         pictures=(picture,),
     )
 

@@ -15,11 +15,12 @@ import torch
 from torch import Tensor
 
 from actkit.attacks import Goal, Rows, Threat, targeted, threat, untargeted
+from actkit.attacks.goals import ascend
 from actkit.attacks.norms import setting
 from actkit.datasets import Data
 from actkit.errors import ActkitError, InputError, nearest
 from actkit.noise import Noise
-from actkit.probes.result import Progress
+from actkit.probes.result import Flag, Progress
 
 # The frozen model: logits of x in [0,1].
 View = Callable[[Tensor], Tensor]
@@ -36,6 +37,20 @@ def predict(g: View, x: Tensor) -> Tensor:
     if logits.isnan().any():
         raise ActkitError(NAN)
     return logits.argmax(1)
+
+
+def no_gradient(g: View, x: Tensor, y: Tensor) -> tuple[Flag, ...]:
+    """A red flag where not one of these images, of those that the model gets right, has a gradient (of the margin, which does not saturate)."""
+    right = (predict(g, x) == y).nonzero()[:, 0]
+    if not len(right):
+        return ()
+    x, y = x[right], y[right]
+    if ascend(untargeted(g, y, loss="margin"), x, slice(None))[2].any():
+        return ()
+    said = (
+        f"none of {len(right)} images has a gradient: what follows gradients cannot move them; attack.square needs none"
+    )
+    return (Flag("zero gradients", "red", said),)
 
 
 def settings_problems(

@@ -11,7 +11,7 @@ from actkit.attacks import budget_problems, smallest_perturbation, untargeted
 from actkit.config.registry import Model, register
 from actkit.datasets import Data
 from actkit.errors import InputError
-from actkit.probes.protocols import Examples, RecordingGoal, settings_problems
+from actkit.probes.protocols import Examples, RecordingGoal, no_gradient, settings_problems
 from actkit.probes.result import Column, Progress, Result, share
 
 
@@ -55,7 +55,9 @@ def fgsm_k(
             return distance
 
         distance = examples.each("search", progress, search)
-    found = distance.isfinite()
+        found = distance.isfinite()
+        # Nothing was found: is there a gradient to follow at all?
+        flags = () if (found & (distance > 0)).any() else no_gradient(g, *examples.first()[:2])
     attacked, right = distance[found & (distance > 0)].double(), distance[distance > 0].double()
     numbers = {
         "mean_correct": float(attacked.mean()) if len(attacked) else float("nan"),
@@ -70,4 +72,4 @@ def fgsm_k(
     ]
     if not bool(found.all()):
         columns.append(Column("not_found", "not found"))
-    return Result(numbers, {"distance": distance.to(torch.float32)}, tuple(columns), attacked=True)
+    return Result(numbers, {"distance": distance.to(torch.float32)}, tuple(columns), flags=flags, attacked=True)
