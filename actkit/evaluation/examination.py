@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from actkit.config import registry
 from actkit.config.override import override_spec
@@ -24,6 +25,7 @@ from actkit.evaluation.summary import Found, ModelFacts, Summary, apply_flags
 from actkit.files import cache_folder, locked, make_folder, sha256_of, write_json
 from actkit.machine import deterministic, provenance
 from actkit.networks import class_names, model_files
+from actkit.networks.frozen import Mode
 from actkit.networks.model_files import Header
 from actkit.networks.roles import Role, assert_takes
 from actkit.probes import Progress, Result, ResultName, measure
@@ -35,10 +37,29 @@ def examine(
 ) -> dict[str, Result]:
     """Run probes on roles, in fp32 whatever they train in: the one place where training and `actkit probe` measure."""
     models: dict[str, Model] = {
-        name: role if role.precision == "fp32" else Role(name, role.model, trained=role.trained)
-        for name, role in roles.items()
+        name: role if role.precision == "fp32" else _InFp32(name, role) for name, role in roles.items()
     }
     return measure(probes, models, data, progress)
+
+
+class _InFp32:
+    """A role that trains in another precision, as probes are handed it: the same model in fp32. Looking leaves no trace on it."""
+
+    def __init__(self, name: str, role: Role) -> None:
+        self.name, self.role, self.model = name, role, role.model
+
+    @property
+    def device(self) -> torch.device:
+        return self.role.device
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.role(x, precision="fp32")
+
+    def frozen(self, mode: Mode = "eval") -> contextlib.AbstractContextManager[Callable[[Tensor], Tensor]]:
+        return self.role.frozen(mode, precision="fp32")
+
+    def representation(self) -> contextlib.AbstractContextManager[Callable[[Tensor], Tensor]]:
+        return self.role.representation(precision="fp32")
 
 
 def pictures_of(results: Mapping[str, Result], about: Mapping[str, Any]) -> list[Picture]:

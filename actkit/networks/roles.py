@@ -53,7 +53,7 @@ class Role:
         self._changes_input: dict[bool, bool] = {}
         self.optimizer, self.schedule, self.schedule_every = optimizer, schedule, schedule_every
         self.precision = precision
-        self._copies: dict[Mode, FrozenCopy] = {}
+        self._copies: dict[tuple[Mode, Precision], FrozenCopy] = {}
         trained = optimizer is not None if trained is None else trained
         self.trained = trained
         model.train(trained).requires_grad_(trained)
@@ -72,13 +72,13 @@ class Role:
         tensors = itertools.chain(self.model.parameters(), self.model.buffers())
         return next((tensor.device for tensor in tensors), torch.device("cpu"))
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """The training forward: logits of shape (B, classes) in fp32."""
-        return self._forward(self.model, x)
+    def __call__(self, x: Tensor, *, precision: Precision | None = None) -> Tensor:
+        """The training forward: logits of shape (B, classes) in fp32, computed in the role's own precision or another."""
+        return self._forward(self.model, x, precision or self.precision)
 
-    def _forward(self, model: nn.Module, x: Tensor) -> Tensor:
+    def _forward(self, model: nn.Module, x: Tensor, precision: Precision) -> Tensor:
         x = x.contiguous(memory_format=torch.channels_last)
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=precision == "bf16"):
             logits = self._on_its_own_copy(model, x)
         if not isinstance(logits, Tensor):
             raise InputError(
@@ -99,31 +99,36 @@ class Role:
         return outputs
 
     @contextlib.contextmanager
-    def frozen(self, mode: Mode = "eval") -> Iterator[Callable[[Tensor], Tensor]]:
+    def frozen(
+        self, mode: Mode = "eval", *, precision: Precision | None = None
+    ) -> Iterator[Callable[[Tensor], Tensor]]:
         """The model as attacks and probes see it: logits that depend on x alone, as of now.
 
         It shares the weights but needs no gradient of theirs, is in the given mode whatever the model's own is, and leaves no trace:
         in 'train' mode it has running statistics of its own (and dropout, if any, draws from torch's generator). Nothing of the model is
-        touched, so nothing needs restoring.
+        touched, so nothing needs restoring. It computes in the role's own precision, or in the one given.
         """
-        model = self._frozen_copy(mode)
-        yield lambda x: self._forward(model, x)
+        precision = precision or self.precision
+        model = self._frozen_copy(mode, precision)
+        yield lambda x: self._forward(model, x, precision)
 
-    def _frozen_copy(self, mode: Mode) -> nn.Module:
-        if mode not in self._copies or self._copies[mode].model is not self.model:
-            self._copies[mode] = FrozenCopy(self.model, mode, self.precision, self.frozen_modules)
-        return self._copies[mode].current()
+    def _frozen_copy(self, mode: Mode, precision: Precision) -> nn.Module:
+        key = (mode, precision)
+        if key not in self._copies or self._copies[key].model is not self.model:
+            self._copies[key] = FrozenCopy(self.model, mode, precision, self.frozen_modules)
+        return self._copies[key].current()
 
     @contextlib.contextmanager
-    def representation(self) -> Iterator[Callable[[Tensor], Tensor]]:
+    def representation(self, *, precision: Precision | None = None) -> Iterator[Callable[[Tensor], Tensor]]:
         """What enters the model's last layer with weights, in eval mode, as of now: features of shape (B, features). Nothing of the model is touched."""
-        with self.frozen("eval") as view:
+        precision = precision or self.precision
+        with self.frozen("eval", precision=precision) as view:
             matrices = {
                 name.rpartition(".")[0]
                 for name, p in self.model.named_parameters()
                 if name.endswith("weight") and p.dim() > 1
             }
-            layers = [m for name, m in self._copies["eval"].module.named_modules() if name in matrices]
+            layers = [m for name, m in self._copies["eval", precision].module.named_modules() if name in matrices]
             entered: list[Tensor] = []
 
             def keep(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:

@@ -520,6 +520,31 @@ def test_examination_is_in_fp32_whatever_the_training_is():
     assert set(seen) == {(torch.float32, False)}
 
 
+def test_an_examination_leaves_no_trace_on_a_model_that_trains_in_bf16():
+    network = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(1), nn.Linear(1, 2))
+    half = Role("robust", network, precision="bf16", trained=True)
+    network[1].eval()
+    network[2].bias.requires_grad_(False)
+    examine([], {"robust": half}, thresholds()[1])
+    assert [module.training for module in network] == [True, False, True]
+    assert [p.requires_grad for p in network.parameters()] == [True, True, True, False]
+
+
+def test_looks_at_a_model_that_trains_in_bf16_share_one_copy():
+    copied = []
+
+    class Counted(nn.Flatten):
+        def __deepcopy__(self, memo):
+            copied.append(self)
+            return Counted()
+
+    role, data = thresholds()
+    half = Role("robust", nn.Sequential(Counted(), role.model[1]), precision="bf16")
+    for _ in range(2):
+        examine([Spec("probe", "accuracy").build()], {"robust": half}, data)
+    assert len(copied) == 1
+
+
 def test_a_result_says_its_eps_as_it_was_written():
     role, data = thresholds()
     about = Found.of(robust(attack=PGD.replace(eps="8/255")).build()(role, data)).to_json()
