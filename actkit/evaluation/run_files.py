@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from actkit.files import sha256
@@ -16,9 +17,17 @@ def run_of(file: Path) -> Path | None:
 
 def files_of_run(folder: Path) -> dict[str, Path]:
     """The model files of a run, by role and in the objective's order: of its best checkpoint where one was chosen, else of its newest."""
-    files = model_files.find(folder)
+    files = _models_in(model_files.find(folder)[0].parent)
     order = model_files.header(files[0]).roles
     return {file.stem: file for file in sorted(files, key=lambda file: order.index(file.stem))}
+
+
+def _models_in(checkpoint: Path) -> list[Path]:
+    """The model files that a whole checkpoint's manifest names: what else lies in the folder is none of it."""
+    names = json.loads((checkpoint / "manifest.json").read_text(encoding="utf-8"))["files"]
+    return [
+        checkpoint / name for name in sorted(names) if name.endswith(".safetensors") and name != "state.safetensors"
+    ]
 
 
 def last_files_of_run(folder: Path) -> dict[str, Path]:
@@ -27,8 +36,7 @@ def last_files_of_run(folder: Path) -> dict[str, Path]:
     if chosen is None or newest is None or newest == chosen:
         return {}
     found = {}
-    files = [file for file in sorted(newest.glob("*.safetensors")) if file.name != "state.safetensors"]
-    for name in model_files.header(files[0]).roles:
+    for name in model_files.header(_models_in(newest)[0]).roles:
         own, before = newest / f"{name}.safetensors", chosen / f"{name}.safetensors"
         # A helper's weights are those of the chosen checkpoint: nothing to examine twice.
         same = before.is_file() and sha256(own) == sha256(before)

@@ -128,6 +128,8 @@ class Header:
         """Raises `ValueError`, which says where and what, for what does not describe a model."""
         known = {f.name for f in dataclasses.fields(Header)} - {"other"}
         found = typed(Header, {key: value for key, value in data.items() if key in known})
+        if found.format != FORMAT:
+            raise ValueError(f"it has format {found.format}, this actkit reads {FORMAT}")
         found._assert_names()
         sizes = {"num_classes": found.num_classes, "shape": max(found.shape)}
         if found.num_classes < 1 or min(found.shape) < 1 or max(sizes.values()) > 1 << 20:

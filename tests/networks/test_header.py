@@ -97,6 +97,7 @@ MUTANTS = {
     "versions of a text": ({"versions": "0.1.0"}, "versions: should be"),
     "an origin of a text": ({"imported": "theirs.pt"}, "imported: should be an object"),
     "an origin without a sum": ({"imported": {"file": "theirs.pt"}}, "imported: it lacks 'sha256'"),
+    "a later format": ({"format": "9"}, "it has format 9, this actkit reads 1"),
     "an objective of null": ({"objective": None}, "objective: should be str"),
 }  # fmt: skip
 
