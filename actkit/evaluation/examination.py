@@ -180,6 +180,8 @@ def probe_checkpoints(
         classes: how a model's classes belong to the data's, where they are called differently or come in another order.
     """
     deterministic(device)
+    if out is not None:
+        _assert_no_run(out)
     for folder in (out, pictures):
         if folder is not None:
             make_folder(folder)
@@ -195,6 +197,16 @@ def probe_checkpoints(
     groups = _groups(subjects, probes, display)
     with locked(out, warn=display.warn) if out is not None else contextlib.nullcontext():
         return _in_groups(groups, device, display, command, out, pictures, classes)
+
+
+def _assert_no_run(out: Path) -> None:
+    """Raise `InputError` for a folder whose own summary the results would replace."""
+    if (out / "config.json").is_file():
+        raise InputError(
+            "a run or an export lies in this folder, and an examination would replace its files",
+            where=str(out),
+            help="choose another --out",
+        )
 
 
 def _in_groups(

@@ -11,7 +11,6 @@ from typing import Any
 
 from actkit import __version__
 from actkit.errors import InputError
-from actkit.evaluation.summary import RunFacts
 from actkit.files import write_text
 from actkit.probes.pictures import OWN, Picture
 from actkit.reports import curves, tables
@@ -138,16 +137,11 @@ def of_runs(runs: Sequence[Finished], unfinished: Sequence[Path] = ()) -> Page:
 
 
 def _recipe(run: Finished) -> Path:
-    return Path(_facts_of(run).recipe)
-
-
-def _facts_of(run: Finished) -> RunFacts:
-    assert run.summary.run is not None
-    return run.summary.run
+    return Path(run.facts.recipe)
 
 
 def _lead(run: Finished) -> str:
-    facts = _facts_of(run)
+    facts = run.facts
     length = f"{facts.epochs} epochs ({facts.steps:,} batches)"
     return f"{run.spec.kwargs['objective']!r} on {run.summary.data}; seed {facts.seed}, {length}"
 
@@ -207,7 +201,7 @@ def _facts(run: Finished) -> dict[str, str]:
     summary, made = run.summary, run.summary.versions
     prints = ", ".join(f"{split} {print_}" for split, print_ in summary.data_fingerprint.items())
     return {
-        "recipe": str(_facts_of(run).recipe),
+        "recipe": str(run.facts.recipe),
         "data": f"{summary.data}; fingerprint of {prints}",
         "actkit": f"{made.get('actkit', '?')}" + (f" at {made['commit']}" if made.get("commit") else ""),
         "torch": str(made.get("torch", "?")),

@@ -15,7 +15,7 @@ from typing import Any
 from actkit.config.compare import canonical, diff, flat
 from actkit.config.spec import Spec
 from actkit.errors import InputError
-from actkit.evaluation.summary import Summary
+from actkit.evaluation.summary import RunFacts, Summary
 from actkit.networks.model_files import located
 from actkit.reports.grids import Grid, assert_format, printed
 from actkit.reports.rows import UNVERIFIED, titles, unit
@@ -23,11 +23,12 @@ from actkit.reports.rows import UNVERIFIED, titles, unit
 
 @dataclass(frozen=True)
 class Finished:
-    """A run and what its examination found."""
+    """A run and what its examination found; `facts` are its summary's of the training."""
 
     folder: Path
     spec: Spec
     summary: Summary
+    facts: RunFacts
 
     @property
     def seed(self) -> int:
@@ -125,8 +126,19 @@ def find(paths: Iterable[Path]) -> tuple[list[Finished], list[Path]]:
                 raise InputError(f"this run's config.json cannot be read: {error}", where=str(folder)) from error
             summary = Summary.load(folder)
             if not any(folder.resolve() == one.folder.resolve() for one in finished):
-                finished.append(Finished(folder, spec, summary))
+                finished.append(Finished(folder, spec, summary, _facts(folder, summary)))
     return finished, unfinished
+
+
+def _facts(folder: Path, summary: Summary) -> RunFacts:
+    """Raises `InputError` for what another examination has left in a run's folder."""
+    if summary.run is None:
+        raise InputError(
+            "this run's summary.json is of `actkit probe` and says nothing of its training",
+            where=str(folder),
+            help="remove that file; the same `actkit run` again examines the models anew",
+        )
+    return summary.run
 
 
 def _assert_alike(runs: Sequence[Finished]) -> None:

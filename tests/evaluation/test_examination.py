@@ -187,6 +187,15 @@ def test_what_cannot_be_done_gets_one_clear_line(actkit, runs, args, message, re
     assert "Traceback" not in said.err
 
 
+def test_an_examination_does_not_replace_a_runs_own_summary(actkit, runs):
+    run = runs / "madry"
+    before = (run / "summary.json").read_text()
+    said = actkit("probe", "--ckpt", run, "--out", run, "--probe", "norms", *FEW)
+    assert said.code == 2
+    assert "a run or an export lies in this folder" in said.err
+    assert (run / "summary.json").read_text() == before
+
+
 def test_a_model_for_another_number_of_classes_is_told(actkit, runs, tmp_path):
     file = model_files.find(runs / "madry")[0]
     about = model_files.header(file).to_json()

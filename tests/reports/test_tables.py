@@ -278,6 +278,14 @@ def test_a_summary_that_cannot_be_used_is_told(tmp_path, actkit, text):
     assert "examines the models anew" in said.err
 
 
+def test_a_runs_folder_that_holds_another_examinations_summary_is_told(tmp_path):
+    own = finished_run(tmp_path / "run")
+    data = json.loads((own / "summary.json").read_text())
+    (own / "summary.json").write_text(json.dumps({**data, "models": {}}))
+    with pytest.raises(InputError, match="is of `actkit probe` and says nothing of its training"):
+        find([own])
+
+
 def test_a_sweep_of_one_number_is_drawn_and_others_are_not(tmp_path):
     for alpha, robust in ((0.9, 0.6), (0.1, 0.5)):
         for seed in (0, 1):
