@@ -20,6 +20,7 @@ from actkit.config.spec import Spec
 from actkit.datasets import Data
 from actkit.display import Display
 from actkit.errors import InputError, nearest
+from actkit.evaluation.flags import keep_flags
 from actkit.evaluation.resume import key_of, resumable
 from actkit.evaluation.summary import Found, ModelFacts, Summary, apply_flags
 from actkit.files import cache_folder, locked, make_folder, sha256_of, write_json
@@ -370,13 +371,14 @@ def _examine_group(
     cache = cache_folder("unfinished")
     with resumable(cache and cache / f"{key}.safetensors", key, display) as progress:
         results = examine(probes, roles, data, progress)
+        keep_flags(results, files, evaluation, tested, display)
         summary = Summary(
             command=command,
             data=data.name,
             data_fingerprint=tested,
             sizes=dict(data.sizes),
             evaluation=tuple(evaluation),
-            results=apply_flags(results, files, evaluation, tested, display),
+            results=apply_flags(results, files),
             versions=provenance(),
             device=str(device),
             models={subject.name: ModelFacts.of(subject.file, subject.header) for subject in group},

@@ -28,7 +28,7 @@ def keep_flags(
     tested: Mapping[str, str],
     display: Display,
 ) -> None:
-    """Keep what was checked of each model beside its file, where that lies in a run.
+    """Keep what was checked of each model beside its file, where that lies in a run; what a probe of several models found, beside each of them.
 
     Args:
         files: the models' files, by what results call them.
@@ -39,10 +39,10 @@ def keep_flags(
         others = sorted(sha256(other) for name, other in files.items() if name != model)
         new: dict[str, list[Flag]] = {}
         for name, result in results.items():
-            own, label = ResultName.parse(name)
-            if own == model and result.flags:
-                checked = json.dumps([specs[label].to_json(), tested, others], sort_keys=True)
-                new[checked] = list(result.flags)
+            named = ResultName.parse(name)
+            if model in named.models and result.flags:
+                checked = json.dumps([specs[named.label].to_json(), tested, others], sort_keys=True)
+                new.setdefault(checked, []).extend(result.flags)
         if new:
             _keep(file, new, display)
 

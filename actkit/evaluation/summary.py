@@ -13,9 +13,8 @@ from typing import Any
 from actkit.attacks import Threat
 from actkit.config.spec import Spec
 from actkit.config.typed import typed
-from actkit.display import Display
 from actkit.errors import CHECK_FAILED, OK, InputError
-from actkit.evaluation.flags import keep_flags, standing_flags
+from actkit.evaluation.flags import standing_flags
 from actkit.evaluation.run_files import files_of_run, last_files_of_run
 from actkit.files import sha256, write_json
 from actkit.networks.model_files import Header, ImportedFrom
@@ -77,10 +76,10 @@ class Found:
         return self.verified is False
 
     def doubted(self, because: Sequence[str]) -> Found:
-        """The same, unverified for these reasons, where there are any and it comes from an attack."""
+        """The same, unverified for these reasons too, where there are any and it comes from an attack."""
         if self.verified is None or not because:
             return self
-        return dataclasses.replace(self, verified=False, because=tuple(because))
+        return dataclasses.replace(self, verified=False, because=tuple(dict.fromkeys([*self.because, *because])))
 
     def to_json(self) -> dict[str, Any]:
         made = {
@@ -281,20 +280,12 @@ def _because(name: ResultName, red: Mapping[str, Sequence[str]]) -> list[str]:
     return [f"{model}, {said}" for model in name.models for said in red.get(model, ())]
 
 
-def apply_flags(
-    results: Mapping[str, Result],
-    files: Mapping[str, Path],
-    evaluation: Sequence[Spec],
-    tested: Mapping[str, str],
-    display: Display,
-) -> dict[ResultName, Found]:
-    """Keep what was checked beside the models, and mark what an attack gave as unverified where a model of its has a red flag.
+def apply_flags(results: Mapping[str, Result], files: Mapping[str, Path]) -> dict[ResultName, Found]:
+    """What was found, what an attack gave marked as unverified where a model of its has a red flag: of these results, or kept beside its file.
 
     Args:
         files: the models' files, by what results call them.
-        tested: the fingerprints of the data, by split.
     """
-    keep_flags(results, files, evaluation, tested, display)
     red = {model: red_flags(standing_flags(file)) for model, file in files.items()}
     named = {ResultName.parse(name): result for name, result in results.items()}
     # Of models that no run holds, nothing is kept.

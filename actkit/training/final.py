@@ -11,6 +11,7 @@ from actkit.config.recipe import Recipe
 from actkit.datasets import Data
 from actkit.display import Display
 from actkit.evaluation.examination import examine, fingerprints, write_results
+from actkit.evaluation.flags import keep_flags
 from actkit.evaluation.resume import key_of, resumable
 from actkit.evaluation.run_files import files_of_run, last_files_of_run
 from actkit.evaluation.summary import RunFacts, Summary, apply_flags
@@ -78,7 +79,8 @@ def examine_run(
     display.say("evaluation ...")
     with resumable(where / ".unfinished.safetensors", key, display) as progress:
         results = examine(run.evaluation, models, data, progress)
-    found = apply_flags(results, files, evaluation, tested, display)
+    keep_flags(results, files, evaluation, tested, display)
+    found = apply_flags(results, files)
     assert chosen.epoch is not None
     assert chosen.step is not None
     origin = {

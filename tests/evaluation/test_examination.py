@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import shutil
 import signal
 import subprocess
 import time
@@ -372,9 +373,7 @@ def test_under_a_red_flag_every_robust_accuracy_is_marked_wherever_it_is_shown(a
 
 def test_flags_stand_by_weights_and_by_what_was_checked(runs, tmp_path):
     """An audit of an older checkpoint, on other data, or beside other models takes no flag back; the same one does."""
-    import shutil
-
-    from actkit.evaluation.flags import standing_flags
+    from actkit.evaluation.flags import keep_flags, standing_flags
     from actkit.evaluation.summary import apply_flags
     from actkit.probes.result import Flag, Result
 
@@ -386,14 +385,15 @@ def test_flags_stand_by_weights_and_by_what_was_checked(runs, tmp_path):
     def judge(level, file=file, tested="a", beside=()):
         files = {"m": file, **{f"o{i}": path for i, path in enumerate(beside)}}
         results = {"m.audit": Result({}, flags=(Flag("monotone", level, "it rises"),))}
-        return apply_flags(results, files, audit, {"test": tested}, None)
+        keep_flags(results, files, audit, {"test": tested}, None)
+        return apply_flags(results, files)
 
     judge("red")
     judge("green", tested="b")
     judge("green", beside=[other])
     assert [f.level for f in standing_flags(file)] == ["red", "green", "green"]
     results = {"m.x": Result({}, attacked=True), "m>n.x": Result({}, attacked=True)}
-    attacked = apply_flags(results, {"m": file}, audit, {}, None)
+    attacked = apply_flags(results, {"m": file})
     assert attacked["m", "x"].because == attacked["m>n", "x"].because == ("m, monotone: it rises",)
     assert attacked["m", "x"].unverified
     weights = load_file(file)
@@ -405,6 +405,18 @@ def test_flags_stand_by_weights_and_by_what_was_checked(runs, tmp_path):
     assert standing_flags(file)[0].level == "red"
     judge("green")
     assert "red" not in [f.level for f in standing_flags(file)]
+
+
+def test_what_a_probe_of_two_models_flags_stands_beside_both(runs, tmp_path):
+    from actkit.evaluation.flags import keep_flags, standing_flags
+    from actkit.probes.result import Flag, Result
+
+    shutil.copytree(runs / "act", tmp_path / "run", ignore=shutil.ignore_patterns("flags-*"))
+    files = {file.stem: file for file in model_files.find(tmp_path / "run")}
+    there, back = Flag("pair", "red", "there"), Flag("pair", "green", "and back")
+    results = {"robust>natural.pair": Result({}, flags=(there,)), "natural>robust.pair": Result({}, flags=(back,))}
+    keep_flags(results, files, [Spec("probe", "pair")], {"test": "a"}, None)
+    assert {model: standing_flags(file) for model, file in files.items()} == {model: [there, back] for model in files}
 
 
 def test_an_examination_is_another_one_when_its_data_or_its_code_changes(runs, write):

@@ -159,3 +159,11 @@ def test_a_file_that_is_no_summary_is_refused_in_one_line(text, tmp_path):
 def test_a_summary_that_is_not_there_is_said_to_be():
     with pytest.raises(InputError, match="No such file"):
         Summary.load(EXAMPLES / "none")
+
+
+def test_a_later_flag_adds_to_the_reasons_that_were_there():
+    found = Summary.from_json(example()).results["robust", "pgd20"]
+    doubted = found.doubted(["robust, noise: stronger"]).doubted(
+        ["robust, noise: stronger", "natural, noise: stronger"]
+    )
+    assert doubted.because == ("robust, noise: stronger", "natural, noise: stronger")
