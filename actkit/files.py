@@ -90,9 +90,9 @@ def adding_to(folder: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str, *, durable: bool = False) -> None:
-    """Write a text file whole or not at all, as UTF-8."""
+    """Write a text file whole or not at all, as UTF-8; bytes of a path that are none are escaped."""
     with writing(path, durable=durable) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def write_json(path: Path, data: Any, *, durable: bool = False) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Sequence
@@ -21,6 +22,9 @@ class Commands(click.Group):
     ) -> Any:
         # Before torch is imported: OpenMP's threads spin while they wait, which on a busy machine costs several times the work itself.
         os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+        # A path may hold bytes that are no text.
+        with contextlib.suppress(AttributeError):
+            sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
         try:
             code = super().main(args, prog_name, standalone_mode=False, **extra)
         except click.exceptions.Abort:

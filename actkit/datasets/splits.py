@@ -254,6 +254,10 @@ class Data:
             assert_range(split.labels, self.num_classes, self.name, name)
             if isinstance(split, Split) and len(split):
                 assert_shape(tuple(split.images.shape[1:]), self.shape, self.name, name)
+            # A kind of its own, of a plugin's: its first image tells.
+            elif not isinstance(split, Examples) and len(split):
+                x, _ = next(iter(split.batches([torch.arange(1)])))
+                assert_shape(tuple(x.shape[1:]), self.shape, self.name, name)
             self._splits[name] = split
         return self._splits[name]
 
