@@ -76,6 +76,11 @@ def import_(**given: Any) -> None:
         for note in model.notes:
             click.echo(f"  {note}")
     click.echo("next  actkit probe " + " ".join(f"--ckpt {shlex.quote(str(to))}" for to, _ in made), err=True)
+    from actkit.networks.first_weights import options_of
+
+    to, model = made[0]
+    weights = shlex.quote(f"role.weights={to}")
+    click.echo(f"  or  actkit run RECIPE -s {weights} {options_of(model.backbone)}", err=True)
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,8 @@ Rules = list[tuple[str, Any]]
 
 _RESNET: Rules = [(r"\bshortcut\.", "downsample."), (r"^linear\.", "fc.")]
 
-_PREACT: Rules = [  # pre-activation ResNets and WideResNets: timm's ResNetV2
+# Pre-activation ResNets and WideResNets: timm's ResNetV2.
+_PREACT: Rules = [
     (r"^conv1\.", "stem.conv."),
     (r"^(?:bn|bn1)\.", "norm."),
     (r"^(?:fc|linear)\.", "head.fc."),

@@ -6,11 +6,10 @@ import contextlib
 import dataclasses
 import json
 import os
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -160,7 +159,8 @@ def save_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, 
         save_file(cloned, path, metadata=metadata or {})
     except SafetensorError as error:
         raise OSError(f"{path} cannot be written: {error}") from error
-    os.chmod(path, 0o666 & ~umask())  # safetensors writes 0600
+    # safetensors writes 0600.
+    os.chmod(path, 0o666 & ~umask())
     fsync(path)
 
 
@@ -222,60 +222,7 @@ def load_weights(role: Role, where: Path) -> None:
     role.model.load_state_dict(read(where)[0])
 
 
-def start_from(
-    role: Role, where: Path, backbone: Any, classes: Sequence[str], mapping: class_names.Mapping | Literal["new"] | None
-) -> list[str]:
-    """Put the weights of a model file into a role that is for data of its own. What is to be said of it, in lines.
-
-    Where the numbers of classes differ, or with 'new', the last layer stays as it is, random.
-
-    Args:
-        backbone: the role's, built.
-        classes: names of the data's classes.
-        mapping: how the file's classes belong to them, where they are called differently.
-
-    Raises `InputError` for weights of another network, and for classes of other names or in another order where no mapping is given.
-    """
-    own, (weights, found) = role.model.state_dict(), read(where)
-    about = Header.from_json(found) if isinstance(found, dict) and "num_classes" in found else None
-    numbers = None
-    if mapping != "new" and about is not None and about.num_classes == len(classes):
-        help = "role.classes = 'by_name' or 'by_number' says how they belong together, 'new' begins the last layer anew"
-        who = ("the file", "the data")
-        numbers = class_names.order(about.classes, classes, mapping, who=who, where=str(where), help=help)
-    other = {name for name, value in weights.items() if name in own and value.shape != own[name].shape}
-    if not other and mapping != "new" and numbers is None:
-        _assert_of(role.model, where, about)
-        role.model.load_state_dict(weights)
-        return []
-    head = {name: dim for name, dim in open_shapes(backbone).of_classes().items() if name in own}
-    if numbers is not None:
-        _assert_of(role.model, where, about)
-        role.model.load_state_dict(class_names.reordered(weights, head, numbers))
-        return [f"the classes of {where.name} are put into the data's order, by name"]
-    if not other <= head.keys() or not head:
-        _assert_of(role.model, where, about)
-    return _without_head(role, where, weights, head, about)
-
-
-def _without_head(
-    role: Role, where: Path, weights: Mapping[str, Tensor], head: Mapping[str, int], about: Header | None
-) -> list[str]:
-    """Put all but the last layer in, and say so. Raises `InputError` where that layer would never be trained."""
-    if not role.trained:
-        raise InputError(
-            f"{role.name} is not trained, and the last layer of these weights is not for its classes", where=str(where)
-        )
-    body = {name: value for name, value in weights.items() if name not in head}
-    own = role.model.state_dict()
-    if differ := sorted((own.keys() - head.keys()) ^ body.keys()):
-        raise _of_another_network(differ, where, about)
-    role.model.load_state_dict({**own, **body})
-    held = f"the file's is for {about.num_classes} classes" if about is not None else "the file's is another"
-    return [f"the last layer ({', '.join(head)}) begins anew, all else is from {where.name}: {held}"]
-
-
-def _assert_of(network: nn.Module, where: Path, about: Header | None = None) -> None:
+def _assert_of(network: nn.Module, where: Path) -> None:
     """Raise `InputError` unless the file's weights have this network's names and shapes; only the file's header is read."""
     own = {name: tuple(value.shape) for name, value in network.state_dict().items()}
     held = _shapes(where)
@@ -283,29 +230,10 @@ def _assert_of(network: nn.Module, where: Path, about: Header | None = None) -> 
         if held.get(name, shape) != shape:
             raise InputError(f"{name} has shape {held[name]}, the model needs {shape}", where=str(where))
     if own.keys() != held.keys():
-        raise _of_another_network(sorted(own.keys() ^ held.keys()), where, about)
-
-
-def _of_another_network(differ: Sequence[str], where: Path, about: Header | None) -> InputError:
-    return InputError(
-        f"the weights are of another network: {len(differ)} names differ, such as {differ[0]!r}",
-        where=str(where),
-        help=f"the file's is {about.backbone!r}: {' '.join(settings_of(about.backbone))}" if about else None,
-    )
-
-
-def settings_of(backbone: Spec) -> list[str]:
-    """What makes a recipe's network this one: settings for `actkit run`."""
-    made = [f"-s role.backbone=@{backbone.selector}()"]
-    waiting = [backbone]
-    for spec in waiting:
-        for name, value in spec.kwargs.items():
-            if isinstance(value, Spec):
-                waiting.append(value)
-                made.append(f"-s {spec.selector}.{name}=@{value.selector}()")
-            else:
-                made.append(f"-s {shlex.quote(f'{spec.selector}.{name}={value!r}')}")
-    return made
+        differ = sorted(own.keys() ^ held.keys())
+        raise InputError(
+            f"the weights are of another network: {len(differ)} names differ, such as {differ[0]!r}", where=str(where)
+        )
 
 
 def _shapes(path: Path) -> dict[str, tuple[int, ...]]:

@@ -16,6 +16,7 @@ from actkit.datasets import Data
 from actkit.errors import InputError, nearest
 from actkit.files import sha256_of
 from actkit.networks import model_files
+from actkit.networks.first_weights import start_from
 from actkit.networks.roles import Role, assert_takes
 from actkit.noise import seed_for
 from actkit.probes import labels
@@ -117,7 +118,7 @@ class Run:
                     raise InputError(
                         f"{name}/role.weights could be any of {', '.join(p.name for p in chosen)}", where=config.weights
                     )
-                role.notes += model_files.start_from(role, chosen[0], config.backbone, data.classes, config.classes)
+                role.notes += start_from(role, chosen[0], config.backbone, data.classes, config.classes)
         return made
 
 

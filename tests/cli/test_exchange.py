@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
+
 import pytest
 import torch
 
+from actkit.config.recipe import load_recipe
 from actkit.config.spec import Spec
 from actkit.networks import model_files
 
@@ -62,7 +65,10 @@ def test_that_there_is_none_can_be_said(take):
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["--mean", "125.3,123.0,113.9", "--std", "63.0,62.1,66.7"], "--mean 0.4914,0.4824,0.4467 --std 0.2471,0.2435,0.2616"),
+        (
+            ["--mean", "125.3,123.0,113.9", "--std", "63.0,62.1,66.7"],
+            "--mean 0.4914,0.4824,0.4467 --std 0.2471,0.2435,0.2616",
+        ),
         (["--mean", "123.7,116.8,103.9", "--std", "1,1,1"], "are for pixels of 0..255"),
         (["--mean", "nan,0.4,0.4", "--std", "0.2,0.2,0.2"], "must be finite numbers"),
         (["--mean", "-0.1,0.4,0.4", "--std", "0.2,0.2,0.2"], "are for images in [0,1]"),
@@ -75,7 +81,7 @@ def test_that_there_is_none_can_be_said(take):
         (["--ignore", "nothing.*"], "matches no entry"),
         (["--prefix", "module"], "no entry begins with the prefix 'module.'"),
     ],
-)  # fmt: skip
+)
 def test_what_cannot_be_meant_is_refused_and_nothing_is_written(take, tmp_path, args, message):
     said = take(*args)
     assert said.code == 2
@@ -101,3 +107,12 @@ def test_of_several_sets_of_weights_the_one_that_fits_is_taken_and_the_rest_said
 def test_values_among_the_weights_that_are_no_tensors_are_said(take):
     said = take(content=lambda state: {**state, "n_classes": 10})
     assert "beside these weights the file holds n_classes" in said.out
+
+
+def test_the_settings_that_are_printed_make_a_recipes_network_that_of_the_file(take):
+    said = take("--normalise", "half")
+    options = shlex.split(said.err.partition("actkit run RECIPE ")[2])
+    recipe = load_recipe("gin/natural_digits.gin", [text for text in options if text != "-s"])
+    role = recipe.spec.kwargs["roles"]["natural"]
+    assert role.kwargs["weights"] == "m.safetensors"
+    assert role.kwargs["backbone"].to_json() == header().backbone.to_json()

@@ -10,6 +10,7 @@ from actkit.datasets import CLASSES
 from actkit.errors import InputError
 from actkit.networks import model_files
 from actkit.networks.class_names import agree, order
+from actkit.networks.first_weights import start_from
 from actkit.networks.model_files import Header
 from actkit.networks.roles import Role
 
@@ -145,9 +146,9 @@ def test_first_weights_for_the_same_classes_in_another_order_are_moved_or_refuse
     backbone = Spec("backbone", "resnet", {"width": 4, "layers": [1, 1]}).build()
     role = Role("robust", backbone(3, in_chans=1))
     with pytest.raises(InputError, match=r"in another order(.|\n)*role.classes = 'by_name'"):
-        model_files.start_from(role, path, backbone, ("c", "a", "b"), None)
-    (note,) = model_files.start_from(role, path, backbone, ("c", "a", "b"), "by_name")
+        start_from(role, path, backbone, ("c", "a", "b"), None)
+    (note,) = start_from(role, path, backbone, ("c", "a", "b"), "by_name")
     assert "into the data's order" in note
     assert role.model.fc.weight.equal(held["fc.weight"][[2, 0, 1]])
-    assert model_files.start_from(role, path, backbone, ("c", "a", "b"), "by_number") == []
+    assert start_from(role, path, backbone, ("c", "a", "b"), "by_number") == []
     assert role.model.fc.weight.equal(held["fc.weight"])

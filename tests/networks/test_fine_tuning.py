@@ -128,5 +128,5 @@ def test_weights_of_another_network_say_which_settings_make_it_that_one(write, t
     other = recipe(write, f"role.weights={source}", "backbone.resnet.layers=[1, 2]", "run.steps=1")
     with pytest.raises(InputError, match="the weights are of another network") as caught:
         go(other, tmp_path / "run")
-    assert "-s role.backbone=@backbone.resnet() " in caught.value.help
+    assert "-s 'role.backbone=@backbone.resnet()' " in caught.value.help
     assert "'backbone.resnet.layers=[1, 1]'" in caught.value.help

@@ -31,7 +31,9 @@ def imported() -> dict:
     return {**example(), "objective": "", "seed": None, "epoch": None, "step": None, "imported": IMPORTED}
 
 
-@pytest.mark.parametrize("data", [example(), imported(), {**example(), "later": [1]}], ids=["a run's", "imported", "a later actkit's"])  # fmt: skip
+@pytest.mark.parametrize(
+    "data", [example(), imported(), {**example(), "later": [1]}], ids=["a run's", "imported", "a later actkit's"]
+)
 def test_a_header_comes_back_byte_for_byte(data, tmp_path):
     found = model_files.header(written(tmp_path, data))
     assert found.metadata() == {"actkit": json.dumps(data)}

@@ -362,9 +362,17 @@ def test_one_of_several_sets_of_weights_is_chosen_by_its_place(tmp_path, actkit,
 def test_a_checkpoint_of_ours_whose_header_claims_any_size_takes_no_memory(tmp_path):
     """The network that a header describes is compared with what the file holds before memory is taken for it."""
     about = {
-        "role": "robust", "roles": ["robust"], "num_classes": 10, "shape": [3, 32, 32], "evaluation": [], "seed": 0, "epoch": 1, "step": 1,
-        "data": Spec("dataset", "cifar10").to_json(), "backbone": Spec("backbone", "resnet", {"width": 10**5, "layers": [1, 1]}).to_json(),
-    }  # fmt: skip
+        "role": "robust",
+        "roles": ["robust"],
+        "num_classes": 10,
+        "shape": [3, 32, 32],
+        "evaluation": [],
+        "seed": 0,
+        "epoch": 1,
+        "step": 1,
+        "data": Spec("dataset", "cifar10").to_json(),
+        "backbone": Spec("backbone", "resnet", {"width": 10**5, "layers": [1, 1]}).to_json(),
+    }
     model_files.save_tensors(
         {"fc.weight": torch.zeros(2, 2)}, tmp_path / "h.safetensors", {"actkit": json.dumps(about)}
     )
