@@ -33,13 +33,18 @@ def build(
 ) -> nn.Module:
     """Call a backbone with the number of classes and of channels, and with the image's size (height, width) where it asks for `image_size`.
 
-    A parameter that is annotated `int` is given the side of a square image. Raises `InputError` for images that are none.
+    A parameter that is annotated `int`, or whose default is one, is given the side of a square image. Raises `InputError` for images that are none.
     """
     parameter = _image_size_parameter(backbone)
     supplied: dict[str, Any] = {}
     if parameter is not None and image_size is not None:
-        supplied["image_size"] = _side(image_size) if parameter.annotation in (int, "int") else tuple(image_size)
+        supplied["image_size"] = _side(image_size) if _is_one_number(parameter) else tuple(image_size)
     return backbone(num_classes, in_chans=in_chans, **supplied)
+
+
+def _is_one_number(parameter: inspect.Parameter) -> bool:
+    annotation = getattr(parameter.annotation, "__name__", str(parameter.annotation))
+    return annotation in ("int", "int | None", "Optional[int]") or isinstance(parameter.default, int)
 
 
 def _side(image_size: tuple[int, int]) -> int:

@@ -380,7 +380,7 @@ def load_role(
     Args:
         order: the classes in another order: output i is the file's output `order[i]`.
 
-    Raises `InputError` for weights of another network, and for a network that does not give logits of its classes.
+    Raises `InputError` for weights of another network.
     """
     about = header(path)
     backbone = untrained(about.backbone).build()

@@ -75,3 +75,33 @@ def test_a_network_without_pretrained_weights_says_so():
     made = backbone("vit_giant_patch14_224", pretrained=True, options={"depth": 1})
     with torch.device("meta"), pytest.raises(InputError, match="timm has no pretrained weights for vit_giant_patch14"):
         made(5, in_chans=3)
+
+
+def test_an_exported_vit_is_rebuilt_by_timm_for_its_own_size_of_images(tmp_path):
+    from actkit.networks import model_files
+    from actkit.reports.export import export
+
+    spec = Spec("backbone", "timm", {"model": "vit_tiny_patch16_224", "options": {"depth": 1}})
+    about = model_files.Header(
+        role="robust",
+        roles=("robust",),
+        backbone=spec,
+        num_classes=10,
+        shape=(3, 32, 32),
+        data=Spec("dataset", "cifar10"),
+        evaluation=(),
+        seed=0,
+        epoch=1,
+        step=1,
+    )
+    net = build(spec.build(), 10, in_chans=3, image_size=(32, 32)).eval()
+    model_files.save_tensors(net.state_dict(), tmp_path / "m.safetensors", about.metadata())
+    made = export(tmp_path / "m.safetensors", out=tmp_path / "out", name="vit")
+    import actkit.models
+
+    x = torch.rand(2, 3, 32, 32)
+    with torch.no_grad():
+        theirs = timm.create_model(f"local-dir:{made.folder}", pretrained=True).eval()
+        assert torch.allclose(theirs(x), net(x), atol=1e-5)
+        named = timm.create_model(actkit.models.register(made.folder), pretrained=True).eval()
+        assert torch.allclose(named(x), net(x), atol=1e-5)
