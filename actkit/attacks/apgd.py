@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from actkit.attacks.goals import ActiveSet, Goal, ascend
+from actkit.attacks.goals import LOSS_TITLES, ActiveSet, Goal, ascend
 from actkit.attacks.norms import NORMS, Norm, batch_view, budget_problems, check_budget
 from actkit.config.registry import register
 from actkit.noise import Noise
@@ -58,7 +58,7 @@ class _State:
         return _State(**tensors)
 
 
-@register("attack", check=budget_problems)
+@register("attack", check=budget_problems, title=lambda attack, loss: f"APGD-{LOSS_TITLES[loss]}")
 def apgd(
     goal: Goal, x: Tensor, *, noise: Noise, eps: float, steps: int = 100, norm: Norm = "linf", rho: float = 0.75
 ) -> Tensor:

@@ -17,6 +17,15 @@ Rows = Tensor | slice
 Goal = Callable[[Tensor, Rows], tuple[Tensor, Tensor | None]]
 Loss = Literal["cross_entropy", "margin", "dlr", "targeted_dlr"]
 LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"cross_entropy": cross_entropy, "margin": margin, "dlr": dlr}
+# Those that compare more classes than two.
+CLASSES_NEEDED = {"dlr": 3, "targeted_dlr": 4}
+# As the literature abbreviates them.
+LOSS_TITLES = {"cross_entropy": "CE", "margin": "margin", "dlr": "DLR", "targeted_dlr": "T"}
+
+
+def with_loss(title: str, loss: str) -> str:
+    """An attack's title with the loss that it raises, where that is not the usual one: 'PGD-20 (margin)'."""
+    return title if loss == "cross_entropy" else f"{title} ({LOSS_TITLES[loss]})"
 
 
 class NoGradient(InputError):

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from actkit.attacks.goals import ActiveSet, Goal, ascend
-from actkit.attacks.norms import NORMS, Norm, batch_view, budget_problems, check_budget
+from actkit.attacks.goals import ActiveSet, Goal, ascend, with_loss
+from actkit.attacks.norms import NORMS, Norm, batch_view, budget_problems, check_budget, setting
 from actkit.config.registry import register
 from actkit.noise import Noise
 
 
-@register("attack", check=budget_problems)
+def _pgd_title(attack: Any, loss: str) -> str:
+    return with_loss(f"PGD-{setting(attack, 'steps')}", loss)
+
+
+@register("attack", check=budget_problems, title=_pgd_title)
 def pgd(
     goal: Goal,
     x: Tensor,
@@ -59,7 +63,7 @@ def pgd(
     return active.results(x_adv)
 
 
-@register("attack", check=budget_problems)
+@register("attack", check=budget_problems, title=lambda attack, loss: with_loss("FGSM", loss))
 def fgsm(goal: Goal, x: Tensor, *, noise: Noise, eps: float, norm: Norm = "linf") -> Tensor:
     """The fast gradient sign method (Goodfellow et al. 2015): one step of length eps from x itself, along the gradient's sign (linf) or direction (l2)."""
     return pgd(goal, x, noise=noise, eps=eps, step_size=eps, steps=1, norm=norm, start="none")

@@ -17,7 +17,7 @@ def share(query: float, first: float) -> float:
     return first / 2 ** sum(at > limit for limit in (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000))
 
 
-@register("attack", check=budget_problems)
+@register("attack", check=budget_problems, title=lambda attack, loss: "Square")
 def square(
     goal: Goal, x: Tensor, *, noise: Noise, eps: float, queries: int = 5000, first: float = 0.8, rescale: bool = True
 ) -> Tensor:

@@ -30,6 +30,8 @@ T = TypeVar("T")
 
 # What is wrong with hyper-parameters, taken together: pairs of the parameter's name and the error.
 Check = Callable[..., Iterator[tuple[str, InputError]]]
+# What tables call an attack, from the built one and the name of the loss that it raises.
+Title = Callable[[Any, str], str]
 
 
 class Model(Protocol):
@@ -143,6 +145,8 @@ class Entry:
     check: Check | None = field(repr=False, default=None)
     models: int = 1  # how many a probe needs at least
     attacks: bool = False  # whether a probe measures under attack
+    # What tables call an attack.
+    title: Title | None = field(repr=False, default=None)
 
     @property
     def selector(self) -> str:
@@ -157,6 +161,12 @@ class Entry:
     @property
     def positional(self) -> tuple[str, ...]:
         return _positional(self.kind, self.target)
+
+    @property
+    def takes(self) -> int | None:
+        """How many models a probe is called with at once; None for all of them, by name."""
+        positional = self.positional
+        return None if positional[0] == "models" else len(positional) - 1
 
     def assert_parameter(self, name: str) -> None:
         """Raise `InputError`, with the nearest name, where there is no such hyper-parameter."""
@@ -181,12 +191,14 @@ def register(
     check: Check | None = None,
     models: int | None = None,
     attacks: bool | None = None,
+    title: Title | None = None,
 ) -> Callable[[T], T]:
     """Make a function or class available under `kind.name`; the decorated object itself is returned unchanged.
 
     `check` is asked, with those hyper-parameters that it names, what is wrong with their values: a recipe is refused before anything
     runs. Of a probe, `models` says how many it needs at least (by default as many as its signature names, one where it takes them all) and `attacks`
-    whether it measures under attack (by default, whether it takes an attack).
+    whether it measures under attack (by default, whether it takes an attack). Of an attack, `title(attack, loss)` says what tables call it, built and
+    raising that loss (by default its name and its steps).
 
     Raises `InputError` when the signature breaks the contract of the kind, or when the name has another owner.
     """
@@ -195,7 +207,7 @@ def register(
 
     def decorate(target: T) -> T:
         called = name or target.__name__  # type: ignore[attr-defined]
-        add(kind, called, target, check=check, models=models, attacks=attacks)  # type: ignore[arg-type]
+        add(kind, called, target, check=check, models=models, attacks=attacks, title=title)  # type: ignore[arg-type]
         return target
 
     return decorate
@@ -210,6 +222,7 @@ def add(
     check: Check | None = None,
     models: int | None = None,
     attacks: bool | None = None,
+    title: Title | None = None,
 ) -> Entry:
     """Register `target` under a name; `origin` says whose it is (by default, of whatever is being imported)."""
     selector = f"{kind}.{name}" if kind else name
@@ -228,7 +241,7 @@ def add(
     needed = _models_needed(kind, name, target, models, location)
     if attacks is None:
         attacks = kind == "probe" and any("attack" in parameter.wants for parameter in parameters.values())
-    entry = Entry(kind, name, target, origin or _origin_of(target), location, parameters, check, needed, attacks)
+    entry = Entry(kind, name, target, origin or _origin_of(target), location, parameters, check, needed, attacks, title)
     registered[selector] = entry
     return entry
 

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from actkit.attacks.goals import CLASSES_NEEDED
 from actkit.config import registry
 from actkit.config.override import override_spec
 from actkit.config.registry import Model
@@ -136,7 +137,7 @@ def assert_fits(probes: Sequence[Any], data: Data, models: int) -> None:
             if split == "test":
                 help = "hold some out: run.data = @dataset.holdout(), dataset.holdout.data = ..., dataset.holdout.split = 'test'"
             raise InputError(f"probe.{spec.title}: {data.name} has no split {split!r}", help=help)
-        classes = {"dlr": 3, "targeted_dlr": 4}.get(str(spec.get("loss")), 2 if spec.get("attack") else 1)
+        classes = CLASSES_NEEDED.get(str(spec.get("loss")), 2 if spec.get("attack") else 1)
         if data.num_classes < classes:
             raise InputError(
                 f"probe.{spec.title} needs {classes} classes, {data.name} has {data.num_classes}",
@@ -311,9 +312,7 @@ def probes_named(name: str, stored: Sequence[Spec]) -> list[Spec]:
 
 def _groups(subjects: list[Subject], probes: Sequence[str], display: Display) -> list[list[Subject]]:
     """Models that go into one table: the same data, the same evaluation. A probe of several models, when it is asked for, needs all in one."""
-    in_one_table = bool(probes) and any(
-        spec.entry.positional[0] == "models" or len(spec.entry.positional) > 2 for spec in subjects[0].evaluation
-    )
+    in_one_table = bool(probes) and any(spec.entry.takes != 1 for spec in subjects[0].evaluation)
     if in_one_table:
         first = subjects[0]
         for other in subjects[1:]:

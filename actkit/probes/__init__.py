@@ -11,7 +11,7 @@ from actkit.probes.audit import audit
 from actkit.probes.autoattack import autoattack
 from actkit.probes.corruptions import corruptions
 from actkit.probes.gallery import gallery, surface
-from actkit.probes.measure import labels, measure, models_of
+from actkit.probes.measure import labels, measure
 from actkit.probes.result import Column, Flag, Progress, Result, ResultName
 from actkit.probes.smallest import fgsm_k
 from actkit.probes.transfer import transfer
@@ -32,7 +32,6 @@ __all__ = [
     "gallery",
     "labels",
     "measure",
-    "models_of",
     "norms",
     "robust_accuracy",
     "surface",

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from actkit.attacks import NORMS, Norm, Threat, apgd, fgsm, square
-from actkit.attacks.goals import ascend
+from actkit.attacks.goals import CLASSES_NEEDED, ascend
 from actkit.attacks.norms import setting
 from actkit.config.registry import Model
 from actkit.noise import Noise
@@ -377,7 +377,7 @@ def targeted_apgd(audited: Audited, clean: Tensor, attacked: float) -> Finding:
     """Targeted APGD, which looks at the margin and adapts its steps, against the attack itself."""
     settings, allowed = audited.settings, audited.threat
     adaptive = functools.partial(apgd, eps=allowed.eps, norm=allowed.norm, steps=settings.steps)
-    loss = "targeted_dlr" if audited.examples.data.num_classes >= 4 else "margin"
+    loss = "targeted_dlr" if audited.examples.data.num_classes >= CLASSES_NEEDED["targeted_dlr"] else "margin"
     left = audited.any_iterate(adaptive, "apgd", clean, loss=loss, targets=settings.targets)[-1]
     drop, own, name = attacked - left, title(audited.attack), title(adaptive, loss)
     level: Level = "green"

@@ -25,12 +25,6 @@ def labels(probes: Sequence[Any]) -> list[str]:
     return titles
 
 
-def models_of(probe: Any) -> int | None:
-    """How many models a probe takes at once; None for all of them."""
-    positional = probe.spec.entry.positional
-    return None if positional[0] == "models" else len(positional) - 1
-
-
 def measure(
     probes: Iterable[Any], models: Mapping[str, Model], data: Data, progress: Progress | None = None
 ) -> dict[str, Result]:
@@ -40,7 +34,7 @@ def measure(
     for probe, label in zip(probes, labels(probes), strict=True):
         target = probe.func if hasattr(probe, "func") else probe.__call__
         asks = "progress" in inspect.signature(target).parameters
-        count = models_of(probe)
+        count = probe.spec.entry.takes
         if count is None:
             supplied = {"progress": progress.of(label)} if asks else {}
             found = probe(models, data, **supplied)

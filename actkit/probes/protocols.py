@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from actkit.attacks import Goal, Rows, Threat, targeted, threat, untargeted
-from actkit.attacks.goals import ascend
+from actkit.attacks.goals import ascend, with_loss
 from actkit.attacks.norms import setting
+from actkit.config import registry
 from actkit.datasets import Data
 from actkit.errors import ActkitError, InputError, nearest
 from actkit.noise import Noise
@@ -291,18 +292,12 @@ def with_setting(attack: Any, name: str, value: float, *, scale_step: bool = Fal
     return functools.partial(attack, **changed)
 
 
-_TITLES = {"pgd": "PGD", "fgsm": "FGSM", "apgd": "APGD", "square": "Square"}
-_LOSS_SUFFIX = {"cross_entropy": "CE", "margin": "margin", "dlr": "DLR", "targeted_dlr": "T"}
-
-
 def title(attack: Any, loss: str = "cross_entropy") -> str:
-    """What the literature calls an attack: PGD-20, FGSM, APGD-CE, APGD-T, Square."""
-    name = (
-        attack.spec.name if hasattr(attack, "spec") else getattr(getattr(attack, "func", attack), "__name__", "attack")
-    )
-    shown = _TITLES.get(name, name)
-    if name == "apgd":
-        return f"{shown}-{_LOSS_SUFFIX[loss]}"
+    """What the literature calls an attack: PGD-20, FGSM, APGD-CE, APGD-T, Square; of one that does not say, its name and steps."""
+    function = getattr(attack, "func", attack)
+    name = attack.spec.name if hasattr(attack, "spec") else getattr(function, "__name__", "attack")
+    entry = registry.registered.get(f"attack.{name}")
+    if entry is not None and entry.title is not None:
+        return entry.title(attack, loss)
     steps = setting(attack, "steps")
-    shown = f"{shown}-{steps}" if isinstance(steps, int) and name != "fgsm" else shown
-    return shown if loss == "cross_entropy" or name == "square" else f"{shown} ({_LOSS_SUFFIX[loss]})"
+    return with_loss(f"{name}-{steps}" if isinstance(steps, int) else name, loss)

@@ -188,7 +188,7 @@ def _chosen(path: Path, role: str | None) -> tuple[Path, Header]:
 
 
 def _name(header: Header, backbone: Spec) -> str:
-    network = backbone.kwargs.get("net", backbone) if backbone.name == "normalized" else backbone
+    network = _innermost(backbone)
     shown = str(network.get("model")).partition(".")[0] if network.name == "timm" else network.name
     objective = header.objective_name or "imported"
     return f"{objective if header.is_headline else f'{objective}_{header.role}'}_{shown}"
@@ -207,11 +207,15 @@ def _order(header: Header, data: str, classes: class_names.Mapping | None) -> li
     return class_names.order(header.classes, CLASSES[data], classes, who=("the model", data), help=help)
 
 
+def _innermost(spec: Spec) -> Spec:
+    """What a component is made around, such as a normalisation around a network, or images held out of a data set; itself where that is nothing."""
+    inside = [value for value in spec.kwargs.values() if isinstance(value, Spec) and value.kind == spec.kind]
+    return _innermost(inside[0]) if len(inside) == 1 else spec
+
+
 def _dataset(header: Header) -> str:
     """The data set's usual name: also of image folders whose classes are CIFAR's, in the same order."""
-    spec = header.data
-    while spec.name == "holdout":
-        spec = spec.kwargs["data"]
+    spec = _innermost(header.data)
     same = [name for name, classes in CLASSES.items() if tuple(classes) == header.classes]
     return str(spec.get("name") if spec.name == "torchvision" else same[0] if same else spec.name).lower()
 
