@@ -5,13 +5,16 @@ from __future__ import annotations
 import functools
 import inspect
 import math
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
 
+from actkit.config.spec import amount
+from actkit.config.typed import typed
 from actkit.errors import InputError
 from actkit.noise import Noise
 
@@ -94,11 +97,44 @@ class Threat:
     def __str__(self) -> str:
         return self.norm if math.isnan(self.eps) else f"{self.norm} eps {self.eps}"
 
+    @property
+    def written(self) -> str | None:
+        """Its eps as it was written, '8/255'; None where there are several."""
+        return None if math.isnan(self.eps) else str(self.eps)
+
+    def to_json(self) -> dict[str, Any]:
+        value = None if math.isnan(self.eps) else float(self.eps)
+        return vars(_ThreatInFile(self.norm, self.written, value))
+
+    @staticmethod
+    def from_json(data: Any, where: str = "") -> Threat:
+        """Raises `ValueError`, which says where and what, for what is none."""
+        found = typed(_ThreatInFile, data, where)
+        if found.eps is None:
+            return Threat(cast(Norm, found.norm), math.nan)
+        eps = amount(found.eps) if _AMOUNT.fullmatch(found.eps) else None
+        if eps is None:
+            raise ValueError(f"{where}.eps: {found.eps[:40]!r} is no number".removeprefix("."))
+        return Threat(cast(Norm, found.norm), eps)
+
     def allows(self, x_adv: Tensor, x: Tensor) -> Tensor:
         """Whether each example obeys, but for rounding; shape (B,)."""
         most = self.eps * (1 + 1e-5) + 1e-6
         inside = ((x_adv >= 0) & (x_adv <= 1)).flatten(1).all(1)
         return inside & (NORMS[self.norm].length(x_adv - x) <= most)
+
+
+@dataclass(frozen=True)
+class _ThreatInFile:
+    """A threat as JSON: eps as it was written and as a number."""
+
+    norm: str
+    eps: str | None
+    value: float | None = None
+
+
+# A number, or a quotient of two; of an exponent that would fill the memory nothing is read.
+_AMOUNT = re.compile(r"[\d.]{1,40}(e[-+]?\d{1,3})?(/[\d.]{1,40})?")
 
 
 def threat(attack: Any) -> Threat:

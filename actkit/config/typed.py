@@ -35,7 +35,7 @@ def assert_name(text: str, what: str) -> None:
 def typed(kind: type[T], data: Any, where: str = "") -> T:
     """`data`, as JSON gives it, as this dataclass. Keys that it has no field for are ignored.
 
-    A list becomes a tuple, an object a dataclass, a Spec or a dict; a dict's keys are texts, or of a type that has `parse`.
+    A list becomes a tuple, an object a dataclass, a Spec, what has `from_json` or a dict; a dict's keys are texts, or of a type that has `parse`.
 
     Raises `ValueError`, which says where and what, for a key that is missing or a value of another type.
     """
@@ -67,6 +67,9 @@ def _value(annotation: Any, value: Any, where: str) -> Any:
         return _value(inner, value, where)
     if annotation is Spec:
         return spec_from(value, where)
+    # It says itself how it stands in a file.
+    if hasattr(annotation, "from_json"):
+        return annotation.from_json(value, where)
     if dataclasses.is_dataclass(annotation):
         return typed(typing.cast(type, annotation), value, where)
     if origin is tuple and isinstance(value, list):

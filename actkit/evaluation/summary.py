@@ -24,20 +24,6 @@ FILE = "summary.json"
 
 
 @dataclass(frozen=True)
-class Budget:
-    """What the attacker was allowed; no `eps` where several were, which then stand in the numbers' names."""
-
-    norm: str
-    eps: str | None  # as it was written: '8/255'
-    value: float | None = None
-
-    @staticmethod
-    def of(threat: Threat) -> Budget:
-        swept = math.isnan(threat.eps)
-        return Budget(threat.norm, None if swept else str(threat.eps), None if swept else float(threat.eps))
-
-
-@dataclass(frozen=True)
 class Found:
     """What a probe found of a model, without what happened to each example.
 
@@ -51,7 +37,7 @@ class Found:
     numbers: dict[str, float | None]
     images: int | None
     columns: tuple[Column, ...]
-    threat: Budget | None
+    threat: Threat | None
     flags: tuple[Flag, ...]
     verified: bool | None = None
     because: tuple[str, ...] = ()
@@ -66,7 +52,7 @@ class Found:
             {name: value if math.isfinite(value) else None for name, value in result.numbers.items()},
             next((t.shape[-1] for t in result.examples.values() if t.dim()), None),
             columns,
-            None if result.threat is None else Budget.of(result.threat),
+            result.threat,
             result.flags,
             verified=True if result.attacked else None,
         )
@@ -86,7 +72,7 @@ class Found:
             "numbers": dict(self.numbers),
             "images": self.images,
             "columns": [vars(column) for column in self.columns],
-            "threat": None if self.threat is None else vars(self.threat),
+            "threat": None if self.threat is None else self.threat.to_json(),
             "flags": [vars(flag) for flag in self.flags],
         }
         return made if self.verified is None else {**made, "verified": self.verified, "because": list(self.because)}

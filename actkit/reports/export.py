@@ -20,6 +20,7 @@ import torch
 from torch import nn
 
 from actkit import __version__
+from actkit.attacks import Threat
 from actkit.config.spec import Spec, amount
 from actkit.datasets import CLASSES
 from actkit.errors import InputError
@@ -74,7 +75,7 @@ def export(
     measured = _measured(file, header, results)
     threat = _threat(header)
     data = dataset or _dataset(header)
-    norm = threat["norm"] if threat else "clean"
+    norm: str = threat.norm if threat else "clean"
     timm_name = re.sub(r"[^a-z0-9]+", "_", f"{called}_{data}_{norm}".lower())
     folder = out or Path("exports") / called
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -92,7 +93,7 @@ def export(
     described = {
         **names,
         "dataset": data,
-        "threat_model": threat,
+        "threat_model": _threat_json(threat),
         **_description(header, backbone, network),
         **_measurements(measured, header.role),
         "flags": [vars(flag) for flag in standing_flags(file)],
@@ -220,14 +221,17 @@ def _dataset(header: Header) -> str:
     return str(spec.get("name") if spec.name == "torchvision" else same[0] if same else spec.name).lower()
 
 
-def _threat(header: Header) -> dict[str, Any] | None:
+def _threat(header: Header) -> Threat | None:
     """What the attacker may do in the evaluation that the model was saved with: norm and eps of its first attack."""
     for probe in header.evaluation:
         attack = probe.kwargs.get("attack")
         if isinstance(attack, Spec) and (eps := amount(attack.get("eps"))) is not None:
-            norm = str(attack.get("norm") or "linf")
-            return {"norm": norm, "eps": str(attack.get("eps")), "eps_255": round(eps * 255, 3)}
+            return Threat(attack.get("norm") or "linf", eps)
     return None
+
+
+def _threat_json(threat: Threat | None) -> dict[str, Any] | None:
+    return threat and {"norm": threat.norm, "eps": threat.written, "eps_255": round(threat.eps * 255, 3)}
 
 
 def _measured(file: Path, header: Header, given: Path | None) -> Summary | None:

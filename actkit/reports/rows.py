@@ -34,7 +34,7 @@ def titles(results: Iterable[tuple[ResultName, Found]]) -> dict[NumberName, str]
             key = (name.label, column.number)
             named.setdefault(key, column.title)
             if found.threat:
-                eps[key] = f"{found.threat.norm} {found.threat.eps or 'swept'}"
+                eps[key] = f"{found.threat.norm} {found.threat.written or 'swept'}"
             if found.images:
                 images[key] = f"{found.images:,} images"
     apart = [said for said in (eps, images) if len(set(said.values())) > 1]
@@ -88,7 +88,7 @@ def write_csv(path: Path, summaries: Sequence[Summary]) -> None:
             table.writerow(["model", "probe", "number", "value", "images", "norm", "eps", "verified", "data"])
             for summary in summaries:
                 for name, found in summary.results.items():
-                    norm, eps = (found.threat.norm, found.threat.eps) if found.threat else (None, None)
+                    norm, eps = (found.threat.norm, found.threat.written) if found.threat else (None, None)
                     about = [found.images, norm, eps, found.verified, summary.data]
                     for number, value in found.numbers.items():
                         table.writerow([*name, number, value, *about])

@@ -5,9 +5,12 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
+import math
 
 import pytest
 
+from actkit.attacks import Threat
+from actkit.config.spec import Quantity
 from actkit.errors import InputError
 from actkit.evaluation.summary import Summary
 from actkit.networks.model_files import EXAMPLES, located
@@ -51,7 +54,7 @@ def test_the_example_models_summary_is_typed():
     assert (found.headline, found.model_names) == ("robust", ["robust", "natural"])
     pgd = found.results[ResultName("robust", "pgd20")]
     assert pgd.numbers["worst_run"] == pytest.approx(0.8301, abs=1e-4)
-    assert (pgd.verified, pgd.threat.eps, pgd.images) == (True, "0.15", 359)
+    assert (pgd.verified, pgd.threat.written, pgd.images) == (True, "0.15", 359)
     assert found.of("natural")["accuracy"].verified is None, "nothing was attacked"
     assert {model: len(flags) for model, flags in found.flags.items()} == {"robust": 18, "natural": 18}
     assert found.run is not None
@@ -117,6 +120,8 @@ MUTANTS = {
     "columns of texts": (put(*RESULT, "columns", value=["clean"]), "columns[0]: should be an object"),
     "a column of no number": (put(*RESULT, "columns", 0, value={"title": "x"}), "it lacks 'number'"),
     "a threat of a text": (put(*RESULT, "threat", value="linf"), "threat: should be an object"),
+    "an eps that is no number": (put(*RESULT, "threat", "eps", value="8/x"), "threat.eps: '8/x' is no number"),
+    "an eps without end": (put(*RESULT, "threat", "eps", value="1e999999999"), "threat.eps: '1e999999999' is no number"),
     "an eps of a number": (put(*RESULT, "threat", "eps", value=0.15), "threat.eps: should be str"),
     "a flag of another colour": (put(*RESULT, "flags", value=[{"check": "a", "level": "blue", "said": "b"}]), "should be 'green' or 'yellow' or 'red'"),
     "flags of null": (put(*RESULT, "flags", value=None), "flags: should be"),
@@ -167,3 +172,19 @@ def test_a_later_flag_adds_to_the_reasons_that_were_there():
         ["robust, noise: stronger", "natural, noise: stronger"]
     )
     assert doubted.because == ("robust, noise: stronger", "natural, noise: stronger")
+
+
+@pytest.mark.parametrize(
+    ("eps", "kept"),
+    [
+        (Quantity("8/255"), {"eps": "8/255", "value": 8 / 255}),
+        (0.15, {"eps": "0.15", "value": 0.15}),
+        (1e-5, {"eps": "1e-05", "value": 1e-5}),
+        (math.nan, {"eps": None, "value": None}),
+    ],
+)
+def test_a_threat_goes_to_json_and_back_as_it_was_written(eps, kept):
+    own = Threat("l2", eps)
+    assert own.to_json() == {"norm": "l2", **kept}
+    back = Threat.from_json(own.to_json())
+    assert (back, str(back)) == (own, str(own))
