@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
 
-Tell = Callable[[str, int, int], Any]  # what is done, which part of it, of how many at most
+# What is done, which part of it, of how many at most.
+Tell = Callable[[str, int, int], Any]
 
 _tell: contextvars.ContextVar[Tell] = contextvars.ContextVar("tell", default=lambda what, part, parts: None)
 
@@ -35,7 +36,7 @@ class TrainingView:
 
     def batch(self, record: Any) -> None: ...
 
-    def epoch(self, entry: Mapping[str, Any]) -> None: ...
+    def epoch(self, line: Any) -> None: ...
 
 
 class Display:
@@ -53,6 +54,6 @@ class Display:
         yield
 
     @contextlib.contextmanager
-    def training(self, run: Any, position: Any) -> Iterator[TrainingView]:
+    def training(self, run: Any) -> Iterator[TrainingView]:
         """Meanwhile, a training is shown."""
         yield TrainingView()

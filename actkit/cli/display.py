@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 from rich.console import Console
@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from actkit.display import Display, Tell, TrainingView, listening
-from actkit.evaluation.looks import looks
+from actkit.evaluation.looks import EpochLine
 from actkit.evaluation.summary import Summary
 from actkit.reports.rows import UNVERIFIED, rows, summary_caption
 
@@ -108,24 +108,24 @@ class Terminal(Display):
             yield line
 
     @contextlib.contextmanager
-    def training(self, run: Any, position: Any) -> Iterator[TrainingView]:
+    def training(self, run: Any) -> Iterator[TrainingView]:
         if self.quiet or not self.console.is_terminal:
             yield _Plain(self, run)
             return
-        live = _Live(self, run, position)
+        live = _Live(self, run)
         with Live(live.progress, console=self.console, refresh_per_second=8):
             yield live
 
 
-def describe(entry: Mapping[str, Any]) -> str:
-    """One epoch on one line: losses and the monitored accuracies by role."""
+def describe(line: EpochLine) -> str:
+    """One epoch on one line: losses and what the monitor watches, by role."""
     parts = []
-    seen = looks(entry)
-    for role, loss in entry["loss"].items():
+    seen = line.seen
+    for role, loss in line.loss.items():
         text = f"{role}: loss {loss:.3f}"
         for look in seen:
             if look.name.model == role and look.value is not None:
-                text += f" {'robust' if look.attacked else 'clean'} {100 * look.value:.1f}"
+                text += f" {look.shown}"
         parts.append(text)
     return " | ".join(parts)
 
@@ -135,17 +135,17 @@ class _Plain(TrainingView):
         self.display, self.run, self.began = display, run, time.monotonic()
         self.first: int | None = None
 
-    def epoch(self, entry: Mapping[str, Any]) -> None:
-        self.first = entry["epoch"] if self.first is None else self.first
-        done = entry["epoch"] - self.first + 1
-        left = (time.monotonic() - self.began) / done * (self.run.epochs - entry["epoch"])
+    def epoch(self, line: EpochLine) -> None:
+        self.first = line.epoch if self.first is None else self.first
+        done = line.epoch - self.first + 1
+        left = (time.monotonic() - self.began) / done * (self.run.epochs - line.epoch)
         self.display.say(
-            f"epoch {entry['epoch']}/{self.run.epochs}  {describe(entry)}  {entry['images_per_second']:.0f} images/s  {_duration(left)} left"
+            f"epoch {line.epoch}/{self.run.epochs}  {describe(line)}  {line.images_per_second:.0f} images/s  {_duration(left)} left"
         )
 
 
 class _Live(_Plain):
-    def __init__(self, display: Terminal, run: Any, position: Any) -> None:
+    def __init__(self, display: Terminal, run: Any) -> None:
         super().__init__(display, run)
         self.progress = Progress(
             TextColumn("epoch {task.fields[epoch]}"),
@@ -157,7 +157,6 @@ class _Live(_Plain):
             console=display.console,
         )
         self.task: Any = None
-        self.position = position
         self.read = 0.0
         self.seconds, self.images = 0.0, 0
 
@@ -184,8 +183,8 @@ class _Live(_Plain):
             speed=f"{self.images / max(self.seconds, 1e-9):.0f} images/s",
         )
 
-    def epoch(self, entry: Mapping[str, Any]) -> None:
-        self.display.say(f"epoch {entry['epoch']}/{self.run.epochs}  {describe(entry)}")
+    def epoch(self, line: EpochLine) -> None:
+        self.display.say(f"epoch {line.epoch}/{self.run.epochs}  {describe(line)}")
         self.seconds, self.images = 0.0, 0
 
 

@@ -1,56 +1,145 @@
-"""Looks: what the monitor saw of the models after an epoch, as a line of a run's metrics holds it."""
+"""Looks: what the monitor saw of the models after an epoch, and the line of a run's metrics that holds it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import dataclasses
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
+from actkit.config.typed import typed
 from actkit.probes import Result, ResultName
 from actkit.probes.result import headline_among
 
 
 @dataclass(frozen=True)
-class Look:
-    """One probe's numbers of one model after an epoch.
+class Watched:
+    """Which of a probe's numbers is the one to watch, and how it is shown.
 
     Args:
-        value: its headline number; None where the probe has none, as a sweep.
-        attacked: whether that is under attack.
+        headline: its name; None where the probe has none, as a sweep.
+        attacked: whether it is measured under attack.
+        title, percent: of the column that shows it in a table; without a title, a line of an older run that did not keep it.
     """
+
+    headline: str | None
+    attacked: bool
+    title: str = ""
+    percent: bool = True
+
+    @staticmethod
+    def of(result: Result) -> Watched:
+        columns = {column.number: column for column in result.columns or ()}
+        if result.headline in columns:
+            column = columns[result.headline]
+            return Watched(result.headline, result.attacked, column.title, column.percent)
+        return Watched(result.headline, result.attacked, result.headline or "", percent=False)
+
+    @staticmethod
+    def in_older_runs(numbers: Mapping[str, Any]) -> Watched:
+        """Of a line that does not say which number is the headline."""
+        headline = headline_among(numbers)
+        return Watched(headline, attacked=headline != "clean")
+
+
+@dataclass(frozen=True)
+class Look:
+    """One probe's numbers of one model after an epoch, and which is the one to watch."""
 
     name: ResultName
     numbers: Mapping[str, float]
-    value: float | None
-    attacked: bool
+    watched: Watched
+
+    @property
+    def value(self) -> float | None:
+        """The headline number; None where the probe has none."""
+        return None if self.watched.headline is None else self.numbers[self.watched.headline]
+
+    @property
+    def attacked(self) -> bool:
+        return self.watched.attacked
+
+    @property
+    def percent(self) -> bool:
+        return self.watched.percent
+
+    @property
+    def shown(self) -> str:
+        """The headline number under its title, in percent where it is a rate: 'PGD-20 50.1', 'entropy (nats) 1.9'."""
+        assert self.value is not None
+        title = self.watched.title or ("robust" if self.attacked else "clean")
+        return f"{title} {100 * self.value:.1f}" if self.percent else f"{title} {self.value:.4g}"
 
 
-def seen(results: Mapping[str, Result]) -> dict[str, Any]:
-    """What a line of metrics keeps of the monitor's results: `monitor`, their numbers, and `looks`, which of these is the one to watch."""
-    return {
-        "monitor": {name: dict(result.numbers) for name, result in results.items()},
-        "looks": {name: {"headline": r.headline, "attacked": r.attacked} for name, r in results.items()},
-    }
+@dataclass(frozen=True)
+class EpochLine:
+    """A line of a run's metrics: an epoch that has ended.
 
+    Args:
+        epoch, step: how many have ended.
+        lr, loss: by role; the loss is the mean over the epoch.
+        monitor: every number that the monitor's probes found, which may be NaN; empty after an epoch without a look.
+        looks: which of these is the one to watch.
+    """
 
-def looks(entry: Mapping[str, Any]) -> list[Look]:
-    """The looks of a line of metrics; none of an epoch without a look. Lines of older runs do not say which number is the headline."""
-    found = []
-    for name, numbers in entry.get("monitor", {}).items():
-        headline = headline_among(numbers)
-        how = entry.get("looks", {}).get(name, {"headline": headline, "attacked": headline != "clean"})
-        value = None if how["headline"] is None else numbers[how["headline"]]
-        found.append(Look(ResultName.parse(name), numbers, value, how["attacked"]))
-    return found
+    epoch: int
+    step: int
+    images_per_second: float = 0.0
+    lr: dict[str, float] = field(default_factory=dict)
+    loss: dict[str, float] = field(default_factory=dict)
+    monitor: dict[ResultName, dict[str, Any]] = field(default_factory=dict)
+    looks: dict[ResultName, Watched] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        for name, numbers in self.monitor.items():
+            headline = self._watched(name).headline
+            if not all(type(value) in (int, float) for value in numbers.values()):
+                raise ValueError(f"monitor.{name} holds what is no number")
+            if headline is not None and headline not in numbers:
+                raise ValueError(f"looks.{name}: {headline!r} is none of its numbers")
 
-def look(entry: Mapping[str, Any], model: str, label: str) -> Look | None:
-    """One of them; None where there is no such look, or it has no headline number."""
-    own = (look for look in looks(entry) if look.name == (model, label) and look.value is not None)
-    return next(own, None)
+    @staticmethod
+    def from_json(data: Any) -> EpochLine:
+        """Raises `ValueError` for what is no such line."""
+        return typed(EpochLine, data)
 
+    def to_json(self) -> dict[str, Any]:
+        out: dict[str, Any] = {
+            "epoch": self.epoch,
+            "step": self.step,
+            "images_per_second": self.images_per_second,
+            "lr": self.lr,
+            "loss": self.loss,
+        }
+        if self.monitor:
+            out["monitor"] = {str(name): dict(numbers) for name, numbers in self.monitor.items()}
+            out["looks"] = {str(name): vars(watched) for name, watched in self.looks.items()}
+        return out
 
-def look_under_attack(entry: Mapping[str, Any], model: str) -> Look | None:
-    """The first look at the model under attack; None where there is none."""
-    own = (look for look in looks(entry) if look.name.model == model and look.attacked and look.value is not None)
-    return next(own, None)
+    def with_looks(self, results: Mapping[str, Result]) -> EpochLine:
+        """With what the monitor found after the epoch."""
+        named = {ResultName.parse(name): result for name, result in results.items()}
+        return dataclasses.replace(
+            self,
+            monitor={name: dict(result.numbers) for name, result in named.items()},
+            looks={name: Watched.of(result) for name, result in named.items()},
+        )
+
+    @property
+    def seen(self) -> list[Look]:
+        """What was seen of each model by each probe."""
+        return [Look(name, numbers, self._watched(name)) for name, numbers in self.monitor.items()]
+
+    def _watched(self, name: ResultName) -> Watched:
+        return self.looks[name] if name in self.looks else Watched.in_older_runs(self.monitor[name])
+
+    def look(self, model: str, label: str) -> Look | None:
+        """One of them; None where there is no such look, or it has no headline number."""
+        return next((look for look in self._telling() if look.name == (model, label)), None)
+
+    def look_under_attack(self, model: str) -> Look | None:
+        """The first look at the model under attack; None where there is none."""
+        return next((look for look in self._telling() if look.name.model == model and look.attacked), None)
+
+    def _telling(self) -> Iterator[Look]:
+        return (look for look in self.seen if look.value is not None)

@@ -118,4 +118,4 @@ def _result(audited: checks.Audited, findings: Sequence[checks.Finding]) -> Resu
     numbers = {level: float(sum(flag.level == level for flag in flags)) for level in ("green", "yellow", "red")}
     for finding in findings:
         numbers |= finding.numbers
-    return Result(numbers, {}, (), audited.threat, flags)
+    return Result(numbers, {}, (), audited.threat, flags, headline=None)

@@ -41,6 +41,8 @@ class ResultName(NamedTuple):
         return f"{self.model}.{self.label}"
 
 
+# A result that does not say which number is the one to watch.
+UNSAID = ""
 # What the number to watch is called by probes that do not say it (those written before results had a headline), the most telling first.
 _USUAL_HEADLINES = ("worst_run", "worst_case", "clean")
 
@@ -81,6 +83,7 @@ class Result:
         pictures: what there is to see of it; the model's own series, or row, is called `actkit.probes.pictures.OWN`.
         attacked: whether the numbers come from an attack, so that a red flag on the model makes them unverified.
         headline: which of the numbers is the one to watch while a model trains and to choose by; higher is better. None where no single number is.
+            What does not say it has one of the usual names, the most telling first, or none.
     """
 
     numbers: dict[str, float]
@@ -90,12 +93,12 @@ class Result:
     flags: tuple[Flag, ...] = ()
     attacked: bool = False
     pictures: tuple[Picture, ...] = ()
-    headline: str | None = None
+    headline: str | None = UNSAID
 
     def __post_init__(self) -> None:
-        if self.headline is None:
+        if self.headline == UNSAID:
             object.__setattr__(self, "headline", headline_among(self.numbers))
-        elif self.headline not in self.numbers:
+        elif self.headline is not None and self.headline not in self.numbers:
             raise InputError(f"the headline {self.headline!r} is none of its numbers: {', '.join(self.numbers)}")
 
     @property

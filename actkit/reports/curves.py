@@ -12,19 +12,23 @@ from typing import Any
 
 from actkit.config.spec import amount
 from actkit.errors import InputError
-from actkit.evaluation.looks import Look, looks
+from actkit.evaluation.looks import EpochLine, Look
 from actkit.evaluation.summary import Summary
 from actkit.probes.pictures import Picture
 from actkit.reports.tables import Finished, Table
 
 
-def curves(folder: Path) -> Picture | None:
+def curves(folder: Path, *, percent: bool = True) -> Picture | None:
     """A run's training: what each probe of the monitor saw of each model after each epoch. None where nothing was monitored.
+
+    The accuracies and rates or, where `percent` is False, the numbers that are none, such as an entropy.
 
     Of what was seen under attack the highest and the last are marked, or, where the run chose a checkpoint by it, the best.
     """
     series: dict[str, dict[str, Any]] = {}
     for epoch, look in _monitored(folder):
+        if look.percent is not percent:
+            continue
         model, label = look.name
         one = series.setdefault(f"{model}, {label}", {"x": [], "y": [], "dashed": not look.attacked, "as": model})
         one["x"].append(epoch)
@@ -42,10 +46,11 @@ def curves(folder: Path) -> Picture | None:
         last = len(one["y"]) - 1
         marks[last] = f"{marks[last]}, last" if last in marks else "last"
         one["marks"] = [{"x": one["x"][i], "y": one["y"][i], "text": text} for i, text in marks.items()]
-    data = {"series": series, "x_label": "epoch", "y_label": "accuracy", "percent": True}
-    return Picture(
-        f"training-{folder.parent.name}-{folder.name}", "lines", "Accuracy while training, as monitored", data
-    )
+    name = f"training-{folder.parent.name}-{folder.name}"
+    data = {"series": series, "x_label": "epoch", "y_label": "accuracy" if percent else "", "percent": percent}
+    if percent:
+        return Picture(name, "lines", "Accuracy while training, as monitored", data)
+    return Picture(f"{name}-numbers", "lines", "Numbers while training, as monitored", data)
 
 
 def _monitored(folder: Path) -> Iterator[tuple[int, Look]]:
@@ -54,8 +59,8 @@ def _monitored(folder: Path) -> Iterator[tuple[int, Look]]:
         for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
             # The last line may be torn.
             with contextlib.suppress(ValueError):
-                entry = json.loads(line)
-                yield from ((entry["epoch"], look) for look in looks(entry) if look.value is not None)
+                read = EpochLine.from_json(json.loads(line))
+                yield from ((read.epoch, look) for look in read.seen if look.value is not None)
 
 
 def _chosen(folder: Path) -> tuple[int | None, str | None]:
@@ -113,8 +118,7 @@ def pictures(made: Table, runs: Sequence[Finished]) -> list[Picture]:
 
 def pictures_of_run(folder: Path) -> list[Picture]:
     """The training, and what the evaluation showed. Raises `InputError` for a picture that cannot be read."""
-    drawn = curves(folder)
-    found = [drawn] if drawn else []
+    found = [drawn for percent in (True, False) if (drawn := curves(folder, percent=percent))]
     for file in sorted((folder / "probes").glob("*.picture.json")):
         try:
             found.append(Picture.from_json(json.loads(file.read_text(encoding="utf-8"))))

@@ -24,7 +24,7 @@ from actkit.datasets import Data
 from actkit.display import Display
 from actkit.errors import InputError
 from actkit.evaluation.examination import assert_fits, examine, read
-from actkit.evaluation.looks import seen
+from actkit.evaluation.looks import EpochLine
 from actkit.evaluation.summary import Summary
 from actkit.files import locked, write_json, write_text
 from actkit.machine import deterministic, provenance
@@ -33,7 +33,7 @@ from actkit.networks.model_files import checkpoint_step
 from actkit.networks.roles import Role, with_averages
 from actkit.signals import Stop, stopping, terminable
 from actkit.training import checkpoint
-from actkit.training.best import Score, best_step, scores
+from actkit.training.best import Score, assert_watchable, best_step, scores
 from actkit.training.final import examine_run, header_of
 from actkit.training.loop import Position, Record, assert_finite, fit
 from actkit.training.metrics import Metrics, assert_tensorboard
@@ -228,7 +228,7 @@ class _Trainer:
         self.display.say(f"reading    {self.data.sizes['train']:,} training images")
         read(self.data, ["train"], self.display)
         record, speed = None, _Speed()
-        with self.display.training(self.run, self.position) as shown:
+        with self.display.training(self.run) as shown:
             for record in self._fit():
                 shown.batch(record)
                 speed.images += record.images
@@ -267,26 +267,22 @@ class _Trainer:
             position=self.position,
         )
 
-    def _look(self, record: Record, speed: float) -> dict[str, Any]:
+    def _look(self, record: Record, speed: float) -> EpochLine:
         """The line of metrics of an epoch that has ended, the monitored probes among it where it is their turn."""
-        entry: dict[str, Any] = {
-            "epoch": record.position.epoch,
-            "step": record.position.step,
-            "images_per_second": round(speed, 1),
-            "lr": record.lr,
-            "loss": record.losses,
-        }
+        line = EpochLine(record.position.epoch, record.position.step, round(speed, 1), record.lr, record.losses)
         last = record.position.epoch == self.run.epochs
         if self.run.monitor and (record.position.epoch % self.run.monitor_every == 0 or last):
-            entry |= seen(examine(self.run.monitor, with_averages(self.roles), self.data))
-        self.metrics.append(entry)
-        return entry
+            results = examine(self.run.monitor, with_averages(self.roles), self.data)
+            assert_watchable(results, self.headline, best=self.run.best, stop_on_drop=self.run.stop_on_drop)
+            line = line.with_looks(results)
+        self.metrics.append(line)
+        return line
 
     def _scores(self) -> list[Score]:
-        return scores(self.metrics.entries, self.headline, self.run.best)
+        return scores(self.metrics.lines, self.headline, self.run.best)
 
     def _fall(self) -> str | None:
-        return sudden_fall(self.metrics.entries, self.headline, limit=self.run.stop_on_drop)
+        return sudden_fall(self.metrics.lines, self.headline, limit=self.run.stop_on_drop)
 
     def _stopped(self) -> bool:
         """Whether a fall of robustness has ended this training."""

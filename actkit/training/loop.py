@@ -168,5 +168,5 @@ def assert_finite(record: Record, roles: dict[str, Role]) -> None:
     if bad:
         raise ActkitError(
             f"training diverged: the loss or weights of {' and '.join(bad)} are not finite after {record.position.step} steps",
-            help="lower optimizer.SGD.lr, or raise the precision; the last checkpoint is as it was",
+            help="lower the learning rate, or raise the precision; the last checkpoint is as it was",
         )

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from actkit.errors import InputError
+from actkit.evaluation.looks import EpochLine
 from actkit.files import write_text, writing
 from actkit.training.loop import Position
 
@@ -22,21 +23,22 @@ class Metrics:
 
     def __init__(self, folder: Path, position: Position, *, events: bool = False) -> None:
         self.path = folder / "metrics.jsonl"
-        self.entries: list[dict[str, Any]] = []
+        self.lines: list[EpochLine] = []
         if self.path.is_file():
             for line in self.path.read_text(encoding="utf-8").splitlines():
                 with contextlib.suppress(ValueError):
-                    self.entries.append(json.loads(line))
-            self.entries = [e for e in self.entries if e["epoch"] <= position.epoch]
-            write_text(self.path, "".join(json.dumps(e) + "\n" for e in self.entries))
+                    self.lines.append(EpochLine.from_json(json.loads(line)))
+            self.lines = [line for line in self.lines if line.epoch <= position.epoch]
+            write_text(self.path, "".join(json.dumps(line.to_json()) + "\n" for line in self.lines))
         self._events = _event_writer(folder / "tensorboard", position.step + 1) if events else None
 
-    def append(self, entry: dict[str, Any]) -> None:
-        self.entries.append(entry)
+    def append(self, line: EpochLine) -> None:
+        self.lines.append(line)
         with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(entry) + "\n")
+            file.write(json.dumps(line.to_json()) + "\n")
         # Which number is the one to watch is no number.
-        rows = [dict(_flat({key: value for key, value in e.items() if key != "looks"})) for e in self.entries]
+        entries = [line.to_json() for line in self.lines]
+        rows = [dict(_flat({key: value for key, value in e.items() if key != "looks"})) for e in entries]
         with (
             writing(self.path.with_suffix(".csv")) as temporary,
             temporary.open("w", newline="", encoding="utf-8") as file,
@@ -47,7 +49,7 @@ class Metrics:
         if self._events is not None:
             for name, value in rows[-1].items():
                 if name not in ("epoch", "step"):
-                    self._events.add_scalar(name.replace(".", "/", 1), value, entry["step"])
+                    self._events.add_scalar(name.replace(".", "/", 1), value, line.step)
             self._events.flush()
 
     def close(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 
@@ -17,7 +17,7 @@ from actkit.errors import InputError, nearest
 from actkit.files import sha256_of
 from actkit.networks import model_files
 from actkit.networks.first_weights import start_from
-from actkit.networks.roles import Role, assert_takes
+from actkit.networks.roles import Role, RoleConfig, assert_takes
 from actkit.noise import seed_for
 from actkit.probes import labels
 
@@ -30,7 +30,7 @@ class Run:
     Args:
         objective, data: what is trained, on what.
         epochs, batch_size: the length of the training; `steps` ends it earlier, after so many batches in all.
-        evaluation: the probes at the end; `monitor`: those after every `monitor_every` epochs, to look at, never to choose by.
+        evaluation: the probes at the end; `monitor`: those after every `monitor_every` epochs, to look at; only `best` and `stop_on_drop` act on them.
         precision: of the training's forward passes. Probes always run in fp32.
         keep: how many checkpoints to keep; one is written every `save_every` epochs, and at the end.
         best: the label of a probe in `monitor` that looks at the split 'val'. Where the headline model's number was highest, that checkpoint is kept,
@@ -55,7 +55,7 @@ class Run:
     best: str | None = None
     stop_on_drop: float | None = None
     seed: int = 0
-    roles: dict[str, Any] = field(default_factory=dict)
+    roles: dict[str, RoleConfig] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "monitor_every", "keep", "save_every"):
@@ -69,7 +69,7 @@ class Run:
             except InputError as error:
                 raise InputError(f"run.{name}: {error.message}", help=error.help) from None
         for name, config in self.roles.items():
-            if getattr(config, "average", None) is not None and config.average_from >= self.epochs:
+            if config.average is not None and config.average_from >= self.epochs:
                 raise InputError(
                     f"{name}/role.average_from = {config.average_from}: the training has {self.epochs} epochs, so nothing would be averaged",
                     help="lower it, or leave role.average out",

@@ -3,40 +3,89 @@
 from __future__ import annotations
 
 import json
+import math
 
 import pytest
 
 from actkit.cli.display import describe
 from actkit.errors import InputError
-from actkit.evaluation.looks import Look, look, look_under_attack, looks, seen
-from actkit.probes import Result, ResultName
-from actkit.reports.curves import curves
+from actkit.evaluation.looks import EpochLine
+from actkit.probes import Column, Result
+from actkit.reports.curves import curves, pictures_of_run
 
-OWN = Result({"spread": 0.1, "mine": 0.7}, attacked=True, headline="mine")
+OWN = Result({"spread": 0.1, "mine": 0.7}, columns=(Column("mine", "my attack"),), attacked=True, headline="mine")
+NATS = Result({"mean": 1.9}, columns=(Column("mean", "entropy (nats)", percent=False),), headline="mean")
 
 
-def entry(**results: Result) -> dict:
+def entry(**results: Result) -> EpochLine:
     """A line of metrics after a look at the model `robust`, as it is read again."""
-    line = {"epoch": 1, "step": 9, "loss": {"robust": 0.5}}
-    return json.loads(json.dumps(line | seen({f"robust.{label}": result for label, result in results.items()})))
+    line = EpochLine(1, 9, loss={"robust": 0.5})
+    named = {f"robust.{label}": result for label, result in results.items()}
+    return EpochLine.from_json(json.loads(json.dumps(line.with_looks(named).to_json())))
 
 
 def test_a_probes_headline_is_what_is_watched_whatever_it_is_called():
-    line = entry(own=OWN, accuracy=Result({"clean": 0.9}, headline="clean"))
-    assert looks(line) == [
-        Look(ResultName("robust", "own"), {"spread": 0.1, "mine": 0.7}, 0.7, attacked=True),
-        Look(ResultName("robust", "accuracy"), {"clean": 0.9}, 0.9, attacked=False),
+    line = entry(own=OWN, accuracy=Result({"clean": 0.9}, columns=(Column("clean", "clean"),)))
+    assert [(str(one.name), one.value, one.attacked) for one in line.seen] == [
+        ("robust.own", 0.7, True),
+        ("robust.accuracy", 0.9, False),
     ]
-    assert look(line, "robust", "own").value == 0.7
-    assert look_under_attack(line, "robust").value == 0.7
-    assert describe(line) == "robust: loss 0.500 robust 70.0 clean 90.0"
+    assert line.look("robust", "own").value == 0.7
+    assert line.look_under_attack("robust").value == 0.7
+    assert describe(line) == "robust: loss 0.500 my attack 70.0 clean 90.0"
+
+
+def test_a_headline_is_shown_under_its_columns_title_and_in_its_unit():
+    assert describe(entry(entropy=NATS)) == "robust: loss 0.500 entropy (nats) 1.9"
+
+
+def test_a_headline_that_no_column_shows_is_shown_by_its_name_as_it_is():
+    assert describe(entry(own=Result({"mine": 0.7}, headline="mine"))) == "robust: loss 0.500 mine 0.7"
 
 
 def test_a_result_without_a_single_number_to_watch_is_not_watched():
     line = entry(sweep=Result({"eps 1/255": 0.8, "eps 2/255": 0.6}, attacked=True))
-    assert look(line, "robust", "sweep") is None
-    assert look_under_attack(line, "robust") is None
+    assert line.look("robust", "sweep") is None
+    assert line.look_under_attack("robust") is None
     assert describe(line) == "robust: loss 0.500"
+
+
+def test_a_result_may_say_that_none_of_its_numbers_is_one_to_watch():
+    line = entry(audit=Result({"clean": 0.9}, headline=None))
+    assert line.look("robust", "audit") is None
+
+
+def test_a_number_that_is_not_finite_survives_the_file():
+    (look,) = entry(smallest=Result({"mean_correct": math.nan, "far": math.inf})).seen
+    assert math.isnan(look.numbers["mean_correct"])
+    assert look.numbers["far"] == math.inf
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ([], "should be an object"),
+        ({"epoch": 1}, "it lacks 'step'"),
+        ({"epoch": "1", "step": 1}, "epoch: should be int"),
+        (
+            {"epoch": 1, "step": 1, "monitor": {"robust.p": {"clean": "0.5"}}},
+            "monitor.robust.p holds what is no number",
+        ),
+        (
+            {
+                "epoch": 1,
+                "step": 1,
+                "monitor": {"robust.p": {}},
+                "looks": {"robust.p": {"headline": "x", "attacked": True}},
+            },
+            "looks.robust.p: 'x' is none of its numbers",
+        ),
+    ],
+    ids=["no object", "no step", "a text for a number", "a number that is none", "a headline that is not there"],
+)
+def test_a_damaged_line_is_none(line, message):
+    with pytest.raises(ValueError, match=message):
+        EpochLine.from_json(line)
 
 
 @pytest.mark.parametrize(
@@ -51,8 +100,15 @@ def test_a_result_without_a_single_number_to_watch_is_not_watched():
 )
 def test_a_probe_that_names_none_and_a_line_of_an_older_run_have_the_usual_headline(numbers, headline):
     assert Result(numbers).headline == headline
-    old = {"epoch": 1, "loss": {}, "monitor": {"robust.p": numbers}}
-    assert [(one.value, one.attacked) for one in looks(old)] == [(numbers.get(headline), headline != "clean")]
+    old = EpochLine.from_json({"epoch": 1, "step": 9, "loss": {}, "monitor": {"robust.p": numbers}})
+    assert [(one.value, one.attacked) for one in old.seen] == [(numbers.get(headline), headline != "clean")]
+
+
+def test_a_line_of_an_older_run_is_shown_as_robust_and_clean():
+    monitor = {"robust.p": {"worst_run": 0.7}, "robust.c": {"clean": 0.9}}
+    old = EpochLine.from_json({"epoch": 1, "step": 9, "loss": {"robust": 0.5}, "monitor": monitor})
+    assert old.looks == {}
+    assert describe(old) == "robust: loss 0.500 robust 70.0 clean 90.0"
 
 
 def test_a_headline_that_is_no_number_of_the_result_is_refused():
@@ -61,7 +117,13 @@ def test_a_headline_that_is_no_number_of_the_result_is_refused():
 
 
 def test_the_curve_of_a_probe_is_its_headline_number(tmp_path):
-    (tmp_path / "metrics.jsonl").write_text(json.dumps(entry(own=OWN)) + "\n")
+    (tmp_path / "metrics.jsonl").write_text(json.dumps(entry(own=OWN).to_json()) + "\n")
     series = curves(tmp_path).data["series"]
     assert series["robust, own"]["y"] == [0.7]
     assert series["robust, own"]["dashed"] is False
+
+
+def test_a_number_that_is_no_percentage_has_a_picture_of_its_own(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text(json.dumps(entry(own=OWN, entropy=NATS).to_json()) + "\n")
+    drawn = [(list(one.data["series"]), one.data["percent"]) for one in pictures_of_run(tmp_path)]
+    assert drawn == [(["robust, own"], True), (["robust, entropy"], False)]

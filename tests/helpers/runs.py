@@ -53,7 +53,7 @@ class Mute(Display):
         if record.position.step == self.stop_at:
             os.kill(os.getpid(), self.number)
 
-    def training(self, run, position):
+    def training(self, run):
         return contextlib.nullcontext(self)
 
 

@@ -141,6 +141,7 @@ def test_the_training_curves_are_the_monitors_with_best_and_last_marked(tmp_path
     lines = [
         {
             "epoch": i + 1,
+            "step": i + 1,
             "loss": {},
             "monitor": {"robust.clean": {"clean": 0.5 + i / 10}, "robust.pgd": {"worst_run": y}},
         }
@@ -167,7 +168,7 @@ def test_each_probe_of_the_monitor_is_a_curve_and_the_chosen_epoch_is_marked(tmp
         }
         for i, y in enumerate([0.1, 0.4, 0.3])
     ]
-    lines = [{"epoch": i + 1, "loss": {}, "monitor": look} for i, look in enumerate(looks)]
+    lines = [{"epoch": i + 1, "step": i + 1, "loss": {}, "monitor": look} for i, look in enumerate(looks)]
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(e) + "\n" for e in lines))
     chosen = RunFacts("r.gin", seed=0, epochs=2, steps=4, stopped_early=False, trained_epochs=3, best="val")
     Summary(command="c", data="digits", data_fingerprint={}, sizes={}, evaluation=(), results={}, run=chosen).save(

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
-from actkit.training.best import Score, best_step, scores
+from actkit.errors import InputError
+from actkit.evaluation.looks import EpochLine
+from actkit.probes import Result, ResultName
+from actkit.training.best import Score, assert_watchable, best_step, scores
 from actkit.training.checkpoint import is_due
 from actkit.training.overfitting import sudden_fall
 
+ROBUST, NATURAL = ResultName("robust", "pgd"), ResultName("natural", "pgd")
 
-def line(step: int, robust: float | None = None, loss: float = 1.0, **numbers: float) -> dict:
+
+def line(step: int, robust: float | None = None, loss: float = 1.0, **numbers: float) -> EpochLine:
     seen = {**({} if robust is None else {"worst_run": robust, "clean": 0.9}), **numbers}
-    entry = {"epoch": step, "step": step, "loss": {"robust": loss, "natural": 0.1}}
-    return {**entry, "monitor": {"robust.pgd": seen, "natural.pgd": {"worst_run": 0.99}}} if seen else entry
+    monitor = {ROBUST: seen, NATURAL: {"worst_run": 0.99}} if seen else {}
+    return EpochLine(step, step, loss={"robust": loss, "natural": 0.1}, monitor=monitor)
 
 
 def test_a_score_is_the_headline_models_number_under_attack():
@@ -67,6 +74,35 @@ def test_a_sudden_fall_of_robustness(entries, limit, falls):
 def test_a_fall_is_told_with_both_numbers():
     said = sudden_fall([line(1, 0.65), line(2, 0.1)], "robust", limit=0.3)
     assert "fell from 65.0 to 10.0 %" in said
+
+
+def test_a_model_without_a_loss_of_its_own_is_watched_for_its_accuracy_alone():
+    lines = [line(1, 0.6), line(2, 0.3)]
+    lines = [dataclasses.replace(one, loss={"natural": 0.1}) for one in lines]
+    assert sudden_fall(lines, "robust") is None
+    assert sudden_fall(lines, "robust", limit=0.1) is not None
+
+
+SWEEP = Result({"eps 1/255": 0.8}, attacked=True, headline=None)
+
+
+@pytest.mark.parametrize(
+    ("result", "settings", "message"),
+    [
+        (SWEEP, {"best": "p"}, "run.best = 'p' has nothing to choose by: this probe gives 'robust' no headline number"),
+        (SWEEP, {"stop_on_drop": 0.1}, "run.stop_on_drop has nothing to watch: no probe in run.monitor gives 'robust'"),
+        (Result({"clean": 0.9}), {"stop_on_drop": 0.1}, "run.stop_on_drop has nothing to watch"),
+    ],
+    ids=["best by a sweep", "stop by a sweep", "stop by an accuracy that is not under attack"],
+)
+def test_what_has_no_number_to_watch_cannot_choose_or_stop(result, settings, message):
+    with pytest.raises(InputError, match=message):
+        assert_watchable({"robust.p": result}, "robust", **{"best": None, "stop_on_drop": None, **settings})
+
+
+def test_what_has_a_number_to_watch_may_choose_and_stop():
+    attacked = Result({"worst_run": 0.5}, attacked=True, headline="worst_run")
+    assert_watchable({"robust.p": attacked, "natural.p": SWEEP}, "robust", best="p", stop_on_drop=0.1)
 
 
 @pytest.mark.parametrize(
