@@ -163,7 +163,8 @@ def _run_tasks(options: ReproduceOptions, made: PaperStudy, display: Any) -> tup
 
 def _command_line(options: ReproduceOptions) -> str:
     what = {"--scale": options.scale, "--seeds": options.seeds}
-    return command_line("reproduce", options.names, {**what, "-s": options.settings, "--plugins": options.plugins})
+    how = {"-s": options.settings, "--plugins": options.plugins, "--device": options.device}
+    return command_line("reproduce", options.names, {**what, **how})
 
 
 def _write(options: ReproduceOptions, found: Sequence[ItemOutcome], place: Path) -> None:

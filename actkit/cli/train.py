@@ -147,6 +147,7 @@ def _command_line(options: RunOptions) -> str:
         "-s": reading.settings,
         "--plugins": reading.plugins,
         "--trust": reading.trust,
+        "--single": options.single,
         "--device": options.device,
         "--out": options.out,
     }

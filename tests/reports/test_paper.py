@@ -374,6 +374,7 @@ def test_an_item_is_reproduced_and_then_shown_again(actkit, warm, tmp_path, monk
     }  # fmt: skip
     kept = json.loads((out / "figure2.json").read_text())
     assert kept["missing"] == []
+    assert kept["about"]["command"].endswith("-s probe.audit.limit=4 --device cpu")
     for row in kept["rows"]:
         folder = Path(kept["about"]["trainings"][f"{row['model'].lower()}_digits seed 0"])
         (summary,) = (out / "examined").glob(f"*{folder.parent.name}-{folder.name}-*/summary.json")

@@ -296,6 +296,8 @@ def test_a_declared_study_runs_its_cells_and_not_itself(actkit, write, tmp_path,
     said = actkit("run", "s.gin", "-j", "2", "--device", "cpu")
     assert said.code == 0, said.err
     assert len(list(tmp_path.rglob("summary.json"))) == 2
+    (summary,) = tmp_path.rglob("seed1-*/summary.json")
+    assert json.loads(summary.read_text())["command"].startswith("actkit run s.gin -s run.seed=1 --single --device cpu")
     assert actkit("run", "s.gin", "--single", "--device", "cpu").err.startswith("recipe")
     assert actkit("run", "s.gin", "--single", "--seeds", "0").code == 2
 
