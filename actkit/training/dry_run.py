@@ -241,9 +241,17 @@ def timed(counted: DryRun) -> Times:
 def _step(run: Run, data: Data, roles: Mapping[str, Role], size: int, device: torch.device) -> float:
     """A training step on made-up images, and the seconds that it took."""
     x, y = (t.to(device) for t in random_batch(data, size))
-    began = time.perf_counter()
-    list(update(run.objective, x, y, dict(roles), noise=Noise(torch.arange(size, device=device), 0)))
-    return time.perf_counter() - began
+    noise = Noise(torch.arange(size, device=device), 0)
+    began = _now(device)
+    list(update(run.objective, x, y, dict(roles), noise=noise))
+    return _now(device) - began
+
+
+def _now(device: torch.device) -> float:
+    """The clock, in seconds, once the device has done all that it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
 
 
 @contextmanager
