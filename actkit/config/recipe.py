@@ -100,7 +100,7 @@ class RecipeFile:
 
 
 def open_recipe(
-    file: str, overrides: Iterable[str] = (), *, plugins: Iterable[str] = (), trust: bool = False
+    file: str, overrides: Iterable[str] = (), *, plugins: Iterable[str] = (), trust: bool | None = False
 ) -> RecipeFile:
     """Read a recipe's files once, and load what they import.
 
@@ -108,7 +108,7 @@ def open_recipe(
         file: a path, or the name of a packaged recipe such as 'gin/act_cifar10.gin'.
         overrides: 'KEY=VALUE', applied after the file, the last one winning.
         plugins: folders whose modules are loaded, and may be imported by the recipe.
-        trust: allow the recipe to import any module.
+        trust: allow the recipe to import any module; None where nobody could ask for that.
 
     Raises `InputError` for what cannot be read or imported.
     """
@@ -133,13 +133,14 @@ def load_recipe(
 
 def load_evaluation(file: str, overrides: Iterable[str] = (), *, plugins: Iterable[str] = ()) -> list[Spec]:
     """The probes in a recipe's `run.evaluation`, the rest of it left aside. Raises `InputError` as `load_recipe` does."""
-    return open_recipe(file, overrides, plugins=plugins).evaluation()
+    return open_recipe(file, overrides, plugins=plugins, trust=None).evaluation()
 
 
-def _load_imports(imports: Iterable[Import], plugins: list[Path], trust: bool) -> None:
+def _load_imports(imports: Iterable[Import], plugins: list[Path], trust: bool | None) -> None:
     """Check all imports of a recipe against the allow-list, then do them: plugin folders first."""
     folders = {folder.resolve().name for folder in plugins}
     allowed = installed_plugin_modules() | folders | {"actkit"}
+    by_trust = "" if trust is None else "--trust allows it, or "
     problems = []
     for one in imports:
         if one.module.startswith("__gin__"):
@@ -155,7 +156,7 @@ def _load_imports(imports: Iterable[Import], plugins: list[Path], trust: bool) -
                 InputError(
                     f"this recipe would import {one.module!r}, which can run any code, and it is no installed plugin",
                     where=str(one.place),
-                    help="look at it; then --trust allows it, or give its folder with --plugins",
+                    help=f"look at it; then {by_trust}give its folder with --plugins",
                 )
             )
     raise_all(problems)

@@ -13,7 +13,7 @@ from actkit.config.compare import diff, flat
 from actkit.config.locate import packaged_recipes
 from actkit.config.override import override_spec
 from actkit.config.reader import read_document
-from actkit.config.recipe import load_recipe, open_recipe
+from actkit.config.recipe import load_evaluation, load_recipe, open_recipe
 from actkit.config.resolver import Resolver, Slot
 from actkit.config.spec import Spec
 from actkit.errors import InputError
@@ -102,6 +102,13 @@ def test_an_import_is_refused_before_anything_runs(actkit, write, tmp_path, monk
     assert not (tmp_path / "ran").exists()
     actkit("config", "show", path, "--trust")
     assert (tmp_path / "ran").exists()
+
+
+def test_trust_is_not_offered_where_it_cannot_be_given(write):
+    path = write("bad.gin", "import evil\n" + ACT)
+    with pytest.raises(InputError) as told:
+        load_evaluation(str(path))
+    assert told.value.help == "look at it; then give its folder with --plugins"
 
 
 def test_the_shell_command_hidden_in_standard_library_names_never_runs(actkit, write, tmp_path):
