@@ -60,9 +60,11 @@ def config_diff(a: str, b: str, reading: RecipeOptions, as_json: bool) -> None:
     from actkit.config.spec import Spec
 
     def spec(path: str) -> Spec:
-        kept = Path(path) / "config.json"
-        if kept.is_file():
-            return Spec.from_json(json.loads(kept.read_text(encoding="utf-8")))
+        if (Path(path) / "config.json").is_file():
+            # This one imports torch, which recipes alone do not need.
+            from actkit.evaluation.run_files import spec_of_run
+
+            return spec_of_run(Path(path))
         return Spec.from_json(resolve(reading.open(path)).spec.to_json())
 
     changes = diff(spec(a), spec(b))

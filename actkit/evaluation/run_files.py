@@ -1,12 +1,31 @@
-"""Where a run's models lie."""
+"""A run's files: its recipe as a Spec, and where its models lie."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
+from actkit.config.spec import Spec
+from actkit.config.typed import spec_from
+from actkit.errors import InputError
 from actkit.files import sha256
 from actkit.networks import model_files
+
+
+def spec_of_run(folder: Path) -> Spec:
+    """What a run's recipe says, by its `config.json`. Raises `InputError` where that is damaged."""
+    file = folder / "config.json"
+    try:
+        spec = spec_from(json.loads(file.read_text(encoding="utf-8")))
+        if spec.selector != "run":
+            raise ValueError(f"it declares {spec.selector}, not a run")
+        return spec
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"this run's config.json cannot be read: {error}",
+            where=str(folder),
+            help="put it back, or train the run again",
+        ) from error
 
 
 def run_of(file: Path) -> Path | None:

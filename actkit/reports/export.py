@@ -231,7 +231,9 @@ def _threat(header: Header) -> Threat | None:
 
 
 def _threat_json(threat: Threat | None) -> dict[str, Any] | None:
-    return threat and {"norm": threat.norm, "eps": threat.written, "eps_255": round(threat.eps * 255, 3)}
+    if threat is None:
+        return None
+    return {"norm": threat.norm, "eps": threat.written, "eps_255": round(threat.eps * 255, 3)}
 
 
 def _measured(file: Path, header: Header, given: Path | None) -> Summary | None:

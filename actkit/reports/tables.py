@@ -15,6 +15,7 @@ from typing import Any
 from actkit.config.compare import canonical, diff, flat
 from actkit.config.spec import Spec
 from actkit.errors import InputError
+from actkit.evaluation.run_files import spec_of_run
 from actkit.evaluation.summary import RunFacts, Summary
 from actkit.networks.model_files import located
 from actkit.reports.grids import Grid, assert_format, printed
@@ -120,10 +121,7 @@ def find(paths: Iterable[Path]) -> tuple[list[Finished], list[Path]]:
             if not (folder / "summary.json").is_file():
                 unfinished.append(folder)
                 continue
-            try:
-                spec = Spec.from_json(json.loads((folder / "config.json").read_text(encoding="utf-8")))
-            except (OSError, ValueError, KeyError, TypeError) as error:
-                raise InputError(f"this run's config.json cannot be read: {error}", where=str(folder)) from error
+            spec = spec_of_run(folder)
             summary = Summary.load(folder)
             if not any(folder.resolve() == one.folder.resolve() for one in finished):
                 finished.append(Finished(folder, spec, summary, _facts(folder, summary)))

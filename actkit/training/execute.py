@@ -7,7 +7,6 @@ The folder holds `config.gin` and `config.json` (the recipe), `environment.json`
 from __future__ import annotations
 
 import contextlib
-import json
 import shutil
 import time
 from collections.abc import Iterator
@@ -25,6 +24,7 @@ from actkit.display import Display
 from actkit.errors import InputError
 from actkit.evaluation.examination import assert_fits, examine, read
 from actkit.evaluation.looks import EpochLine
+from actkit.evaluation.run_files import spec_of_run
 from actkit.evaluation.summary import Summary
 from actkit.files import locked, write_json, write_text
 from actkit.machine import deterministic, provenance
@@ -173,7 +173,7 @@ def _claim(folder: Path, recipe: Recipe) -> None:
     kept = folder / "config.json"
     mine = Spec.from_json(identity_of(recipe.spec).to_json())
     if kept.is_file() and (any(folder.glob("checkpoints/step-*")) or (folder / "summary.json").is_file()):
-        other = Spec.from_json(json.loads(kept.read_text(encoding="utf-8")))
+        other = spec_of_run(folder)
         if other != mine:
             changes = diff(other, mine)
             shown = "\n".join(f"      {path}: {a!r} there, {b!r} now" for path, a, b in changes[:8])
