@@ -58,14 +58,14 @@ __all__ += ["away_from", "cross_entropy", "fit", "kl", "kl_from", "mimicry", "un
 
 # Where actkit's own components of each kind are registered. The registry, which lies below them, imports these when it is first asked.
 COMPONENTS = {
-    "backbone": "networks.backbones",
-    "dataset": "datasets",
-    "attack": "attacks",
-    "objective": "training.objectives",
-    "probe": "probes",
-    "optimizer": "networks.roles",
-    "schedule": "networks.roles",
-    "": "training.study",
+    "backbone": ("networks.backbones",),
+    "dataset": ("datasets",),
+    "attack": ("attacks",),
+    "objective": ("training.objectives",),
+    "probe": ("probes",),
+    "optimizer": ("networks.roles",),
+    "schedule": ("networks.roles",),
+    "": ("networks.roles", "training.run", "training.study"),
 }
 
 # A type checker sees the imports above alone, and so a name that is not there.

@@ -10,6 +10,9 @@ from pathlib import Path
 import layers
 import pytest
 
+import actkit
+from actkit.config import registry
+
 PACKAGE = Path(__file__).parent.parent / "actkit"
 
 # A file may import from its own room and from the floors below; rooms of one floor know nothing of each other.
@@ -69,6 +72,24 @@ def test_no_file_names_a_room_above_it_in_a_string(path):
         ):
             other = node.value.split(".")[1]
             assert FLOOR.get(other, -1) <= FLOOR[room(path)], f"{path.name} names {node.value}"
+
+
+def test_the_registry_alone_reaches_up_by_the_table_of_contents():
+    """A name such as attack.pgd is looked up below and defined above. So actkit/__init__.py, the one file on no floor, says where, and the
+    registry imports that: the one way up that there is."""
+    users = [p.relative_to(PACKAGE).as_posix() for p in FILES if "actkit.COMPONENTS" in imports(p)]
+    assert users == ["config/registry.py"]
+
+
+@pytest.mark.parametrize("kind", actkit.COMPONENTS)
+def test_the_table_of_contents_names_whatever_registers_a_kind(kind):
+    """Also the components that no other module would import on the way."""
+    homes = {f"actkit.{home}" for home in actkit.COMPONENTS[kind]}
+    assert homes <= {*MODULES, *(name.rpartition(".")[0] for name in MODULES)}
+    for one in registry.entries(kind):
+        written = one.target.__module__
+        if one.origin == "actkit":
+            assert any(written == home or written.startswith(f"{home}.") for home in homes), one.selector
 
 
 def test_there_is_no_circle():

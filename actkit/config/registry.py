@@ -143,8 +143,9 @@ class Entry:
     location: str
     parameters: dict[str, Parameter] = field(repr=False, default_factory=dict)
     check: Check | None = field(repr=False, default=None)
-    models: int = 1  # how many a probe needs at least
-    attacks: bool = False  # whether a probe measures under attack
+    # Of a probe: how many it needs at least, and whether it measures under attack.
+    models: int = 1
+    attacks: bool = False
     # What tables call an attack.
     title: Title | None = field(repr=False, default=None)
 
@@ -361,7 +362,7 @@ def get(selector: str, *, where: str | None = None) -> Entry:
     kind = selector.partition(".")[0]
     # Its own module is enough: whoever rebuilds a network (actkit.models) needs neither gin nor rich.
     if kind in COMPONENTS:
-        importlib.import_module(f"actkit.{COMPONENTS[kind]}")
+        _load(kind)
     if selector in registered:
         return registered[selector]
     load_builtins()
@@ -388,7 +389,12 @@ def entries(kind: str | None = None) -> list[Entry]:
 
 
 def load_builtins() -> None:
-    for module in COMPONENTS.values():
+    for kind in COMPONENTS:
+        _load(kind)
+
+
+def _load(kind: str) -> None:
+    for module in COMPONENTS[kind]:
         importlib.import_module(f"actkit.{module}")
 
 
