@@ -95,7 +95,7 @@ def _plan(options: RunOptions, file: RecipeFile) -> int:
     recipe = resolve(file)
     from actkit.machine import pick_device
     from actkit.training.dry_run import count, describe, timed
-    from actkit.training.run import folder_of
+    from actkit.training.folder import folder_of
 
     counted = count(recipe, folder=folder_of(recipe, options.out), device=pick_device(options.device))
     times = timed(counted)

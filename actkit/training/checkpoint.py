@@ -22,7 +22,7 @@ from actkit.config.spec import BoundObjective
 from actkit.errors import ActkitError
 from actkit.files import remove_temporary, sha256, write_json, write_text, writing
 from actkit.machine import versions
-from actkit.networks.model_files import FORMAT, best, load_weights, newest_first, read, save_tensors, step_name
+from actkit.networks.model_files import FORMAT, Header, best, load_weights, newest_first, read, save_tensors, step_name
 from actkit.networks.roles import Role, with_averages
 from actkit.training.loop import Position
 
@@ -37,7 +37,7 @@ def is_due(epoch: int, *, every: int, last: bool, best: bool) -> bool:
 def save(
     folder: Path,
     roles: Mapping[str, Role],
-    headers: Mapping[str, dict[str, Any]],
+    headers: Mapping[str, Header],
     position: Position,
     objective: BoundObjective,
 ) -> Path:
@@ -53,8 +53,7 @@ def save(
         with writing(final, durable=True) as temporary:
             temporary.mkdir()
             for name, role in with_averages(roles).items():
-                about = {"actkit": json.dumps(headers[name])}
-                save_tensors(role.model.state_dict(), temporary / f"{name}.safetensors", about)
+                save_tensors(role.model.state_dict(), temporary / f"{name}.safetensors", headers[name].metadata())
             tensors: dict[str, Tensor] = {}
             state = _pack(_state(roles, position, objective), tensors, "state")
             save_tensors(tensors, temporary / "state.safetensors")
@@ -125,8 +124,8 @@ def discard_after(found: Path) -> None:
     remove_temporary(found.parent, _STEPS)
 
 
-def restore(checkpoint: Path, roles: Mapping[str, Role], position: Position, objective: BoundObjective) -> None:
-    """Put a training where it was: weights, optimizers, schedules, the objective's state and the position, in place."""
+def restore(checkpoint: Path, roles: Mapping[str, Role], objective: BoundObjective) -> Position:
+    """Put the roles and the objective where they were, in place: weights, optimizers, schedules, state. Gives the position of the training."""
     tensors = read(checkpoint / "state.safetensors")[0]
     state = _unpack(json.loads((checkpoint / "state.json").read_text(encoding="utf-8")), tensors)
     for name, role in roles.items():
@@ -141,10 +140,10 @@ def restore(checkpoint: Path, roles: Mapping[str, Role], position: Position, obj
             assert role.averaged is not None
             load_weights(role.averaged, checkpoint / f"{role.averaged.name}.safetensors")
     objective.load_state_dict(state["objective"])
-    for key, value in state["position"].items():
-        setattr(position, key, value)
+    position = Position(**state["position"])
     device = next(iter(roles.values())).device
     position.sums = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in position.sums.items()}
+    return position
 
 
 def _pack(value: Any, tensors: dict[str, Tensor], path: str) -> Any:

@@ -7,26 +7,21 @@ The folder holds `config.gin` and `config.json` (the recipe), `environment.json`
 from __future__ import annotations
 
 import contextlib
-import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from actkit.config.compare import diff
 from actkit.config.recipe import Recipe
-from actkit.config.spec import Spec
 from actkit.datasets import Data
 from actkit.display import Display
 from actkit.errors import InputError
 from actkit.evaluation.examination import assert_fits, examine, read
 from actkit.evaluation.looks import EpochLine
-from actkit.evaluation.run_files import spec_of_run
 from actkit.evaluation.summary import Summary
-from actkit.files import locked, write_json, write_text
+from actkit.files import write_json
 from actkit.machine import deterministic, provenance
 from actkit.networks import model_files
 from actkit.networks.model_files import checkpoint_step
@@ -34,11 +29,13 @@ from actkit.networks.roles import Role, with_averages
 from actkit.signals import Stop, stopping, terminable
 from actkit.training import checkpoint
 from actkit.training.best import Score, assert_watchable, best_step, scores
-from actkit.training.final import examine_run, header_of
+from actkit.training.final import examine_run
+from actkit.training.folder import RunFolder
 from actkit.training.loop import Position, Record, assert_finite, fit
 from actkit.training.metrics import Metrics, assert_tensorboard
 from actkit.training.overfitting import sudden_fall
-from actkit.training.run import Run, assert_last_batch, folder_of, identity_of
+from actkit.training.run import Run, assert_last_batch
+from actkit.training.state import Training, headers_of
 
 
 @dataclass
@@ -63,10 +60,11 @@ def execute(
     Raises `InputError` for what cannot be used, `ActkitError` where the training diverges or a disk fails.
     """
     run: Run = recipe.spec.build()
-    folder = folder_of(recipe, out)
+    place = RunFolder.of(recipe, out)
+    folder = place.path
     if tensorboard:
         assert_tensorboard()
-    with _claimed(folder, recipe, display):
+    with place.claimed(display):
         done = folder / "summary.json"
         if done.is_file():
             summary = Summary.load(folder)
@@ -77,10 +75,11 @@ def execute(
         deterministic(device)
         roles, position = _restored(run, data, folder, device, display)
         assert_last_batch(run, data, roles)
-        _announce(run, data, roles, position, folder, device, display)
+        training = Training(run, recipe.source, data, roles, headers_of(run, data), position, folder)
+        _announce(training, device, display)
         write_json(folder / "environment.json", {"command": command, "device": str(device), **provenance()})
         metrics = Metrics(folder, position, events=tensorboard)
-        trainer = _Trainer(run, recipe, data, roles, position, folder, display, metrics)
+        trainer = _Trainer(training, display, metrics)
         with contextlib.closing(metrics), stopping(display.say) as stop:
             code = trainer.train(stop)
         if code is not None:
@@ -107,83 +106,27 @@ def _restored(
             where=str(folder),
             help="start again with another --out, or remove the folder",
         )
-    roles, position = run.make_roles(data, device, first_weights=found is None), Position()
-    if found is not None:
-        checkpoint.discard_after(found)
-        checkpoint.restore(found, roles, position, run.objective)
-    return roles, position
+    roles = run.make_roles(data, device, first_weights=found is None)
+    if found is None:
+        return roles, Position()
+    checkpoint.discard_after(found)
+    return roles, checkpoint.restore(found, roles, run.objective)
 
 
-def _announce(
-    run: Run,
-    data: Data,
-    roles: dict[str, Role],
-    position: Position,
-    folder: Path,
-    device: torch.device,
-    display: Display,
-) -> None:
+def _announce(training: Training, device: torch.device, display: Display) -> None:
+    run, data, position = training.run, training.data, training.position
     display.say(f"objective  {run.objective.spec!r}")
     display.say(f"data       {data.name}: {data.counted}, {data.num_classes} classes")
     for note in data.notes:
         display.say(f"           {note}")
-    for name, role in roles.items():
+    for name, role in training.roles.items():
         count = sum(p.numel() for p in role.model.parameters())
         display.say(f"{name:<10} {run.roles[name].backbone.spec!r}: {count:,} parameters")
         for note in role.notes:
             display.say(f"{'':<10} {note}")
-    display.say(f"run        {folder} on {device}, {run.precision}")
+    display.say(f"run        {training.folder} on {device}, {run.precision}")
     if position.step:
         display.say(f"resumed    after {position.step:,} batches ({position.epoch} epochs)")
-
-
-@contextlib.contextmanager
-def _claimed(folder: Path, recipe: Recipe, display: Display) -> Iterator[None]:
-    """Hold the folder for this recipe alone. Raises `InputError` where it is not this run's to use.
-
-    A new folder goes again where what was handed in is refused before anything is trained.
-    """
-    _assert_claimable(folder)
-    made = [place for place in (folder, *folder.parents) if not place.exists()]
-    try:
-        with locked(folder, warn=display.warn):
-            _claim(folder, recipe)
-            yield
-    except InputError:
-        if folder in made and not any(folder.glob("checkpoints/step-*")):
-            shutil.rmtree(folder, ignore_errors=True)
-            with contextlib.suppress(OSError):
-                for place in made[1:]:
-                    place.rmdir()
-        raise
-
-
-def _assert_claimable(folder: Path) -> None:
-    """A folder with anything in it is a run's, or it is left alone."""
-    if (
-        folder.is_dir()
-        and not (folder / "config.json").is_file()
-        and any(not p.name.startswith(".") for p in folder.iterdir())
-    ):
-        raise InputError("the folder is not empty and holds no run", where=str(folder), help="choose another --out")
-
-
-def _claim(folder: Path, recipe: Recipe) -> None:
-    """Make the folder that of this recipe. One that holds no checkpoint yet may change its mind: nothing is lost."""
-    kept = folder / "config.json"
-    mine = Spec.from_json(identity_of(recipe.spec).to_json())
-    if kept.is_file() and (any(folder.glob("checkpoints/step-*")) or (folder / "summary.json").is_file()):
-        other = spec_of_run(folder)
-        if other != mine:
-            changes = diff(other, mine)
-            shown = "\n".join(f"      {path}: {a!r} there, {b!r} now" for path, a, b in changes[:8])
-            raise InputError(
-                "the folder holds a run with other settings\n" + shown,
-                where=str(folder),
-                help="choose another --out; a run's settings do not change",
-            )
-    write_json(kept, mine.to_json())
-    write_text(folder / "config.gin", recipe.text)
 
 
 @dataclass
@@ -200,24 +143,10 @@ class _Speed:
 class _Trainer:
     """The training of one run, and the examination of what it made."""
 
-    def __init__(
-        self,
-        run: Run,
-        recipe: Recipe,
-        data: Data,
-        roles: dict[str, Role],
-        position: Position,
-        folder: Path,
-        display: Display,
-        metrics: Metrics,
-    ) -> None:
-        self.run, self.recipe, self.data, self.roles = run, recipe, data, roles
-        self.position, self.folder, self.display = position, folder, display
-        self.metrics = metrics
-
-    @property
-    def headline(self) -> str:
-        return self.run.objective.roles[0]
+    def __init__(self, training: Training, display: Display, metrics: Metrics) -> None:
+        self.training, self.display, self.metrics = training, display, metrics
+        self.run, self.data, self.roles = training.run, training.data, training.roles
+        self.position, self.folder, self.headline = training.position, training.folder, training.headline
 
     def train(self, stop: Stop) -> int | None:
         """Train to the end; an exit code when a signal asked for a stop, after saving."""
@@ -303,7 +232,7 @@ class _Trainer:
         self.save()
 
     def save(self) -> None:
-        headers = {name: self._header(name) for name in with_averages(self.roles)}
+        headers = self.training.headers_now()
         checkpoint.save(self.folder / "checkpoints", self.roles, headers, self.position, self.run.objective)
         self._mark_best()
         checkpoint.prune(self.folder / "checkpoints", self.run.keep)
@@ -315,20 +244,8 @@ class _Trainer:
         if step is not None:
             checkpoint.mark_best(where, step)
 
-    def _header(self, role: str) -> dict[str, Any]:
-        return header_of(role, self.recipe, self.data, self.roles, self.position).to_json()
-
     def examine(self, command: str) -> Summary:
         """The evaluation that the run ends with."""
         return examine_run(
-            self.run,
-            self.recipe,
-            self.data,
-            self.roles,
-            self.position,
-            self.folder,
-            self.display,
-            command=command,
-            looked=bool(self._scores()),
-            stopped_early=self._stopped(),
+            self.training, self.display, command=command, looked=bool(self._scores()), stopped_early=self._stopped()
         )

@@ -1,4 +1,4 @@
-"""The end of a run: what a model's file says of it, and the examination that the run ends with."""
+"""The examination that a run ends with."""
 
 from __future__ import annotations
 
@@ -7,64 +7,29 @@ from pathlib import Path
 
 import torch
 
-from actkit.config.recipe import Recipe
-from actkit.datasets import Data
 from actkit.display import Display
 from actkit.evaluation.examination import examine, fingerprints, write_results
 from actkit.evaluation.flags import keep_flags
 from actkit.evaluation.resume import key_of, resumable
 from actkit.evaluation.run_files import files_of_run, last_files_of_run
 from actkit.evaluation.summary import RunFacts, Summary, apply_flags
-from actkit.machine import provenance, versions
+from actkit.machine import provenance
 from actkit.networks import model_files
-from actkit.networks.model_files import Header
 from actkit.networks.roles import Role, with_averages
-from actkit.training.loop import Position
-from actkit.training.run import Run, without_io_settings
+from actkit.training.run import Run
+from actkit.training.state import Training
 
 
-def header_of(role: str, recipe: Recipe, data: Data, roles: Mapping[str, Role], position: Position) -> Header:
-    """What the file of one of a training's models says of it: enough to rebuild it and to repeat its evaluation."""
-    settings = recipe.spec.kwargs
-    return Header(
-        role=role,
-        roles=tuple(with_averages(roles)),
-        # An average (robust.ema) has the network of its role.
-        backbone=settings["roles"][role.partition(".")[0]].kwargs["backbone"],
-        num_classes=data.num_classes,
-        classes=tuple(data.classes),
-        shape=data.shape,
-        data=without_io_settings(settings["data"]),
-        evaluation=tuple(settings["evaluation"]),
-        objective=repr(settings["objective"]),
-        seed=settings.get("seed", 0),
-        epoch=position.epoch,
-        step=position.step,
-        versions=versions(),
-    )
-
-
-def examine_run(
-    run: Run,
-    recipe: Recipe,
-    data: Data,
-    roles: Mapping[str, Role],
-    position: Position,
-    folder: Path,
-    display: Display,
-    *,
-    command: str,
-    looked: bool,
-    stopped_early: bool,
-) -> Summary:
+def examine_run(training: Training, display: Display, *, command: str, looked: bool, stopped_early: bool) -> Summary:
     """The evaluation that a run ends with, each probe's result in a file of its own; of the checkpoint that was chosen, and of the last.
 
     Args:
         looked: whether there was a look that `run.best` could choose by.
     """
+    run, data, roles = training.run, training.data, training.roles
+    position, folder, device = training.position, training.folder, training.device
     files = files_of_run(folder)
     chosen = model_files.header(next(iter(files.values())))
-    device = next(iter(roles.values())).device
     _warn_of_gaps(run, roles, looked, display)
     models = with_averages(roles)
     if chosen.step != position.step:
@@ -75,7 +40,7 @@ def examine_run(
     tested = fingerprints(data, evaluation, display)
     where = folder / "probes"
     where.mkdir(exist_ok=True)
-    key = key_of(list(files.values()), recipe.spec.kwargs["data"], evaluation, tested, device)
+    key = key_of(list(files.values()), run.data.spec, evaluation, tested, device)
     display.say("evaluation ...")
     with resumable(where / ".unfinished.safetensors", key, display) as progress:
         results = examine(run.evaluation, models, data, progress)
@@ -84,7 +49,7 @@ def examine_run(
     assert chosen.epoch is not None
     assert chosen.step is not None
     origin = {
-        "data": recipe.spec.kwargs["data"].to_json(),
+        "data": run.data.spec.to_json(),
         "data_fingerprint": tested,
         "step": chosen.step,
         "command": command,
@@ -100,7 +65,7 @@ def examine_run(
         evaluation=tuple(evaluation),
         results=found,
         versions=provenance(),
-        run=RunFacts(recipe.source, run.seed, chosen.epoch, chosen.step, stopped_early, position.epoch, best),
+        run=RunFacts(training.source, run.seed, chosen.epoch, chosen.step, stopped_early, position.epoch, best),
     )
 
 

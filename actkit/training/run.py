@@ -1,4 +1,4 @@
-"""`run`, the root of every recipe: what is trained and how it is examined; and the folder that it has."""
+"""`run`, the root of every recipe: what is trained and how it is examined."""
 
 from __future__ import annotations
 
@@ -9,12 +9,9 @@ from typing import Literal
 
 import torch
 
-from actkit.config.recipe import Recipe
 from actkit.config.registry import Dataset, Objective, Probe, register
-from actkit.config.spec import Spec
 from actkit.datasets import Data
 from actkit.errors import InputError, nearest
-from actkit.files import sha256_of
 from actkit.networks import model_files
 from actkit.networks.first_weights import start_from
 from actkit.networks.roles import Role, RoleConfig, assert_takes
@@ -146,28 +143,3 @@ def assert_last_batch(run: Run, data: Data, roles: Mapping[str, Role]) -> None:
 def _near(batch_size: int) -> list[int]:
     """Other sizes of batches, the nearest first."""
     return [n for step in range(1, 9) for n in (batch_size - step, batch_size + step) if n > 1]
-
-
-def folder_of(recipe: Recipe, out: str | None = None) -> Path:
-    """Where a run of this recipe goes: always the same place for the same settings."""
-    if out is not None:
-        return Path(out)
-    digest = sha256_of(identity_of(recipe.spec).to_json(), 8)
-    seed = recipe.spec.kwargs.get("seed", 0)
-    return Path("runs") / Path(recipe.source).stem / f"seed{seed}-{digest}"
-
-
-def identity_of(spec: Spec) -> Spec:
-    """What makes a run the run that it is: how its data are fetched and read does not; a seed does, whether it was written or is the default."""
-    return spec.replace(data=without_io_settings(spec.kwargs["data"]), seed=spec.kwargs.get("seed", 0))
-
-
-# Settings of a data set that no pixel depends on.
-_IO_SETTINGS = {"download", "workers", "timeout"}
-
-
-def without_io_settings(data: Spec) -> Spec:
-    """A data set's Spec without what only says how it is fetched and read."""
-    kept = {name: value for name, value in data.kwargs.items() if name not in _IO_SETTINGS}
-    inner = {name: without_io_settings(value) for name, value in kept.items() if isinstance(value, Spec)}
-    return Spec(data.kind, data.name, {**kept, **inner})

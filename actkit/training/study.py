@@ -24,7 +24,7 @@ from actkit.files import IN_USE, in_use
 from actkit.networks.model_files import checkpoint_step
 from actkit.signals import handling
 from actkit.training.executors import Executor, share_of_cores
-from actkit.training.run import folder_of
+from actkit.training.folder import folder_of
 
 
 @register("", "study")

@@ -172,7 +172,7 @@ def test_a_run_that_never_saved_may_change_its_mind(write, tmp_path):
 
 
 def test_how_data_are_fetched_and_read_is_not_part_of_a_run(write, tmp_path):
-    from actkit.training.run import folder_of
+    from actkit.training.folder import folder_of
 
     plain, fetching = (load_recipe("gin/act_cifar10.gin", extra) for extra in ([], ["dataset.cifar10.download=true"]))
     assert folder_of(plain) == folder_of(fetching)

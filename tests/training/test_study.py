@@ -41,7 +41,7 @@ def test_a_sweep_that_is_none_is_told(text):
 
 def test_every_combination_is_a_cell_in_the_folder_that_its_own_run_would_have(quick):
     from actkit.config.recipe import load_recipe
-    from actkit.training.run import folder_of
+    from actkit.training.folder import folder_of
 
     made = cells(
         [str(quick)],
