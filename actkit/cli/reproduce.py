@@ -25,8 +25,10 @@ from actkit.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from actkit.display import Display
     from actkit.reports.paper.outcome import ItemOutcome
     from actkit.reports.paper.study import PaperStudy
+    from actkit.training.tasks import Task, TaskResult
 
 
 @dataclass(frozen=True)
@@ -141,16 +143,16 @@ def _plan(options: ReproduceOptions, made: PaperStudy) -> int:
     return errors.OK
 
 
-def _run_tasks(options: ReproduceOptions, made: PaperStudy, display: Any) -> tuple[int, list[Any]]:
+def _run_tasks(options: ReproduceOptions, made: PaperStudy, display: Display) -> tuple[int, list[TaskResult]]:
     """Train, then examine what is trained: the exit code, and what failed."""
-    from actkit.training.study import run_tasks
+    from actkit.training.tasks import run_tasks
 
     extra = arguments({"--plugins": options.plugins, "--device": options.device})
     runner = studies.executor_named(options.executor, options.jobs, options.device)
     code = errors.OK
-    failed: list[Any] = []
+    failed: list[TaskResult] = []
     # What can be examined is known once the trainings have ended.
-    stages: list[Callable[[], Sequence[Any]]] = [lambda: made.trainings, made.examinations]
+    stages: list[Callable[[], Sequence[Task]]] = [lambda: made.trainings, made.examinations]
     for stage in stages:
         ended, now = run_tasks(stage(), runner, say=display.say, extra=extra)
         if now in (errors.RESUMABLE, errors.INTERRUPTED):

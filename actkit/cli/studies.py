@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from actkit.errors import InputError
+
+if TYPE_CHECKING:
+    from actkit.display import Display
+    from actkit.training.executors import Executor
+    from actkit.training.study import Cell
+    from actkit.training.tasks import TaskResult
 
 
 def jobs_option(text: str) -> Any:
@@ -35,7 +41,7 @@ def seeds_in(text: str) -> list[int]:
     return found
 
 
-def executor_named(name: str, jobs: int, device: str) -> Any:
+def executor_named(name: str, jobs: int, device: str) -> Executor:
     """Ray, or this machine with a GPU to each of several jobs where there are some."""
     from actkit.training.executors import Local, ray_executor
 
@@ -51,10 +57,10 @@ def executor_named(name: str, jobs: int, device: str) -> Any:
     return Local(jobs, gpus=gpus)
 
 
-def as_json(cells: Iterable[Any]) -> list[dict[str, str]]:
+def as_json(cells: Iterable[Cell]) -> list[dict[str, str]]:
     return [{"title": cell.title, "state": cell.state, "folder": str(cell.folder)} for cell in cells]
 
 
-def say_failures(failed: Iterable[Any], display: Any) -> None:
+def say_failures(failed: Iterable[TaskResult], display: Display) -> None:
     for one in failed:
         display.say(f"failed     {one.task.title}: {one.error} ({one.task.folder}.log)", style="red")

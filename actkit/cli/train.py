@@ -29,6 +29,7 @@ from actkit.errors import InputError
 
 if TYPE_CHECKING:
     from actkit.config.recipe import RecipeFile
+    from actkit.display import Display
     from actkit.training.study import Cell
 
 
@@ -154,7 +155,7 @@ def _command_line(options: RunOptions) -> str:
     return command_line("run", [options.file], given)
 
 
-def _write_page(folder: Path, display: Any) -> None:
+def _write_page(folder: Path, display: Display) -> None:
     """The run's `report.html`; what goes wrong with it is no fault of the run."""
     from actkit.reports import page
     from actkit.reports.page import of_runs
@@ -222,7 +223,7 @@ def _run_study(options: RunOptions, cells: Sequence[Cell]) -> int:
     from actkit.cli.display import Terminal
     from actkit.files import make_folder
     from actkit.reports.tables import find, formatted, table
-    from actkit.training.study import run_tasks
+    from actkit.training.tasks import run_tasks
 
     display = Terminal(consoles()[1], quiet=options.as_json)
     make_folder(cells[0].folder.parent)

@@ -16,7 +16,8 @@ import pytest
 
 from actkit.errors import InputError
 from actkit.training.executors import Cluster, Local
-from actkit.training.study import Cell, cells, parse_sweep, run_tasks
+from actkit.training.study import Cell, cells, parse_sweep
+from actkit.training.tasks import run_tasks
 from helpers.runs import QUICK
 
 

@@ -1,0 +1,164 @@
+"""Tasks: command lines of actkit's, each with a folder for what it finds, several at a time; a failed one does not stop the rest."""
+
+from __future__ import annotations
+
+import dataclasses
+import signal
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from actkit.errors import BAD_INPUT, CHECK_FAILED, FAILED, INTERRUPTED, OK, RESUMABLE, InputError
+from actkit.files import IN_USE, in_use
+from actkit.signals import handling
+from actkit.training.executors import Executor
+
+
+class Task(Protocol):
+    """A command line of actkit's with a folder for what it finds; its log is `<folder>.log`."""
+
+    @property
+    def title(self) -> str: ...
+
+    @property
+    def folder(self) -> Path: ...
+
+    @property
+    def done(self) -> bool: ...
+
+    @property
+    def code(self) -> int:
+        """The exit code of one that is done."""
+
+    def command(self, extra: Sequence[str]) -> list[str]: ...
+
+
+@dataclass(frozen=True)
+class TaskResult:
+    """How a task ended: its exit code, how long it took, and why it failed."""
+
+    task: Task
+    code: int
+    seconds: float
+    error: str = ""
+
+    @property
+    def failed(self) -> bool:
+        return self.code not in (OK, CHECK_FAILED, RESUMABLE, INTERRUPTED)
+
+
+def run_tasks(
+    tasks: Sequence[Task], executor: Executor, *, say: Callable[[str], None], extra: Sequence[str] = ()
+) -> tuple[list[TaskResult], int]:
+    """Run what is not done, and say how it goes: what ended, and the exit code of the whole.
+
+    A failed task does not stop the others; one that another process is at is waited for. A signal is passed on to the runs, which save and stop;
+    then this ends with its code.
+    """
+    left = [task for task in tasks if not task.done]
+    done = len(tasks) - len(left)
+    if done:
+        say(f"{done} of {len(tasks)} cells are done already")
+    results: list[TaskResult] = []
+    runner = _TaskRunner(executor, say, extra)
+    with handling(runner.stop), ThreadPoolExecutor(executor.jobs) as pool:
+        waiting: set[Future[TaskResult | Task | None]] = {pool.submit(runner.run, task) for task in left}
+        elsewhere: list[Task] = []
+        while waiting or elsewhere:
+            if not waiting:
+                time.sleep(0.5)
+            # What others were at goes to the end of the queue, so that it holds nothing up.
+            if runner.signals or not waiting:
+                waiting, elsewhere = waiting | {pool.submit(runner.run, task) for task in elsewhere}, []
+            ended, waiting = wait(waiting, timeout=0.5, return_when=FIRST_COMPLETED)
+            for result in (future.result() for future in ended):
+                if isinstance(result, TaskResult):
+                    # One that a signal reached before it could handle it died of it: it is stopped, not failed.
+                    if runner.signals and (result.code < 0 or result.code == INTERRUPTED):
+                        result = dataclasses.replace(result, code=RESUMABLE)
+                    results.append(result)
+                    say(f"[{done + len(results)}/{len(tasks)}] {result.task.title}: {_described(result)}")
+                elif result is not None:
+                    elsewhere.append(result)
+    if runner.signals:
+        return results, INTERRUPTED if runner.signals[0] == signal.SIGINT else RESUMABLE
+    return results, _exit_code(tasks, results)
+
+
+def _exit_code(tasks: Sequence[Task], results: Sequence[TaskResult]) -> int:
+    if any(result.failed for result in results):
+        return FAILED
+    if any(result.code in (RESUMABLE, INTERRUPTED) for result in results):
+        return RESUMABLE
+    return CHECK_FAILED if any(_check_failed(task) for task in tasks if task.done) else OK
+
+
+@dataclass
+class _TaskRunner:
+    """Runs one task after the other, in several threads at once, until a signal comes."""
+
+    executor: Executor
+    say: Callable[[str], None]
+    extra: Sequence[str]
+    signals: list[int] = field(default_factory=list)
+    # The folders that another process was seen at, and said to be.
+    announced: set[Path] = field(default_factory=set)
+
+    def stop(self, number: int, frame: Any) -> None:
+        """A signal's handler."""
+        self.signals.append(number)
+        self.executor.stop(number if number in (signal.SIGINT, signal.SIGTERM) else signal.SIGTERM)
+
+    def run(self, task: Task) -> TaskResult | Task | None:
+        """How it ended; the task again where another process is at it; None where a signal came first."""
+        began, log = time.monotonic(), task.folder.with_name(task.folder.name + ".log")
+        try:
+            log.parent.mkdir(parents=True, exist_ok=True)
+            if self.signals:
+                return None
+            if user := in_use(task.folder):
+                if task.folder not in self.announced:
+                    self.say(f"{task.title}: waiting for {user}, which is at it")
+                self.announced.add(task.folder)
+                return task
+            if task.done:
+                return TaskResult(task, CHECK_FAILED if _check_failed(task) else OK, time.monotonic() - began)
+            log.write_bytes(b"")
+            code = self.executor(task.command(self.extra), log)
+            error = _error_in(log)
+            # Another process was faster.
+            if code == BAD_INPUT and error.startswith(IN_USE):
+                return task
+            return TaskResult(task, code, time.monotonic() - began, error)
+        except OSError as error:
+            said = f"{error.strerror or error}: {error.filename or log}"
+            return TaskResult(task, FAILED, time.monotonic() - began, said)
+
+
+def _check_failed(task: Task) -> bool:
+    """Of a task that is done. Whoever makes a table of it says where its summary cannot be read."""
+    try:
+        return task.code == CHECK_FAILED
+    except InputError:
+        return False
+
+
+def _described(result: TaskResult) -> str:
+    took = f"{result.seconds:.0f} s"
+    if result.code == OK:
+        return f"done in {took}"
+    if result.code == CHECK_FAILED:
+        return f"done in {took}; a check did not hold (exit code {CHECK_FAILED})"
+    if result.code in (RESUMABLE, INTERRUPTED):
+        return "stopped; the same study goes on with it"
+    return f"failed after {took} (exit code {result.code}): {result.error}"
+
+
+def _error_in(log: Path) -> str:
+    """The error that a run ended with, or the last line that it wrote."""
+    lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    errors = [line for line in lines if line.startswith("error:")]
+    return (errors or lines or [""])[-1].removeprefix("error:").strip()
