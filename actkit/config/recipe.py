@@ -1,6 +1,6 @@
 """Recipes: gin files in, Specs out, by way of `reader` (what is written), `bindings` (what is bound) and `resolver` (what it means).
 
-gin is the language and its parser reads it; what a binding means is worked out here, in one walk from `run`, by gin's own rules
+gin is the language and its parser reads it; what a binding means, `resolver` works out in one walk from `run`, by gin's own rules
 (scopes, references, macros; `tests/config/test_recipe.py` compares the two). gin's engine is left out because it keeps one global store, stops at
 the first mistake, forgets where a value came from, and imports and calls things while a file is read. Here all mistakes of a
 recipe are reported at once, with file and line, and nothing is called.

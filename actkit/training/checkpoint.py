@@ -107,7 +107,7 @@ def prune(folder: Path, keep: int) -> None:
 
 
 def mark_best(folder: Path, step: int) -> None:
-    """Say which checkpoint is the one to use, where it is not the newest."""
+    """Say which checkpoint is the best, and so the one to use; where none is marked, that is the newest."""
     write_text(folder / "best", f"{step_name(step)}\n")
 
 

@@ -46,7 +46,7 @@ class Pass:
 
 
 @dataclass(frozen=True)
-class Examination:
+class ExaminationCost:
     """What an evaluation costs: the passes that one example takes through every probe, at most, and the units of all examples."""
 
     passes: Counter[Pass]
@@ -67,7 +67,7 @@ class DryRun:
     data: Data
     roles: Mapping[str, Role]
     passes: Counter[Pass]
-    evaluation: Examination
+    evaluation: ExaminationCost
 
     @property
     def units(self) -> int:
@@ -80,7 +80,7 @@ class DryRun:
         batches = self.run.epochs * -(-self.data.sizes["train"] // self.run.batch_size)
         return min(batches, self.run.steps or batches)
 
-    def examination(self, probes: Sequence[Spec], *, headline: bool) -> Examination:
+    def examination(self, probes: Sequence[Spec], *, headline: bool) -> ExaminationCost:
         """What other probes would cost, on the headline model or on all."""
         names = list(self.roles)[:1] if headline else list(self.roles)
         return examination_of([spec.build() for spec in probes], self.data, names)
@@ -98,7 +98,7 @@ class Times:
     unit: float
     evaluation: float
 
-    def of(self, examination: Examination) -> float:
+    def of(self, examination: ExaminationCost) -> float:
         return self.unit * examination.units
 
 
@@ -120,7 +120,7 @@ def count(recipe: Recipe, *, folder: Path, device: torch.device) -> DryRun:
     return DryRun(folder, device, run, data, roles, passes, examination_of(run.evaluation, data, list(roles)))
 
 
-def examination_of(probes: Sequence[Any], data: Data, roles: Sequence[str]) -> Examination:
+def examination_of(probes: Sequence[Any], data: Data, roles: Sequence[str]) -> ExaminationCost:
     """Count what built probes do with models of these names, by a stand-in for the models."""
     every, units = Counter[Pass](), 0
     for probe in probes:
@@ -128,7 +128,7 @@ def examination_of(probes: Sequence[Any], data: Data, roles: Sequence[str]) -> E
         every.update(passes)
         limit, size = probe.spec.get("limit"), data.sizes.get(probe.spec.get("split", "test"), 0)
         units += units_of(passes) * min(limit or size, size)
-    return Examination(every, units)
+    return ExaminationCost(every, units)
 
 
 @functools.cache

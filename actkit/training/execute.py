@@ -163,7 +163,7 @@ class _Trainer:
                 speed.images += record.images
                 if record.epoch_ended:
                     assert_finite(record, self.roles)
-                    shown.epoch(self._look(record, speed.rate()))
+                    shown.epoch(self._line(record, speed.rate()))
                     speed = _Speed()
                     if (fall := self._fall()) is not None:
                         self.display.warn(fall)
@@ -196,7 +196,7 @@ class _Trainer:
             position=self.position,
         )
 
-    def _look(self, record: Record, speed: float) -> EpochLine:
+    def _line(self, record: Record, speed: float) -> EpochLine:
         """The line of metrics of an epoch that has ended, the monitored probes among it where it is their turn."""
         line = EpochLine(record.position.epoch, record.position.step, round(speed, 1), record.lr, record.losses)
         last = record.position.epoch == self.run.epochs

@@ -6,6 +6,7 @@ parameters, steps just those roles, and resumes the generator.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
@@ -146,19 +147,12 @@ def fit(
             began = time.perf_counter()
 
 
-class _private_generator:
+@contextlib.contextmanager
+def _private_generator(device: torch.device, seed: int, step: int) -> Iterator[None]:
     """Dropout and a plugin's own draws come from torch's global generator: give each batch a seed of its own, then put it back."""
-
-    def __init__(self, device: torch.device, seed: int, step: int) -> None:
-        self._fork = torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
-        self._seed = seed_for(seed, step)
-
-    def __enter__(self) -> None:
-        self._fork.__enter__()
-        torch.manual_seed(self._seed)
-
-    def __exit__(self, *error: Any) -> None:
-        self._fork.__exit__(*error)
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed_for(seed, step))
+        yield
 
 
 def assert_finite(record: Record, roles: dict[str, Role]) -> None:

@@ -1,4 +1,4 @@
-"""Studies: many runs of recipes over seeds and settings, a process each; finished ones are skipped, failed ones listed while the rest goes on.
+"""Studies: many runs of recipes over seeds and settings, what is left of them, and what that costs. `tasks` runs them.
 
 A cell's folder is the one that `actkit run` would give it, so studies share what they have in common, and the same study again does what is left.
 """

@@ -63,10 +63,17 @@ def test_the_best_step(values, among, wanted):
         ([], 0.0, False),
     ],
     ids=[
-        "the loss falls too", "the loss rises", "a small fall", "over the limit", "under the limit",
-        "an epoch without a look between", "no look in the newest epoch", "one look", "no epoch",
+        "the loss falls too",
+        "the loss rises",
+        "a small fall",
+        "over the limit",
+        "under the limit",
+        "an epoch without a look between",
+        "no look in the newest epoch",
+        "one look",
+        "no epoch",
     ],
-)  # fmt: skip
+)
 def test_a_sudden_fall_of_robustness(entries, limit, falls):
     assert (sudden_fall(entries, "robust", limit=limit) is not None) is falls
 
