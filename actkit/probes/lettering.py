@@ -63,6 +63,8 @@ class Lettering:
         chosen |= settings or {}
         with matplotlib.rc_context(chosen), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Glyph .* missing from")
+            # Of very many long names: they are drawn over each other then, and the numbers lie beside the picture.
+            warnings.filterwarnings("ignore", message="constrained_layout not applied")
             yield
 
 

@@ -327,7 +327,7 @@ def _bars(axes: Any, data: Mapping[str, Any], letter: Lettering) -> None:
         bars = None if errors is None else [0.0 if e is None else e for e in errors]
         axes.bar(places, heights, width, color=colour, label=letter(name), yerr=bars, capsize=2)
     # 60 characters fit beside each other.
-    shown = [letter(group) for group in groups]
+    shown = [letter.wrapped(group, 20) for group in groups]
     long = sum(len(g) + 2 for g in shown) > 60
     axes.set_xticks(range(len(groups)), shown, rotation=90 if long else 0, fontsize=7 if long else 9)
     _style_axes(axes, data, letter)

@@ -219,7 +219,7 @@ def test_results_without_pictures_show_none():
     assert pictures_of({"robust.accuracy": Result({"clean": 1.0})}, {}) == []
 
 
-NAMES = ["$5 and $10", "$\\frac$", "a_b^c", "a\nb", "猫", "l" * 200, "<b>&amp;'\"", "100%{x}", "_hidden", "a\\$b$", "\x01", "é ß я", "[1]"]  # fmt: skip
+NAMES = ["$5 and $10", "$\\frac$", "a_b^c", "a\nb", "猫", "l" * 200, "m" * 200, "<b>&amp;'\"", "100%{x}", "_hidden", "a\\$b$", "\x01", "é ß я", "[1]"]  # fmt: skip
 NAMED = [
     Picture("bars", "bars", "$T$", {"groups": NAMES, "series": {n: {"y": [0.5] * len(NAMES)} for n in NAMES}}),
     Picture("lines", "lines", "猫", {"series": {n: {"x": [1, 10], "y": [0.1, 0.5]} for n in NAMES}, "log": True}),
