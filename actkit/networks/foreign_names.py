@@ -231,7 +231,7 @@ def _chosen(
             )
         chosen, others = [first], [*others, *more]
     if not chosen:
-        prefix, names = _pieced(inside, entries, shapes, network, where)
+        prefix, names = _pieced(inside, under, entries, shapes, network, where)
         return prefix, names, {}
     (prefix,) = chosen
     _assert_once(whole[prefix], where)
@@ -258,28 +258,44 @@ def _same(a: _Under, b: _Under, entries: Mapping[str, Tensor]) -> bool:
 
 def _assert_once(one: _Under, where: str) -> None:
     if one.twice:
-        raise InputError(f"two of its weights mean our {one.twice[0]!r}", where=where)
+        raise InputError(
+            f"two of its weights mean our {one.twice[0]!r}", where=where, help="--ignore PATTERN leaves one of them out"
+        )
 
 
 def _pieced(
-    under: dict[str, _Under], entries: Mapping[str, Tensor], shapes: Shapes, network: str, where: str
+    inside: dict[str, _Under],
+    under: dict[str, _Under],
+    entries: Mapping[str, Tensor],
+    shapes: Shapes,
+    network: str,
+    where: str,
 ) -> tuple[str, dict[str, str]]:
-    """A network of two pieces, such as encoder.* and a head beside it: where no other reading is possible."""
-    best = sorted(under, key=lambda prefix: (-len(under[prefix].fitting), prefix.count(".")))
+    """A network of two pieces, such as encoder.* and a head beside it: where no other reading is possible.
+
+    Args:
+        inside: where its larger piece may be; the other may be anywhere in `under`.
+    """
+    best = sorted(inside, key=lambda prefix: (-len(inside[prefix].fitting), prefix.count(".")))
     if best:
-        first = best[0]
-        size = len(under[first].fitting)
-        alike = [prefix for prefix in best[1:] if len(under[prefix].fitting) == size]
-        lacking = under[first].lacks(shapes)
-        heads = [
-            prefix for prefix in under if prefix != first and all(ours in under[prefix].fitting for ours in lacking)
-        ]
-        if not alike and 2 * len(lacking) < len(shapes.needed()) and len(heads) == 1 and not under[first].twice:
-            extra = {
-                ours: theirs for ours, theirs in under[heads[0]].fitting.items() if ours not in under[first].fitting
-            }
-            return first, {**under[first].fitting, **extra}
-    raise _not_those_of(under, entries, shapes, network, where)
+        first, size = best[0], len(inside[best[0]].fitting)
+        lacking = inside[first].lacks(shapes)
+        heads = [p for p, one in under.items() if p != first and all(ours in one.fitting for ours in lacking)]
+        if 2 * len(lacking) < len(shapes.needed()) and len(heads) == 1:
+            _assert_one_piece([p for p in best if len(inside[p].fitting) == size], where)
+            _assert_once(inside[first], where)
+            head = {ours: theirs for ours, theirs in under[heads[0]].fitting.items() if ours in lacking}
+            return first, {**inside[first].fitting, **head}
+    raise _not_those_of(inside, entries, shapes, network, where)
+
+
+def _assert_one_piece(prefixes: list[str], where: str) -> None:
+    if len(prefixes) > 1:
+        raise InputError(
+            f"the network's weights but for its head are in it under {len(prefixes)} prefixes: {', '.join(map(repr, prefixes))}",
+            where=where,
+            help=f"choose one with --prefix, such as --prefix {prefixes[0].rstrip('.')}; --ignore leaves the other out",
+        )
 
 
 def _not_those_of(

@@ -79,7 +79,7 @@ def imported(
         )
     num_classes, in_chans = sizes(shapes, matched, where)
     own = shapes_of(arch.build(), num_classes=num_classes, in_chans=in_chans, image_size=image_size)
-    weights, notes = _ready(matched, own, arch, where)
+    weights, notes = _ready(matched, own, shapes, arch, where)
     made = Imported(role, key, arch, num_classes, in_chans, weights, [*matched.notes, *notes])
     constants = [part.tolist() for part in held] if held else normalise
     if constants is not None:
@@ -117,14 +117,21 @@ def _one_size(shapes: Shapes, matched: Matched, size: Literal["num_classes", "in
     return next(iter(found.values()))
 
 
-def _ready(matched: Matched, own: Mapping[str, Tensor], arch: Spec, where: str) -> tuple[dict[str, Tensor], list[str]]:
+def _ready(
+    matched: Matched, own: Mapping[str, Tensor], shapes: Shapes, arch: Spec, where: str
+) -> tuple[dict[str, Tensor], list[str]]:
     """Their weights as ours, and notes of what was added. Nothing is copied before every shape and type is the network's own."""
     weights = matched.weights
     for ours, value in weights.items():
         shape, theirs = own[ours].shape, matched.theirs[ours]
         if value.shape != shape and not (value.dim() == 2 and shape == (*value.shape, 1, 1)):
+            sized = any(free.size == "image_size" for free in shapes.open.get(ours, {}).values())
             raise InputError(
-                f"{theirs} has the shape {tuple(value.shape)}, {arch!r} needs {tuple(shape)}", where=where, help=ARCH
+                f"{theirs} has the shape {tuple(value.shape)}, {arch!r} needs {tuple(shape)}",
+                where=where,
+                help="the weights are for images of another size: --like RECIPE names data of theirs"
+                if sized
+                else ARCH,
             )
         if own[ours].is_floating_point() and not value.is_floating_point():
             raise InputError(
@@ -155,7 +162,7 @@ def _normalised(
     one_for_all = held_by_file or (mean, std) == ([0.5], [0.5])
     if one_for_all and len(mean) == 1:
         mean, std = mean * made.in_chans, std * made.in_chans
-    normalisation.assert_in_range(mean, std, "the file's normalisation" if held_by_file else "--mean and --std")
+    normalisation.assert_in_range(mean, std, in_file=held_by_file)
     backbone = Spec("backbone", "normalized", {"net": made.backbone, "mean": mean, "std": std})
     layers = shapes_of(backbone.build(), num_classes=made.num_classes, in_chans=made.in_chans, image_size=image_size)
     weights = {f"1.{name}": value for name, value in made.weights.items()}
@@ -272,7 +279,7 @@ def convert(file: Path, arch: str, wanted: Wanted) -> list[tuple[Path, Imported]
     """Import a foreign file: its models as actkit model files, one each. `arch` is a backbone's name, or one of timm's models."""
     where = str(file)
     if wanted.normalise is not None:
-        normalisation.assert_in_range(*wanted.normalise, "--mean and --std")
+        normalisation.assert_in_range(*wanted.normalise)
     network = spec_of(arch)
     content = read(file)
     found = state_dicts(content)

@@ -37,18 +37,25 @@ def known(name: str) -> tuple[list[float], list[float]] | None:
     return KNOWN[name]
 
 
-def assert_in_range(mean: Sequence[float], std: Sequence[float], what: str) -> None:
-    """Raise `InputError` for constants that are not for images in [0,1]; those for pixels of 0..255 are named as what they are likely to be."""
+def assert_in_range(mean: Sequence[float], std: Sequence[float], *, in_file: bool = False) -> None:
+    """Raise `InputError` for constants that are not for images in [0,1]; those for pixels of 0..255 are named as what they are likely to be.
+
+    Args:
+        in_file: whether they are the file's own, not given as --mean and --std.
+    """
+    what = "the file's normalisation" if in_file else "--mean and --std"
     values = [*mean, *std]
+    held = f"mean {shown(mean)} and deviation {shown(std)}"
     if not all(map(math.isfinite, values)):
-        raise InputError(f"{what} must be finite numbers, got mean {shown(mean)} and deviation {shown(std)}")
-    if max(values) > 1 and max(values) <= 255 and min(mean) >= 0:
+        raise InputError(f"{what} must be finite numbers, got {held}")
+    if 1 < max(values) <= 255 and min(mean) >= 0:
+        leave_out = "--ignore '*mean' --ignore '*std', and " if in_file else ""
         raise InputError(
-            f"{what} are for images in [0,1]; mean {shown(mean)} and deviation {shown(std)} are for pixels of 0..255",
-            help=f"divided by 255: --mean {_scaled(mean)} --std {_scaled(std)}",
+            f"images are in [0,1], and {what}, {held}, would be for pixels of 0..255",
+            help=f"divided by 255: {leave_out}--mean {_scaled(mean)} --std {_scaled(std)}",
         )
     if min(mean) < 0 or max(values) > 1:
-        raise InputError(f"{what} are for images in [0,1], got mean {shown(mean)} and deviation {shown(std)}")
+        raise InputError(f"{what} must be for images in [0,1], got {held}")
 
 
 def _scaled(values: Sequence[float]) -> str:

@@ -89,6 +89,14 @@ REFUSED = {
         r"under 2 prefixes: 'student\.', 'teacher\.'",
         "--prefix",
     ),
+    "two encoders and a head": (
+        lambda: (
+            {name if name.startswith("fc.") else f"encoder_q.{name}": value for name, value in state().items()}
+            | {f"encoder_k.{name}": value for name, value in state(seed=1).items() if not name.startswith("fc.")}
+        ),
+        r"but for its head are in it under 2 prefixes: 'encoder_k\.', 'encoder_q\.'",
+        "--prefix",
+    ),
     "an entry of a stranger": (
         lambda: under("net.") | {"projector.weight": torch.zeros(2, 2)},
         "1 of its entries are unknown: projector.weight",
@@ -128,7 +136,7 @@ REFUSED = {
     ),
     "a normalisation of 0..255": (
         lambda: under("model.") | {"mean": torch.full((3,), 125.0), "std": torch.full((3,), 63.0)},
-        r"the file's normalisation are for images in \[0,1\]; mean \[125, 125, 125\]",
+        r"the file's normalisation, mean \[125, 125, 125\] and deviation \[63, 63, 63\], would be for pixels of 0..255",
         "0.4902",
     ),
 }
