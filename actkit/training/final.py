@@ -7,12 +7,12 @@ from pathlib import Path
 
 import torch
 
+from actkit.config.spec import Spec
 from actkit.display import Display
-from actkit.evaluation.examination import examine, fingerprints, write_results
-from actkit.evaluation.flags import keep_flags
-from actkit.evaluation.resume import key_of, resumable
+from actkit.evaluation.examination import examine_models
+from actkit.evaluation.results import write_results
 from actkit.evaluation.run_files import files_of_run, last_files_of_run
-from actkit.evaluation.summary import RunFacts, Summary, apply_flags
+from actkit.evaluation.summary import RunFacts, Summary
 from actkit.machine import provenance
 from actkit.networks import model_files
 from actkit.networks.roles import Role, with_averages
@@ -36,34 +36,31 @@ def examine_run(training: Training, display: Display, *, command: str, looked: b
         display.say(f"examining epoch {chosen.epoch}, the best by {run.best} on the validation images, and the last")
         files |= last_files_of_run(folder)
         models = _loaded(files, device)
-    evaluation = [probe.spec for probe in run.evaluation]
-    tested = fingerprints(data, evaluation, display)
     where = folder / "probes"
     where.mkdir(exist_ok=True)
-    key = key_of(list(files.values()), run.data.spec, evaluation, tested, device)
     display.say("evaluation ...")
-    with resumable(where / ".unfinished.safetensors", key, display) as progress:
-        results = examine(run.evaluation, models, data, progress)
-    keep_flags(results, files, evaluation, tested, display)
-    found = apply_flags(results, files)
     assert chosen.epoch is not None
     assert chosen.step is not None
-    origin = {
-        "data": run.data.spec.to_json(),
-        "data_fingerprint": tested,
-        "step": chosen.step,
-        "command": command,
-        "versions": provenance(),
-    }
-    write_results(where, results, found, evaluation, origin)
+    evaluation = [probe.spec for probe in run.evaluation]
+    data_spec: Spec = run.data.spec
+    unfinished = where / ".unfinished.safetensors"
+    with examine_models(run.evaluation, models, files, data, data_spec, display, unfinished=unfinished) as made:
+        origin = {
+            "data": data_spec.to_json(),
+            "data_fingerprint": made.tested,
+            "step": chosen.step,
+            "command": command,
+            "versions": provenance(),
+        }
+        write_results(where, made.results, made.found, evaluation, origin)
     best = run.best if looked else None
     return Summary(
         command=command,
         data=data.name,
-        data_fingerprint=tested,
+        data_fingerprint=made.tested,
         sizes=dict(data.sizes),
         evaluation=tuple(evaluation),
-        results=found,
+        results=made.found,
         versions=provenance(),
         run=RunFacts(training.source, run.seed, chosen.epoch, chosen.step, stopped_early, position.epoch, best),
     )

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 from actkit.config.spec import Spec
-from actkit.evaluation.examination import Subject, names_of, probes_named
+from actkit.evaluation.selection import Subject, names_of, probes_named
 from actkit.files import sha256
 from actkit.networks import model_files
 from helpers.runs import QUICK
@@ -224,7 +224,7 @@ def test_models_get_names_that_tell_them_apart():
         about = dataclasses.replace(
             example, objective=f"objective.{objective}()", role=role, roles=tuple(roles), seed=seed
         )
-        return Subject(None, about, "", None, [])
+        return Subject(None, about, "", None, ())
 
     act = [subject("act", role, ["robust", "natural"], 0) for role in ("robust", "natural")]
     madry = [subject("madry", "robust", ["robust"], seed) for seed in (0, 1, 1)]

@@ -13,7 +13,7 @@ from torch import nn
 from actkit.config.spec import Spec
 from actkit.datasets import Data, Split, digits
 from actkit.errors import ActkitError, InputError
-from actkit.evaluation.examination import pictures_of
+from actkit.evaluation.results import pictures_of
 from actkit.networks.roles import Role
 from actkit.probes import Result, gallery, surface
 from actkit.probes.lettering import Lettering
