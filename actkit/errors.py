@@ -74,6 +74,12 @@ def raise_all(problems: Iterable[InputError]) -> None:
         raise unique[0] if len(unique) == 1 else InputErrors(unique)
 
 
+def raise_first(problems: Iterable[tuple[str, InputError]]) -> None:
+    """Raise the first of what is wrong with hyper-parameters, pairs of the parameter and the error; nothing where there is none."""
+    for _, problem in problems:
+        raise problem
+
+
 def nearest(word: str, choices: Iterable[str], *, listing: bool = True) -> str | None:
     """'did you mean ...?' for a misspelt word, or what there is to choose from."""
     known = sorted(set(choices))

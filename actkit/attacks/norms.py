@@ -15,7 +15,7 @@ from torch import Tensor
 
 from actkit.config.spec import amount
 from actkit.config.typed import typed
-from actkit.errors import InputError
+from actkit.errors import InputError, raise_first
 from actkit.noise import Noise
 
 Norm = Literal["linf", "l2"]
@@ -177,5 +177,4 @@ def budget_problems(
 
 def check_budget(**budget: Any) -> None:
     """Raises the first of `budget_problems`."""
-    for _, problem in budget_problems(**budget):
-        raise problem
+    raise_first(budget_problems(**budget))

@@ -16,7 +16,7 @@ from actkit.attacks.norms import setting
 from actkit.config.registry import Attack, Model, register
 from actkit.config.spec import Quantity
 from actkit.datasets import Data
-from actkit.errors import InputError
+from actkit.errors import InputError, raise_first
 from actkit.probes.pictures import OWN, Picture
 from actkit.probes.protocols import (
     AttackRun,
@@ -84,8 +84,7 @@ def robust_accuracy(
     """
     examples = Examples(data, split, limit=limit, batch_size=batch_size, device=model.device)
     progress, allowed, name = progress or Progress(), threat(attack), title(attack, loss)
-    for _, problem in settings_problems(loss=loss, mode=mode):
-        raise problem
+    raise_first(settings_problems(loss=loss, mode=mode))
     runs = attack_runs(attack, loss=loss, starts=starts, targets=targets, seed=seed, classes=data.num_classes)
     with model.frozen("eval") as g:
         if mode == "worst_case":
@@ -200,10 +199,11 @@ def sweep(
     examples = Examples(data, split, limit=limit, batch_size=batch_size, device=model.device)
     progress = progress or Progress()
     values = VALUES.get(over, []) if values is None else values
-    for _, problem in sweep_problems(
-        values=values, starts=starts, targets=targets, limit=limit, batch_size=batch_size, loss=loss, mode=mode
-    ):
-        raise problem
+    raise_first(
+        sweep_problems(
+            values=values, starts=starts, targets=targets, limit=limit, batch_size=batch_size, loss=loss, mode=mode
+        )
+    )
     attacks = [with_setting(attack, over, value, scale_step=scale_step) for value in values]
     runs = [
         attack_runs(a, loss=loss, starts=starts, targets=targets, seed=seed, classes=data.num_classes, name=f"{v}/")

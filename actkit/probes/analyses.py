@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from actkit.config.registry import Model, register
 from actkit.datasets import Data
-from actkit.errors import ActkitError, InputError
+from actkit.errors import ActkitError, InputError, raise_first
 from actkit.losses import cross_entropy
 from actkit.noise import Noise
 from actkit.probes.pictures import OWN, Picture
@@ -131,10 +131,9 @@ def compression(
     keeps all. A representation of larger numbers is fitted faster; `standardise` divides each feature by its deviation, so that scale does not
     count (the paper does not say that it did). Labels, first weights and order depend on `seed` alone, the same for every model.
     """
-    for _, problem in compression_problems(
-        hidden=hidden, epochs=epochs, lr=lr, classes=classes, limit=limit, batch_size=batch_size
-    ):
-        raise problem
+    raise_first(
+        compression_problems(hidden=hidden, epochs=epochs, lr=lr, classes=classes, limit=limit, batch_size=batch_size)
+    )
     examples = _of_first_classes(data, split, classes, limit, model.device)
     progress = progress or Progress()
     progress.expect(examples.count() + 1)

@@ -20,7 +20,7 @@ from actkit.reports.tables import Finished, table
 
 
 @dataclass(frozen=True)
-class Finding:
+class Remark:
     """A line with a colour: 'red', 'yellow' or 'green'."""
 
     level: str
@@ -46,7 +46,7 @@ class PageTable:
 class Section:
     title: str
     texts: Sequence[str] = ()
-    verdicts: Sequence[Finding] = ()
+    verdicts: Sequence[Remark] = ()
     tables: Sequence[PageTable] = ()
     pictures: Sequence[Picture] = ()
     facts: Mapping[str, str] = field(default_factory=dict)
@@ -60,7 +60,7 @@ class Page:
 
     title: str
     lead: str
-    findings: Sequence[Finding]
+    findings: Sequence[Remark]
     sections: Sequence[Section]
     data: Any
 
@@ -146,7 +146,7 @@ def _lead(run: Finished) -> str:
     return f"{run.spec.kwargs['objective']!r} on {run.summary.data}; seed {facts.seed}, {length}"
 
 
-def _findings(runs: Sequence[Finished]) -> list[Finding]:
+def _findings(runs: Sequence[Finished]) -> list[Remark]:
     """What the checks of the runs found. Of several runs, what is well needs little room."""
     alone = len(runs) == 1
     found = [finding for run in runs for finding in _checks(run, not alone)]
@@ -154,29 +154,29 @@ def _findings(runs: Sequence[Finished]) -> list[Finding]:
     if alone or not green:
         return found
     text = f"The checks of {green} models found nothing else that points to gradient masking."
-    return [*(finding for finding in found if finding.level != "green"), Finding("green", text)]
+    return [*(finding for finding in found if finding.level != "green"), Remark("green", text)]
 
 
-def _checks(run: Finished, several: bool) -> Iterable[Finding]:
+def _checks(run: Finished, several: bool) -> Iterable[Remark]:
     """What the checks of a run found: every red and yellow flag, the green ones counted; or that nothing was checked."""
     where = f"{run.folder.parent.name}/{run.folder.name}, " if several else ""
     flags = run.summary.flags
     for model, own in flags.items():
         for level in ("red", "yellow"):
             texts = [f"{flag.check}: {flag.said}" for flag in own if flag.level == level]
-            yield from (Finding(level, text, f"{where}{model}") for text in texts)
+            yield from (Remark(level, text, f"{where}{model}") for text in texts)
         if green := sum(flag.level == "green" for flag in own):
             text = f"{green} of {len(own)} checks for gradient masking found nothing"
-            yield Finding("green", text, f"{where}{model}")
+            yield Remark("green", text, f"{where}{model}")
     shown = {f"{model}, {flag.check}: {flag.said}" for model, own in flags.items() for flag in own}
     for because in run.summary.because:
         if because not in shown:
-            yield Finding("red", because, f"{where}{UNVERIFIED.lower()}")
+            yield Remark("red", because, f"{where}{UNVERIFIED.lower()}")
     if not flags:
         command = shlex.join(["actkit", "probe", "--ckpt", str(run.folder), "--probe", "audit"])
-        yield Finding("yellow", f"Nothing was checked for gradient masking: {command}", where.rstrip(", "))
+        yield Remark("yellow", f"Nothing was checked for gradient masking: {command}", where.rstrip(", "))
     if run.summary.stopped_early:
-        yield Finding("red", "training was stopped early: accuracy under attack collapsed", where.rstrip(", "))
+        yield Remark("red", "training was stopped early: accuracy under attack collapsed", where.rstrip(", "))
 
 
 def _origin(runs: Sequence[Finished]) -> Section:

@@ -11,7 +11,7 @@ import pytest
 from actkit.errors import InputError
 from actkit.probes.pictures import Picture
 from actkit.reports import page
-from actkit.reports.page import Finding, Page, Section, of_runs
+from actkit.reports.page import Page, Remark, Section, of_runs
 from actkit.reports.paper.page import of_items
 from actkit.reports.tables import find
 from helpers.runs import QUICK
@@ -115,7 +115,7 @@ def test_a_run_that_was_not_checked_says_so_and_one_of_several_seeds_says_which_
 
 def test_a_page_is_safe_with_any_text():
     bad = "</script><script>alert(1)</script>"
-    made = Page(bad, bad, [Finding("red", bad)], [Section(bad, texts=[bad], folded=[(bad, bad)])], {"x": bad})
+    made = Page(bad, bad, [Remark("red", bad)], [Section(bad, texts=[bad], folded=[(bad, bad)])], {"x": bad})
     text = page.render(made)
     assert "<script>alert" not in text
     assert json.loads(Read(text).json) == {"x": bad}

@@ -1,6 +1,6 @@
 """The tables and figures of the paper (Arani et al. 2020): what it printed, which trainings stand behind each, how they are examined, what it claims.
 
-Two scales: `full`, the paper's own settings, and `small`, the same study on scikit-learn's digits in minutes. Data alone; `reproduce` carries it out.
+Two scales: `full`, the paper's own settings, and `small`, the same study on scikit-learn's digits in minutes. Data alone; `paper.study` makes trainings and examinations of it.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from actkit.errors import InputError, nearest
 from actkit.reports.paper.terms import (
     Block,
     Claim,
-    Examination,
     Item,
+    ItemExamination,
     Published,
     PublishedColumn,
     PublishedRow,
@@ -67,9 +67,6 @@ SCALES = {scale.name: scale for scale in (_FULL, _SMALL)}
 _NAMES = {"natural": "Natural", "madry": "Madry", "trades": "TRADES", "free": "Free (m=4)", "fast": "Fast-FGSM", "act": "ACT"}  # fmt: skip
 
 
-METHODS = {title: name for name, title in _NAMES.items()}  # in a recipe's name, by what the tables call it
-
-
 DEFENCES = ("madry", "trades", "act")
 
 
@@ -95,9 +92,9 @@ def _training(scale: Scale, block: str, method: str) -> Training:
     return Training(f"gin/{method}_{own.recipes}.gin", settings)
 
 
-def _examination(scale: Scale, file: str, *settings: str, limit: bool = True, **how: object) -> Examination:
+def _examination(scale: Scale, file: str, *settings: str, limit: bool = True, **how: object) -> ItemExamination:
     given = (*scale.examined, *settings, *((scale.limit,) if scale.limit and limit else ()))
-    return Examination(file, given, **how)  # type: ignore[arg-type]
+    return ItemExamination(file, given, **how)  # type: ignore[arg-type]
 
 
 _TABLE1 = {  # clean and PGD-20 accuracy of F, then of G; three cells of F cannot be read in the copy at hand
@@ -257,7 +254,7 @@ def _table4(scale: Scale) -> Item:
             ),
         ),
         tuple(rows),
-        None if scale.comparable else Examination("gin/evaluation_table4.gin", ("EPS=0.15", "STEP_SIZE=0.075", scale.limit)),
+        None if scale.comparable else ItemExamination("gin/evaluation_table4.gin", ("EPS=0.15", "STEP_SIZE=0.075", scale.limit)),
         (
             Claim("ACT generalises better than the others", "clean", "ACT", "higher", ("Madry", "Free (m=4)", "Fast-FGSM")),
             Claim("ACT is more robust than the others", "PGD-10", "ACT", "higher", ("Madry", "Free (m=4)", "Fast-FGSM")),
@@ -307,7 +304,7 @@ def _figure2(scale: Scale) -> Item:
         "figure2", f"Figure 2: smallest perturbations that fool each defence ({block.title})", scale, scale.seeds[:1],
         (PublishedColumn("smallest", "gallery", "mean_shown", "mean linf distance of the adversarial examples shown, by FGSM^k", percent=False),),
         tuple(PublishedRow(block.title, _NAMES[m], _training(scale, _C10, m)) for m in DEFENCES),
-        Examination("gin/evaluation_figure2.gin"), pictures=("gallery",),
+        ItemExamination("gin/evaluation_figure2.gin"), pictures=("gallery",),
         notes=("Four images of the first seed are drawn; a number is the mean over those of the four that are not misclassified anyway. The mean over all images is in Table 2.",),
     )  # fmt: skip
 
@@ -322,8 +319,8 @@ def _analysed(scale: Scale, *blocks: str) -> tuple[PublishedRow, ...]:
     )  # fmt: skip
 
 
-def _analyses() -> Examination:
-    return Examination("gin/evaluation_analyses.gin", roles=())
+def _analyses() -> ItemExamination:
+    return ItemExamination("gin/evaluation_analyses.gin", roles=())
 
 
 def _figure3(scale: Scale) -> Item:

@@ -1,7 +1,6 @@
-"""The paper's tables and figures: the study behind each, and what came of it beside what the paper prints.
+"""What came of the paper's tables and figures: ours over seeds beside what the paper prints, its claims held against ours, the pictures.
 
-Trainings are cells as `actkit run` makes them, so that all items share them; examinations are `actkit probe` on those, each in a folder of its own.
-Both are commands that an executor carries out, so that what is there is skipped and what failed is told while the rest goes on.
+Nothing is run here: what the study (`paper.study`) has not trained or examined is missing, and said to be.
 """
 
 from __future__ import annotations

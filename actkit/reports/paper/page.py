@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from actkit.reports.page import Finding, Page, PageTable, Section
+from actkit.reports.page import Page, PageTable, Remark, Section
 from actkit.reports.paper import printed
 from actkit.reports.paper.outcome import ItemOutcome
 from actkit.reports.paper.printed import item_grid, item_json
@@ -16,19 +16,19 @@ def of_items(made: Sequence[ItemOutcome]) -> Page:
     """A page of tables and figures of the paper, ours beside the paper's."""
     scale = made[0].item.scale
     missing = [said for one in made for said in one.missing]
-    findings = [Finding("yellow", f"{scale.said[0].upper()}{scale.said[1:]}.")] if not scale.comparable else []
+    findings = [Remark("yellow", f"{scale.said[0].upper()}{scale.said[1:]}.")] if not scale.comparable else []
     lines = [line for one in made for line in one.lines]
     doubtful = [line.row for line in lines if not all(number.verified for number in line.ours.values())]
     if marked := [f"{row.group}, {row.method}" for row in doubtful]:
         said = "a check found what makes numbers of these models unbelievable; they are marked"
         findings.append(
-            Finding("red", f"{UNVERIFIED}: {said}, and the runs' own pages say why: {'; '.join(dict.fromkeys(marked))}")
+            Remark("red", f"{UNVERIFIED}: {said}, and the runs' own pages say why: {'; '.join(dict.fromkeys(marked))}")
         )
     if missing:
-        findings.append(Finding("yellow", f"{len(dict.fromkeys(missing))} results are missing; each table says which."))
+        findings.append(Remark("yellow", f"{len(dict.fromkeys(missing))} results are missing; each table says which."))
     sections = []
     for one in made:
-        verdicts = [Finding("green" if v.answer == "holds here" else "yellow", str(v)) for v in one.verdicts]
+        verdicts = [Remark("green" if v.answer == "holds here" else "yellow", str(v)) for v in one.verdicts]
         table = dataclasses.replace(item_grid(one), caption=[*printed.protocol(one), *printed.missing(one)])
         shown = PageTable(one.item.title, table, table.titles[0] == "group", frozenset({"paper", "difference"}))
         sections.append(Section(one.item.title, verdicts=verdicts, tables=[shown], pictures=one.pictures))

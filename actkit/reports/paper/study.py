@@ -16,7 +16,7 @@ from actkit.evaluation.summary import Summary
 from actkit.files import sha256, sha256_of
 from actkit.networks import model_files
 from actkit.reports.paper import items
-from actkit.reports.paper.terms import Examination, Item, PublishedRow, Scale, Training
+from actkit.reports.paper.terms import Item, ItemExamination, PublishedRow, Scale, Training
 from actkit.training.study import Cell, cell
 
 
@@ -27,7 +27,7 @@ class ExaminationTask:
     title: str
     folder: Path
     cells: tuple[Cell, ...]
-    examination: Examination
+    examination: ItemExamination
 
     @property
     def summary(self) -> Summary | None:
@@ -222,7 +222,7 @@ def _sum_of(file: Path, changed: int, size: int) -> str:
 
 
 @functools.cache
-def _evaluation(how: Examination) -> list[Spec]:
+def _evaluation(how: ItemExamination) -> list[Spec]:
     return load_evaluation(how.file, how.settings)
 
 

@@ -79,7 +79,7 @@ class Claim:
 
 
 @dataclass(frozen=True)
-class Examination:
+class ItemExamination:
     """How the models of an item are examined, beyond what their own recipes do at the end of training.
 
     Args:
@@ -107,7 +107,7 @@ class Item:
     seeds: tuple[int, ...]
     columns: tuple[PublishedColumn, ...]
     rows: tuple[PublishedRow, ...]
-    examination: Examination | None
+    examination: ItemExamination | None
     claims: tuple[Claim, ...] = ()
     notes: tuple[str, ...] = ()
     pictures: tuple[str, ...] = ()
