@@ -530,7 +530,7 @@ def test_a_signal_stops_the_command_with_its_exit_code_and_a_whole_checkpoint(wa
     path = write("quick.gin", QUICK.replace("run.epochs = 2", "run.epochs = 4000"))
     command = [warm, "-m", "actkit", "run", str(path), "--out", str(tmp_path / "run"), "--device", "cpu"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while not list(tmp_path.glob("run/checkpoints/step-*")) and time.monotonic() < deadline:
         time.sleep(0.05)
     process.send_signal(number)
