@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,10 @@ import pytest
 
 # One thread a process: the suite runs several side by side, and OpenMP's busy waiting makes threads that share a core many times slower.
 os.environ["OMP_NUM_THREADS"] = "1"
+
+# A shell starts what it puts into the background with SIGINT ignored, and whatever that starts inherits it: tests of Ctrl-C would wait for ever.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @dataclass

@@ -234,7 +234,7 @@ def test_a_machine_of_the_cluster_that_is_gone_is_a_failure(tmp_path):
 
 def test_a_cancelled_task_lets_its_run_save(write, tmp_path, monkeypatch, forked):
     """What a machine of the cluster does when Ray interrupts it: SIGTERM for the run, which saves."""
-    recipe = write("s.gin", QUICK.replace("run.epochs = 2", "run.epochs = 50000"))
+    recipe = write("s.gin", QUICK.replace("run.epochs = 2", "run.epochs = 2000"))
     monkeypatch.chdir(tmp_path)
     (cell,) = cells([str(recipe)], seeds=[0], sweep={})
 
