@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
+from actkit.config import registry
 from actkit.errors import InputError, nearest
 from actkit.networks.shapes import Shapes
 
@@ -298,6 +299,15 @@ def _assert_one_piece(prefixes: list[str], where: str) -> None:
         )
 
 
+def _other_stem(network: str, given: tuple[int, ...]) -> str | None:
+    """What to add where the first convolution is ImageNet's 7x7 and the network has the 3x3 of small images, or the other way round."""
+    selector = network.partition("(")[0]
+    stem = "imagenet" if given[2:] == (7, 7) else "cifar"
+    if len(given) != 4 or "stem" not in registry.get(selector).parameters or f"stem={stem!r}" in network:
+        return None
+    return f"it may have the other stem: add -s {selector}.stem={stem}"
+
+
 def _not_those_of(
     under: dict[str, _Under], entries: Mapping[str, Tensor], shapes: Shapes, network: str, where: str
 ) -> InputError:
@@ -308,7 +318,9 @@ def _not_those_of(
     for ours, theirs in one.misshapen.items():
         given = tuple(entries[theirs].shape)
         return InputError(
-            f"{theirs} has the shape {given}, {network} needs {shapes.shown(ours)}", where=where, help=ARCH
+            f"{theirs} has the shape {given}, {network} needs {shapes.shown(ours)}",
+            where=where,
+            help=_other_stem(network, given) or ARCH,
         )
     missing = one.lacks(shapes)
     strange = [name for name in entries if name not in one.fitting.values()]

@@ -390,3 +390,12 @@ def test_a_checkpoint_of_ours_whose_header_claims_any_size_takes_no_memory(tmp_p
     )
     with pytest.raises(InputError, match="num_classes = 1000000000000"):
         model_files.header(tmp_path / "h.safetensors")
+
+
+def test_imagenets_stem_is_named_where_the_network_has_that_of_small_images(actkit, tmp_path):
+    from torchvision.models import resnet18
+
+    torch.save(resnet18(num_classes=10).state_dict(), tmp_path / "tv.pt")
+    said = actkit("import", tmp_path / "tv.pt", "--arch", "resnet18", "--out", tmp_path / "tv.safetensors")
+    assert said.code == 2
+    assert "add -s backbone.resnet18.stem=imagenet" in said.err
