@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-# Crashes were seen with up to 12 input channels, never with 16, which is one block of fp32 in 512 bits; docs/models.md has what was tried.
+# Crashes were seen with up to 15 input channels, never with 16, which is one block of fp32 in 512 bits; docs/models.md has what was tried.
 SAFE_CHANNELS = 16
 
 
