@@ -28,6 +28,12 @@ if TYPE_CHECKING:
     from actkit.noise import Noise
     from actkit.probes import Column, Flag, Result
     from actkit.probes.pictures import Picture
+    from actkit.python.attacking import attack
+    from actkit.python.data import as_data
+    from actkit.python.evaluating import evaluate
+    from actkit.python.evaluation import Evaluation
+    from actkit.python.models import LoadedModel, load_model
+    from actkit.python.training import Trained, train
     from actkit.training.loop import fit, update
 
 __version__ = "0.1.0"
@@ -45,6 +51,12 @@ _PUBLIC = {
     "noise": "Noise",
     "probes": "Column Flag Result",
     "probes.pictures": "Picture",
+    "python.attacking": "attack",
+    "python.data": "as_data",
+    "python.evaluating": "evaluate",
+    "python.evaluation": "Evaluation",
+    "python.models": "LoadedModel load_model",
+    "python.training": "Trained train",
     "training.loop": "fit update",
 }
 _HOMES = {name: module for module, names in _PUBLIC.items() for name in names.split()}
@@ -54,6 +66,7 @@ _NAMES_THERE = {"load": "load_recipe"}
 __all__ = ["ActkitError", "InputError", "Noise", "Spec", "__version__", "load", "register"]
 __all__ += ["Attack", "Backbone", "Dataset", "Model", "Objective", "Optimizer", "Probe", "Schedule"]
 __all__ += ["Column", "Data", "Flag", "Picture", "Result", "Role", "Split"]
+__all__ += ["Evaluation", "LoadedModel", "Trained", "as_data", "attack", "evaluate", "load_model", "train"]
 __all__ += ["away_from", "cross_entropy", "fit", "kl", "kl_from", "mimicry", "untargeted", "update"]
 
 # Where actkit's own components of each kind are registered. The registry, which lies below them, imports these when it is first asked.

@@ -15,6 +15,7 @@ BEGIN, END = "<!-- layers: made by `python docs/layers.py` -->\n", "<!-- layers 
 FLOORS = [
     ["__main__"],
     ["cli"],
+    ["python"],
     ["reports"],
     ["training"],
     ["evaluation"],
