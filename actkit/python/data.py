@@ -64,7 +64,7 @@ def _named(data: str | Path, split: str) -> Data:
         made: Data = Spec("dataset", data.removeprefix("dataset.")).build()()
         return made
     if path.suffix == ".npz" and path.is_file():
-        made = Spec("dataset", "npz", {"path": str(path)}).build()()
+        made = Spec("dataset", "npz", {"file": str(path)}).build()()
         return _only_split(made, split)
     if path.is_dir():
         made = Spec("dataset", "imagefolder", {"root": str(path)}).build()()

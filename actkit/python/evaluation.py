@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 
 from actkit.errors import ActkitError, InputError, nearest
 from actkit.evaluation.summary import Found, Summary
@@ -133,10 +134,8 @@ class Evaluation:
         for name, found in self.summary.results.items():
             for number, value in found.numbers.items():
                 key = (name.label, number)
-                is_rate = in_percent.get(key, number in ("mean", "clean", "worst_case", "worst_run")) and bool(
-                    found.columns
-                )
-                low, high = self._interval(found, value) if is_rate and number != "std" else (None, None)
+                is_share = number != "std"
+                low, high = self._interval(self.raw[str(name)], found, value if is_share else None)
                 yield Row(
                     model=name.model,
                     probe=name.label,
@@ -154,10 +153,13 @@ class Evaluation:
                 )
 
     @staticmethod
-    def _interval(found: Found, value: float | None) -> tuple[float | None, float | None]:
-        if value is None or not found.images or not 0 <= value <= 1:
+    def _interval(result: Result, found: Found, value: float | None) -> tuple[float, float] | tuple[None, None]:
+        """Of a share of the images; a mean of something else, or over several starts, has none."""
+        told = any(array.dtype == torch.bool for array in result.examples.values())
+        if value is None or not found.images or not told or not 0 <= value <= 1:
             return None, None
-        return wilson(value * found.images, found.images)
+        hits = round(value * found.images)
+        return wilson(hits, found.images) if abs(hits - value * found.images) < 1e-6 else (None, None)
 
     def _grid(self) -> Grid:
         """A line a number; of several models a column each."""

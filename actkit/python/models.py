@@ -69,7 +69,7 @@ def load_model(
         there = [about.role for about in files.values()]
         raise InputError(f"no model here has the role {role!r}", where=str(path), help=nearest(str(role), there))
     made, about = model_files.load_role(wanted[0], device=_device(device))
-    return LoadedModel(made.model, about, wanted[0], _name_of(path, wanted[0], about))
+    return LoadedModel(made.model, about, wanted[0], _name_of(path, wanted[0], about)).eval()
 
 
 def _name_of(source: Path, file: Path, about: Header) -> str:

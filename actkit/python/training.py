@@ -132,7 +132,7 @@ def train(
         history = _history(plan, roles, examples, display)
         trained = {name: role.model for name, role in with_averages(roles).items()}
     for name, network in trained.items():
-        if name not in given:
+        if not isinstance(given.get(name), nn.Module):
             network.eval()
     return Trained(trained[plan.objective.roles[0]], trained, history, (*_said(plan, roles, examples, target), *notes))
 

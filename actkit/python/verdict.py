@@ -31,9 +31,10 @@ def verdict_of(found: Mapping[str, Found], results: Mapping[str, Result]) -> str
     """
     groups = _by_threat(found, results)
     parts = [_robust(threat, found, results, labels) for threat, labels in groups.items()]
-    if not parts:
-        parts = [f"{_clean(found)}no attack ran" if _clean(found) else "no attack ran"]
-    return "; ".join([*parts, _masking(found)])
+    checked = any(one.flags or one.because for one in found.values())
+    if not parts and not checked:
+        return f"{_clean(found)}no attack ran"
+    return "; ".join([*(parts or [f"{_clean(found)}no attack is told of"]), _masking(found)])
 
 
 def _by_threat(found: Mapping[str, Found], results: Mapping[str, Result]) -> dict[Threat, list[str]]:
