@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +16,7 @@ from actkit.config import registry
 from actkit.config.registry import Entry
 from actkit.config.spec import Spec
 from actkit.errors import ActkitError, InputError, nearest
+from actkit.evaluation.threat import too_short
 from actkit.losses import kl_from, targeted_dlr
 from actkit.noise import Noise
 from actkit.python.data import as_images, as_labels
@@ -110,7 +112,11 @@ class AttackFunction:
                 f"actkit.attack.{entry.name} needs {' and '.join(missing)}",
                 help="give " + ", ".join(example.get(name, f"{name}=...") for name in missing),
             )
-        return Spec("attack", entry.name, given).build()
+        spec = Spec("attack", entry.name, given)
+        built = spec.build()
+        for said in too_short(spec):
+            warnings.warn(f"actkit.attack.{said}", stacklevel=3)
+        return built
 
 
 def _attacked(attack: Any, goal: Goal, x: Tensor, places: Tensor, seed: int) -> Tensor:

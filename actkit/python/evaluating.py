@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from actkit.errors import InputError, nearest
 from actkit.evaluation.examination import assert_fits, examine
 from actkit.evaluation.selection import probes_named
 from actkit.evaluation.summary import ModelFacts, Summary, apply_flags
-from actkit.evaluation.threat import CONVENTIONAL, is_conventional, named_probe, under
+from actkit.evaluation.threat import CONVENTIONAL, is_conventional, named_probe, too_short, under
 from actkit.machine import provenance
 from actkit.networks.class_names import say_nothing
 from actkit.networks.roles import Role
@@ -72,6 +73,8 @@ def evaluate(
         specs = _specs(probes, named, eps, norm)
         specs = [_with(spec, limit=limit, batch_size=batch_size, seed=seed, split=split) for spec in specs]
         built = [spec.build() for spec in specs]
+        for said in (line for spec in specs for line in too_short(spec)):
+            warnings.warn(said, stacklevel=2)
         assert_fits(built, examined, len(roles))
         results = examine(built, roles, examined)
         found = {name: model for name, model in named.items() if isinstance(model, LoadedModel)}

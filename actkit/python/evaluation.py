@@ -13,6 +13,7 @@ import torch
 
 from actkit.errors import ActkitError, InputError, nearest
 from actkit.evaluation.summary import Found, Summary
+from actkit.evaluation.threat import too_short
 from actkit.probes import Flag, Result, ResultName
 from actkit.python.intervals import wilson
 from actkit.python.verdict import held_by_all, verdict_of
@@ -182,7 +183,8 @@ class Evaluation:
         sizes = ", ".join(f"{self.summary.sizes[split]:,} {split} images" for split in self.summary.data_fingerprint)
         about = f"on {self.summary.device}, actkit {self.summary.versions.get('actkit', '')}"
         made = [f"{self.summary.data}: {sizes}; {about}; in brackets 95 % intervals"]
-        made += [f"{spec.title}: {spec!r}" for spec in self.summary.evaluation]
+        for spec in self.summary.evaluation:
+            made += [f"{spec.title}: {spec!r}", *(f"  {said}" for said in too_short(spec))]
         for model, flags in self.summary.flags.items():
             counts = ", ".join(
                 f"{sum(f.level == level for f in flags)} {level}" for level in ("green", "yellow", "red")
@@ -201,7 +203,7 @@ class Evaluation:
     def _repr_html_(self) -> str:
         """As a notebook shows it; every text is escaped."""
         grid, e = self._grid(), html.escape
-        style = ("text-align:left", "text-align:right")
+        style = ("text-align:left;padding:2px 10px", "text-align:right;padding:2px 10px")
 
         def line(cells: list[str], tag: str) -> str:
             return "".join(f'<{tag} style="{style[i >= grid.left]}">{e(c)}</{tag}>' for i, c in enumerate(cells))

@@ -69,16 +69,18 @@ def load_model(
         there = [about.role for about in files.values()]
         raise InputError(f"no model here has the role {role!r}", where=str(path), help=nearest(str(role), there))
     made, about = model_files.load_role(wanted[0], device=_device(device))
-    return LoadedModel(made.model, about, wanted[0], _name_of(path, wanted[0], about)).eval()
+    return LoadedModel(made.model, about, wanted[0], _name_of(wanted[0], about)).eval()
 
 
-def _name_of(source: Path, file: Path, about: Header) -> str:
+def _name_of(file: Path, about: Header) -> str:
     """'act_digits' of example:act_digits and of runs/act_digits/seed0-1a2b3c4d, 'act_digits.natural' of another role, a file's own name elsewhere."""
     run = run_of(file)
-    if run is None or source.is_file():
-        name = file.stem if file.stem != "model" else file.parent.name
-        return name if run is None else _run_name(run) + ("" if about.is_headline else f".{about.role}")
-    return _run_name(run) + ("" if about.is_headline else f".{about.role}")
+    if run is None:
+        name = file.parent.name if file.stem == "model" else file.stem
+    else:
+        name = _run_name(run) + ("" if about.is_headline else f".{about.role}")
+    # It parts the models of a pair.
+    return name.replace(">", "-")
 
 
 def _run_name(run: Path) -> str:
@@ -103,6 +105,11 @@ def network_of(model: Any) -> nn.Module:
         return network_of(model.network)
     if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
         return network_of(model.module)
+    if isinstance(model, torch.jit.ScriptModule):
+        raise InputError(
+            "a TorchScript module cannot be looked through without touching it",
+            help="hand in the module that it was made of",
+        )
     compiled = getattr(model, "_orig_mod", None)
     return network_of(compiled) if isinstance(compiled, nn.Module) else model
 

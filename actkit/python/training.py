@@ -31,6 +31,7 @@ from actkit.python.models import as_role, classes_of, network_of
 from actkit.python.planning import Given, Plan, objective_spec, plan_of, plan_of_recipe, spec_of
 from actkit.python.surroundings import display_of, exact_arithmetic, load_plugins, private_randomness
 from actkit.training.loop import assert_finite, fit
+from actkit.training.run import assert_last_batch
 
 # A module, or a backbone by its registered name or as a Spec.
 Network = nn.Module | str | Spec
@@ -55,9 +56,11 @@ class Trained:
     def __str__(self) -> str:
         lines = list(self.said)
         if self.history:
-            first, last = self.history[0]["loss"], self.history[-1]["loss"]
+            first, last, count = self.history[0]["loss"], self.history[-1]["loss"], len(self.history)
             losses = ", ".join(f"{role} {first[role]:.3f} -> {last[role]:.3f}" for role in last)
-            lines.append(f"loss       {losses} in {len(self.history)} epochs")
+            if count == 1:
+                losses = ", ".join(f"{role} {loss:.3f}" for role, loss in last.items())
+            lines.append(f"loss       {losses} in {count} epoch{'s' * (count > 1)}")
         return "\n".join(lines)
 
     __repr__ = __str__
@@ -129,6 +132,7 @@ def train(
         examples = _for_models(_augmented(_data_of(plan, data), crop, flip), given)
         stack.enter_context(exact_arithmetic(target))
         roles, notes = _roles_and_notes(plan, given, examples, target, stack)
+        _assert_last_batch(plan, examples, roles)
         history = _history(plan, roles, examples, display)
         trained = {name: role.model for name, role in with_averages(roles).items()}
     for name, network in trained.items():
@@ -292,6 +296,14 @@ def _roles(plan: Plan, networks: Mapping[str, nn.Module], data: Data, device: to
         assert_takes(role, _Called(name, network), data.shape, data.num_classes, in_training=role.trained)
         made[name] = role
     return made
+
+
+def _assert_last_batch(plan: Plan, data: Data, roles: dict[str, Role]) -> None:
+    """Raise `InputError` where an epoch ends in a batch of one image that a network cannot train on."""
+    try:
+        assert_last_batch(plan, data, roles)
+    except InputError as error:
+        raise InputError(error.message, help=(error.help or "").removeprefix("run.")) from error
 
 
 @dataclass(frozen=True)

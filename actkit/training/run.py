@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
 
@@ -119,7 +119,17 @@ class Run:
         return made
 
 
-def assert_last_batch(run: Run, data: Data, roles: Mapping[str, Role]) -> None:
+class Batched(Protocol):
+    """What a training's batches are."""
+
+    @property
+    def batch_size(self) -> int: ...
+
+    @property
+    def steps(self) -> int | None: ...
+
+
+def assert_last_batch(run: Batched, data: Data, roles: Mapping[str, Role]) -> None:
     """Raise `InputError` where an epoch ends in a batch of one image that a network cannot train on: BatchNorm has nothing to compare it with."""
     size = data.sizes["train"]
     batches = -(-size // run.batch_size)

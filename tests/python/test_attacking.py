@@ -157,3 +157,8 @@ def test_attacks_are_those_of_the_registry_and_a_new_one_is_there_at_once(monkey
 def test_an_attack_that_there_is_none_of_is_an_attribute_error_with_the_nearest():
     with pytest.raises(AttributeError, match="there is no attack 'pdg'; did you mean 'pgd'"):
         actkit.attack.pdg  # noqa: B018
+
+
+def test_steps_that_cannot_reach_the_balls_border_are_said():
+    with pytest.warns(UserWarning, match=r"actkit.attack.pgd: 5 steps of 0.01 reach 0.05, not eps 0.1"):
+        actkit.attack.pgd(MODEL, X, Y, eps=0.1, step_size=0.01, steps=5)

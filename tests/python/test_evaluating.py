@@ -73,7 +73,7 @@ def test_intervals_are_wilsons(hits, count, low, high):
 
 
 def test_a_rate_has_an_interval_and_a_mean_over_starts_has_none():
-    attack = Spec("attack", "pgd", {"eps": 0.05, "step_size": 0.001, "steps": 1})
+    attack = Spec("attack", "pgd", {"eps": 0.05, "step_size": 0.05, "steps": 1})
     probe = Spec("probe", "robust_accuracy", {"attack": attack, "starts": 3})
     one = actkit.evaluate(Brightness(), (GREY, LABELS), [probe])
     assert one.intervals["robust_accuracy"]["worst_run"] == wilson(
@@ -237,3 +237,10 @@ def test_a_file_whose_classes_are_called_otherwise_than_the_datas_is_not_examine
     model.header = dataclasses.replace(model.header, classes=tuple("bacdefghij"))
     with pytest.raises(InputError, match="in another order: class 0 is 'b' in act_digits, 'a' in letters"):
         actkit.evaluate(model, letters, "accuracy")
+
+
+def test_a_budget_that_cannot_cross_its_ball_is_said_with_the_numbers():
+    attack = Spec("attack", "pgd", {"eps": 0.05, "step_size": 0.001, "steps": 2})
+    with pytest.warns(UserWarning, match="most of the ball is never seen"):
+        found = actkit.evaluate(Brightness(), (GREY, LABELS), Spec("probe", "robust_accuracy", {"attack": attack}))
+    assert "2 steps of 0.001 reach 0.002, not eps 0.05" in str(found)

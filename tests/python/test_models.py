@@ -145,6 +145,7 @@ REFUSED = {
     "a class": (lambda: nn.Linear, "this is a class: make an instance of it"),
     "half precision": (lambda: network().half(), "its weights are float16"),
     "another size": (lambda: nn.Sequential(nn.Flatten(), nn.Linear(5, 4)), r"does not take images of 3x8x8: mat1 and mat2"),
+    "a script": (lambda: torch.jit.script(nn.Linear(2, 2)), "a TorchScript module cannot be looked through"),
     "lazy layers": (lambda: nn.Sequential(nn.Flatten(), nn.LazyLinear(4)), "has lazy layers"),
     "a tuple": (Tuple, "gives a tuple of"),
     "features": (nn.Identity, r"gives \(1, 3, 8, 8\) for 1 image of 3x8x8; logits of shape \(1, classes\) are wanted"),

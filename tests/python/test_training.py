@@ -169,6 +169,7 @@ REFUSED = {
     "a setting of the optimizer": ({"lr": -1.0}, "Invalid learning rate: -1.0"),
     "too few outputs": ({"models": nn.Sequential(nn.Flatten(), nn.Linear(48, 3))}, "natural gives logits of 3 classes, data has 4"),
     "images of another size": ({"models": nn.Sequential(nn.Flatten(), nn.Linear(5, 4))}, "does not take images of 3x4x4"),
+    "a last batch of one": ({"models": nn.Sequential(nn.Flatten(), nn.Linear(48, 4), nn.BatchNorm1d(4)), "batch_size": 19}, "end in a batch of one, and natural cannot train on a single image: .*\n  help: batch_size = 18 or 20"),
     "normalised images": ({"data": (torch.randn(4, 3, 4, 4), Y[:4])}, "they look normalised"),
     "an attack beside a recipe": ({"objective": "gin/act_digits.gin", "eps": 0.1}, "the recipe says what it trains with; eps beside it would be two answers"),
 }  # fmt: skip
