@@ -88,6 +88,17 @@ def recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return settings_option()(plugins_option()(trust(called)))
 
 
+def threat_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """`--eps` and `--norm`: one threat model for every probe at once."""
+    eps = click.option(
+        "--eps",
+        metavar="N",
+        help="The budget of every attack, in [0,1] pixels, such as 8/255; its step size goes with it. Default: the stored one.",
+    )
+    norm = click.option("--norm", type=click.Choice(["linf", "l2"]), help="The norm that eps is measured in.")
+    return eps(norm(command))
+
+
 device_option = click.option("--device", default="auto", show_default=True, metavar="NAME", help="auto, cpu or cuda:N.")
 classes_option = click.option(
     "--classes",

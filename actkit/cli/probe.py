@@ -18,6 +18,7 @@ from actkit.cli.options import (
     json_option,
     plugins_option,
     settings_option,
+    threat_options,
 )
 from actkit.errors import InputError
 
@@ -35,6 +36,8 @@ class ProbeOptions:
     probes: tuple[str, ...]
     roles: tuple[str, ...]
     evaluation: str | None
+    eps: str | None
+    norm: str | None
     settings: tuple[str, ...]
     plugins: tuple[str, ...]
     out: str | None
@@ -59,7 +62,7 @@ class ProbeOptions:
     "probes",
     multiple=True,
     metavar="NAME",
-    help="What to measure (repeatable): a probe, or the label of one in the stored evaluation. Default: the stored evaluation.",
+    help="What to measure (repeatable): a probe, the label of one in the stored evaluation, or pgdN, fgsm, apgd-ce, apgd-t, square. Default: the stored evaluation.",
 )
 @click.option(
     "--role",
@@ -69,6 +72,7 @@ class ProbeOptions:
     help="Only models with this role (repeatable); 'headline': each training's first.",
 )
 @click.option("--evaluation", metavar="FILE", help="Take the evaluation from this recipe, not from the checkpoint.")
+@threat_options
 @settings_option("Change a setting of the data set or the evaluation (repeatable).")
 @plugins_option()
 @click.option("--out", metavar="DIR", help="Write the results, and what happened to each example, into this folder.")
@@ -85,6 +89,7 @@ def probe(**given: Any) -> int:
     \b
     actkit probe --ckpt RUN                                     the stored evaluation again
     actkit probe --ckpt RUN --probe audit                       is the robustness real?
+    actkit probe --ckpt M --probe pgd20 --probe autoattack --eps 8/255
     actkit probe --ckpt A --ckpt B --probe transfer             the matrix of Table 3
 
     Interrupted, the same command goes on. Exit code 3 when a check raised a red flag.
@@ -126,6 +131,8 @@ def _examine(options: ProbeOptions, stderr: Console) -> list[Summary]:
             roles=options.roles,
             evaluation=load_evaluation(evaluation, macros, plugins=options.plugins) if evaluation else None,
             settings=[setting for setting in options.settings if setting not in macros],
+            eps=options.eps,
+            norm=options.norm,
             device=device,
             display=Terminal(stderr, quiet=options.as_json),
             command=_command_line(options),
@@ -141,6 +148,8 @@ def _command_line(options: ProbeOptions) -> str:
         "--probe": options.probes,
         "--role": options.roles,
         "--evaluation": options.evaluation,
+        "--eps": options.eps,
+        "--norm": options.norm,
     }
     how = {
         "-s": options.settings,

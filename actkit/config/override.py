@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from actkit.config import registry
@@ -19,18 +19,19 @@ def override_spec(spec: Any, settings: Iterable[str]) -> Any:
     """
     # All are read before any is applied: what cannot be read is reported first.
     for binding in [read_setting(setting) for setting in settings]:
-        entry = _component_meant(binding)
+        entry = _component_meant(binding, spec)
         spec, found = _overridden(spec, binding, entry)
         if not found:
             raise InputError(
                 f"there is no {entry.selector} here for --set {binding.key}",
                 where="--set",
-                help="a scope names a probe by its label; --probe chooses another",
+                help=_there_is(binding.parameter, spec)
+                or "a scope names a probe by its label; --probe chooses another",
             )
     return spec
 
 
-def _component_meant(binding: Binding) -> registry.Entry:
+def _component_meant(binding: Binding, spec: Any) -> registry.Entry:
     """The component that a setting is of. Raises `InputError` for a setting that nothing stored can have."""
     if outermost(binding.scope) == "train":
         raise InputError(
@@ -38,15 +39,44 @@ def _component_meant(binding: Binding) -> registry.Entry:
             help=f"write {binding.selector}.{binding.parameter}",
         )
     if not binding.parameter:
+        name = binding.selector.lower()
         raise InputError(
-            f"--set {binding.selector}: a stored evaluation has no macros", help="name the parameters themselves"
+            f"--set {binding.selector}: a stored evaluation has no macros",
+            help=_there_is(name, spec) or "name the parameters themselves",
         )
     entry = registry.get(binding.selector, where="--set")
     try:
         entry.assert_parameter(binding.parameter)
     except InputError as error:
-        raise error.at(f"--set {binding.key}") from None
+        help = _there_is(binding.parameter, spec) or error.help
+        raise InputError(error.message, where=f"--set {binding.key}", help=help) from None
     return entry
+
+
+# What one option sets for every probe at once.
+_FOR_ALL = {"eps": "--eps 8/255", "norm": "--norm l2"}
+
+
+def _there_is(parameter: str, spec: Any) -> str | None:
+    """Where the parameter of this name is, in what is there: 'eps is attack.pgd.eps here'; None where nothing has it."""
+    keys = list(
+        dict.fromkeys(f"{part.selector}.{parameter}" for part in _parts(spec) if parameter in part.entry.parameters)
+    )
+    if not keys:
+        return None
+    said = f"{parameter} is {' and '.join(keys)} here"
+    return said + (f"; {_FOR_ALL[parameter]} sets it for every probe at once" if parameter in _FOR_ALL else "")
+
+
+def _parts(value: Any) -> Iterator[Spec]:
+    """Every Spec in it, itself the first."""
+    if isinstance(value, Spec):
+        yield value
+        value = value.kwargs
+    if isinstance(value, dict):
+        value = list(value.values())
+    for item in value if isinstance(value, (list, tuple)) else ():
+        yield from _parts(item)
 
 
 def _overridden(spec: Any, binding: Binding, entry: registry.Entry) -> tuple[Any, bool]:

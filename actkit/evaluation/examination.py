@@ -22,6 +22,7 @@ from actkit.evaluation.results import write_summary
 from actkit.evaluation.resume import key_of, resumable
 from actkit.evaluation.selection import Subject, groups_of, selected
 from actkit.evaluation.summary import Found, ModelFacts, Summary, apply_flags
+from actkit.evaluation.threat import too_short
 from actkit.files import cache_folder, locked, make_folder, sha256_of
 from actkit.machine import deterministic, provenance
 from actkit.networks import class_names, model_files
@@ -130,6 +131,8 @@ def examine_models(
         orders: the models' classes where these were put into another order than their files have: such models are others.
     """
     evaluation = [probe.spec for probe in probes]
+    for said in dict.fromkeys(said for spec in evaluation for said in too_short(spec)):
+        display.warn(said)
     device = next(iter(roles.values())).device
     tested = fingerprints(data, evaluation, display)
     key = key_of(list(files.values()), data_spec, evaluation, tested, device)
@@ -149,6 +152,8 @@ def probe_checkpoints(
     roles: Sequence[str] = (),
     evaluation: Sequence[Spec] | None = None,
     settings: Sequence[str] = (),
+    eps: float | str | None = None,
+    norm: str | None = None,
     device: torch.device,
     display: Display,
     command: str = "",
@@ -163,6 +168,7 @@ def probe_checkpoints(
         roles: which of the models to examine; 'headline' is the first of each training.
         evaluation: probes from a recipe, in place of the stored ones.
         settings: 'KEY=VALUE', changes of the data set or the probes.
+        eps, norm: the threat model that every attack is put under, as `actkit.evaluation.threat.under` does; each model's own by default.
         out: a folder for the results and what happened to each example; a numbered one in it for each group, if there are several.
         pictures: a folder for what the probes show, likewise.
         classes: how a model's classes belong to the data's, where they are called differently or come in another order.
@@ -173,7 +179,16 @@ def probe_checkpoints(
     for folder in (out, pictures):
         if folder is not None:
             make_folder(folder)
-    subjects = selected(paths, probes=probes, roles=roles, evaluation=evaluation, settings=settings)
+    subjects = selected(
+        paths,
+        probes=probes,
+        roles=roles,
+        evaluation=evaluation,
+        settings=settings,
+        display=display,
+        eps=eps,
+        norm=norm,
+    )
     groups = groups_of(subjects, probes, display)
     with locked(out, warn=display.warn) if out is not None else contextlib.nullcontext():
         return _in_groups(groups, device, display, command, out, pictures, classes)

@@ -9,22 +9,24 @@ from pathlib import Path
 
 from actkit.config import registry
 from actkit.config.override import override_spec
-from actkit.config.spec import Spec
+from actkit.config.spec import Spec, amount
 from actkit.display import Display
 from actkit.errors import InputError, nearest
+from actkit.evaluation import threat
 from actkit.networks import model_files
 from actkit.networks.model_files import Header
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A model file that is examined; `name` is what results call it."""
+    """A model file that is examined; `name` is what results call it. `by_file`: whether the file itself was named, not the run that it is of."""
 
     file: Path
     header: Header
     name: str
     data: Spec
     evaluation: tuple[Spec, ...]
+    by_file: bool = False
 
 
 def selected(
@@ -34,22 +36,68 @@ def selected(
     roles: Sequence[str],
     evaluation: Sequence[Spec] | None,
     settings: Sequence[str],
+    display: Display,
+    eps: float | str | None = None,
+    norm: str | None = None,
 ) -> list[Subject]:
-    """The models of these files, each with the data and the probes that it is examined by; for the parameters see `probe_checkpoints`."""
+    """The models of these files, each with the data and the probes that it is examined by; for the parameters see `probe_checkpoints`.
+
+    Settings come last: they may change what `eps` and `norm` have made. Raises `InputError`, also where what was asked for made a budget
+    that cannot cross its ball.
+    """
     found = _subjects(paths, roles)
     if evaluation is not None:
         found = [replace(subject, evaluation=tuple(evaluation)) for subject in found]
-    if probes:
-        named = [[spec for name in probes for spec in probes_named(name, subject.evaluation)] for subject in found]
-        found = [replace(subject, evaluation=tuple(own)) for subject, own in zip(found, named, strict=True)]
+    before = [subject.evaluation for subject in found]
+    found = [replace(subject, evaluation=_chosen(subject, probes, eps, norm, display)) for subject in found]
     data, settings = _other_data(settings)
     if data is not None:
         found = [replace(subject, data=data) for subject in found]
     changed = override_spec([{"data": s.data, "evaluation": list(s.evaluation)} for s in found], settings)
-    return [
+    ready = [
         replace(subject, data=now["data"], evaluation=tuple(now["evaluation"]))
         for subject, now in zip(found, changed, strict=True)
     ]
+    for subject, stored in zip(ready, before, strict=True):
+        _assert_usable(subject, stored, asked_for_eps=eps is not None or any(".eps" in s for s in settings))
+    if eps is not None or norm is not None:
+        for line in dict.fromkeys(filter(None, (threat.described(spec) for s in ready for spec in s.evaluation))):
+            display.say(f"threat     {line}")
+    return ready
+
+
+def _chosen(
+    subject: Subject, probes: Sequence[str], eps: float | str | None, norm: str | None, display: Display
+) -> tuple[Spec, ...]:
+    """The probes that a model is examined by, under the threat model that was asked for."""
+    chosen = subject.evaluation
+    if probes:
+        chosen = tuple(
+            spec
+            for name in probes
+            for spec in probes_named(name, subject.evaluation, eps=eps, norm=norm, display=display)
+        )
+    if eps is None and norm is None:
+        return chosen
+    return tuple(threat.under(spec, eps=eps, norm=norm) for spec in chosen)
+
+
+def _assert_usable(subject: Subject, stored: Sequence[Spec], *, asked_for_eps: bool) -> None:
+    """Raise `InputError` for a probe whose eps or attack nothing says, and for a budget that cannot cross the ball since another eps was asked for."""
+    for spec in subject.evaluation:
+        for name, parameter in spec.entry.parameters.items():
+            if parameter.required and name not in spec.kwargs and name in ("eps", "attack"):
+                raise InputError(
+                    f"{spec.selector} needs {'an' if name == 'attack' else 'its'} {name}, and nothing stored with the model says one",
+                    where=str(subject.file),
+                    help="give --eps 8/255, or another that the model is meant for",
+                )
+        spec.build()
+    # What could not cross its ball as it was stored is only said: a recipe may mean it.
+    were_short = {spec.title for spec in stored if any(True for _ in threat.too_short(spec))}
+    for spec in subject.evaluation if asked_for_eps else ():
+        if spec.title not in were_short:
+            threat.assert_crosses(spec, help="--eps moves the step size with eps; or take more steps, or larger ones")
 
 
 def _other_data(settings: Sequence[str]) -> tuple[Spec | None, list[str]]:
@@ -76,7 +124,7 @@ def _subjects(paths: Sequence[Path], roles: Sequence[str]) -> list[Subject]:
             if roles and about.role not in roles and not (about.is_headline and "headline" in roles):
                 continue
             if not any(file.resolve() == s.file.resolve() for s in found):
-                found.append(Subject(file, about, "", about.data, about.evaluation))
+                found.append(Subject(file, about, "", about.data, about.evaluation, by_file=path.is_file()))
     if not found:
         there = {model_files.header(file).role for path in paths for file in model_files.find(path)}
         raise InputError(
@@ -89,45 +137,93 @@ def _subjects(paths: Sequence[Path], roles: Sequence[str]) -> list[Subject]:
 
 
 def names_of(subjects: Sequence[Subject], *, several: bool) -> list[str]:
-    """What results call the models: their roles, or, where several trainings meet, the objective (and the role, if it is not its first)."""
+    """What results call the models: a file by its stem; those of a run by their roles, or, where several trainings meet, by the objective (and the
+    role, if it is not its first). Equal names are told apart by the seed, files by their folder, and else by a number."""
 
     def name(subject: Subject) -> str:
         about = subject.header
+        # In a run's folder a file is called after its role: that says nothing.
+        if subject.by_file and subject.file.stem != about.role:
+            return subject.file.stem.replace(">", "-")
         if not several:
             return about.role
         objective = about.objective_name or subject.file.stem
         return objective if about.is_headline else f"{objective}.{about.role}"
 
+    def told_apart(name: str, subject: Subject) -> str:
+        if subject.by_file and subject.file.stem == name:
+            return f"{subject.file.absolute().parent.name}.{name}"
+        return f"{name}@seed{subject.header.seed}"
+
     names = [name(subject) for subject in subjects]
-    with_seed = [
-        f"{name}@seed{s.header.seed}" if names.count(name) > 1 else name
-        for name, s in zip(names, subjects, strict=True)
+    apart = [
+        told_apart(name, subject) if names.count(name) > 1 else name
+        for name, subject in zip(names, subjects, strict=True)
     ]
-    return [
-        f"{name}#{with_seed[: i + 1].count(name)}" if with_seed.count(name) > 1 else name
-        for i, name in enumerate(with_seed)
-    ]
+    return [f"{name}#{apart[: i + 1].count(name)}" if apart.count(name) > 1 else name for i, name in enumerate(apart)]
 
 
-def probes_named(name: str, stored: Sequence[Spec]) -> list[Spec]:
-    """The probes that `--probe NAME` means: those of the stored evaluation with this label or name, or else the registered one, which takes
-    the attack (or its eps and norm) from the stored evaluation, so that it fits the models' own threat model."""
-    for chosen in ([s for s in stored if s.title == name], [s for s in stored if s.name == name]):
-        if chosen:
+def probes_named(
+    name: str,
+    stored: Sequence[Spec],
+    *,
+    eps: float | str | None = None,
+    norm: str | None = None,
+    display: Display | None = None,
+) -> list[Spec]:
+    """The probes that `--probe NAME` means: those of the stored evaluation with this label or name; or what the field calls so ('pgd20'); or the
+    registered one. What is not stored takes the attack (or its eps and norm) from the stored evaluation, so that it fits the models' own threat model.
+
+    A stored 'pgd20' gives way to the field's where another eps or norm is asked for. Raises `InputError` for a name that is none.
+    """
+    by_name = threat.is_conventional(name)
+    say = (display or Display()).say
+    for chosen in ([s for s in stored if s.title == name], [s for s in stored if s.name == name and not by_name]):
+        if chosen and not (by_name and any(threat.says_otherwise(spec, eps, norm) for spec in chosen)):
+            if by_name:
+                say(f"{name:<10} as it is stored with the model: {', '.join(map(repr, chosen))}")
             return chosen
     known = {entry.name for entry in registry.entries("probe")}
-    if name not in known:
-        raise InputError(f"there is no probe {name!r}", help=nearest(name, {*known, *(s.title for s in stored)}))
-    spec = Spec("probe", name)
+    if name not in known and not by_name:
+        words = {*known, *threat.CONVENTIONAL, *(s.title for s in stored)}
+        raise InputError(f"there is no probe {name!r}", help=nearest(name, words))
     attack = next((s.kwargs["attack"] for s in stored if isinstance(s.kwargs.get("attack"), Spec)), None)
+    if by_name:
+        spec = _by_the_fields_name(name, attack, eps, norm)
+        say(f"{name:<10} by that name: {spec!r}")
+        return [spec]
+    return [_registered(name, attack, eps, norm)]
+
+
+def _by_the_fields_name(name: str, attack: Spec | None, eps: float | str | None, norm: str | None) -> Spec:
+    """'pgd20' under the threat model that was asked for, or else under that of the stored attack. Raises `InputError` where neither says an eps."""
+    stored = None if attack is None else attack.get("norm", "linf")
+    if eps is None and attack is not None and norm in (None, stored):
+        eps = attack.get("eps")
+    if amount(eps) is None:
+        raise InputError(
+            f"{name} needs an eps" + (f" for {norm}" if norm else ", and nothing stored with the model says one"),
+            help=f"give --eps {'0.5' if norm == 'l2' else '8/255'}",
+        )
+    made = threat.named_probe(name, eps=eps, norm=norm or stored or "linf")
+    assert made is not None
+    return made
+
+
+def _registered(name: str, attack: Spec | None, eps: float | str | None, norm: str | None) -> Spec:
+    """A registered probe with what the stored attack says; where that says nothing, with PGD-20 under the eps that was asked for."""
+    spec = Spec("probe", name)
+    parameters = spec.entry.parameters
     if attack is not None:
         offered = {"attack": attack}
         # A probe that knows one norm alone is given no eps of another.
-        fits = "norm" in spec.entry.parameters or attack.kwargs.get("norm", "linf") == "linf"
-        if fits and spec.entry.parameters.get("eps") and spec.entry.parameters["eps"].required:
+        fits = "norm" in parameters or attack.kwargs.get("norm", "linf") == "linf"
+        if fits and parameters.get("eps") and parameters["eps"].required:
             offered |= {key: attack.kwargs[key] for key in ("eps", "norm") if key in attack.kwargs}
-        spec = spec.replace(**{key: value for key, value in offered.items() if key in spec.entry.parameters})
-    return [spec]
+        spec = spec.replace(**{key: value for key, value in offered.items() if key in parameters})
+    elif eps is not None:
+        spec = threat.named_probe(name, eps=eps, norm=norm or "linf") or spec
+    return spec
 
 
 def groups_of(subjects: Sequence[Subject], probes: Sequence[str], display: Display) -> list[list[Subject]]:

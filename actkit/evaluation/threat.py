@@ -117,7 +117,7 @@ def _budget(spec: Spec, eps: float | str | None, norm: str | None) -> dict[str, 
     before = spec.get("norm", "linf")
     if norm is not None and "norm" not in parameters and norm != "linf":
         raise InputError(
-            f"{_called(spec)} knows linf alone, --norm {norm} is none of its", help="leave it out: --probe chooses"
+            f"{_called(spec)} knows linf alone, it cannot be put under {norm}", help="--probe NAME chooses others"
         )
     if spec.kind == "probe" and spec.name in _SEARCHES:
         return {}
@@ -190,6 +190,30 @@ def _attacks(value: Any, largest: Any = None) -> Iterator[tuple[Spec, Any]]:
         ):
             largest = (value.get("values") or VALUES["eps"])[-1]
         yield from _attacks(list(value.kwargs.values()), largest)
+
+
+def described(spec: Spec) -> str:
+    """A probe's budget in a line: 'pgd20: 20 steps of 2/255 in linf 8/255'; '' where it has none."""
+    said = [_said(part) for part, _ in _attacks(spec)]
+    if not said and spec.kind == "probe" and spec.name not in _SEARCHES and "eps" in spec.entry.parameters:
+        said = [_said(spec)]
+    return f"{spec.title}: {'; '.join(dict.fromkeys(said))}" if said else ""
+
+
+def _said(part: Spec) -> str:
+    step, steps = part.get("step_size"), part.get("steps")
+    moves = f"{steps} steps of {step} in " if _exact(step) is not None else ""
+    return f"{part.selector}, {moves}{part.get('norm', 'linf')} eps {part.get('eps')}"
+
+
+def says_otherwise(spec: Spec, eps: float | str | None, norm: str | None) -> bool:
+    """Whether a stored probe is measured under another threat model than this one; nothing that is None is another."""
+    parts = [part for part, _ in _attacks(spec)] or [spec]
+    return any(
+        (eps is not None and amount(part.get("eps")) != amount(eps))
+        or (norm is not None and part.get("norm", "linf") != norm)
+        for part in parts
+    )
 
 
 # -- numbers as they are written -----------------------------------------------------------------------------------------

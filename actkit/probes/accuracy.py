@@ -258,7 +258,7 @@ def _swept_title(attack: Any, loss: str, over: str, mode: Mode) -> str:
     name = title(attack, loss)
     if over == "steps":
         name = name.removesuffix(f"-{setting(attack, 'steps')}")
-    return name + (" l2" if threat(attack).norm == "l2" else "") + (" any iterate" if mode == "worst_case" else "")
+    return name + (" any iterate" if mode == "worst_case" else "")
 
 
 def _curve(

@@ -24,23 +24,24 @@ def percent(value: float) -> str:
 def titles(results: Iterable[tuple[ResultName, Found]]) -> dict[NumberName, str]:
     """What the numbers that probes want shown are called in a table.
 
-    Where columns were measured with different eps, or on different numbers of images, each title says its own.
+    What an attack gave says its norm and eps: 'PGD-20 (linf 8/255)'. Where columns were measured on different numbers of images, each title says its own.
     """
     named: dict[NumberName, str] = {}
-    eps: dict[NumberName, str] = {}
+    threats: dict[NumberName, str] = {}
     images: dict[NumberName, str] = {}
     for name, found in results:
         for column in found.columns:
             key = (name.label, column.number)
             named.setdefault(key, column.title)
             if found.threat:
-                eps[key] = f"{found.threat.norm} {found.threat.written or 'swept'}"
+                # Of several eps each stands in the number's own name.
+                threats[key] = f"{found.threat.norm} {found.threat.written or ''}".strip()
             if found.images:
                 images[key] = f"{found.images:,} images"
-    apart = [said for said in (eps, images) if len(set(said.values())) > 1]
+    told = [threats, *([images] if len(set(images.values())) > 1 else [])]
     made = {}
     for key, title in named.items():
-        notes = [said[key] for said in apart if not said.get(key, "swept").endswith("swept")]
+        notes = [said[key] for said in told if key in said]
         made[key] = title + (f" ({', '.join(notes)})" if notes else "")
     shown = list(made.values())
     return {key: f"{key[0]}: {title}" if shown.count(title) > 1 else title for key, title in made.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import json
 import re
@@ -9,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -50,7 +52,10 @@ def columns(said) -> list[str]:
 def test_transfer_gives_the_matrix_of_table_3(actkit, runs):
     said = actkit("probe", "--probe", "transfer", "--ckpt", runs / "act", "--ckpt", runs / "madry", *FEW)
     assert said.code == 0, said.err + said.out
-    assert columns(said) == ["model", "PGD-2 from act", "from act.natural", "from madry"]
+    assert columns(said) == [
+        "model",
+        *(f"{title} (linf 0.15)" for title in ("PGD-2 from act", "from act.natural", "from madry")),
+    ]
     assert [line.split()[0] for line in said.out.splitlines()[1:4]] == ["act", "act.natural", "madry"]
     found = json.loads(
         actkit(
@@ -94,7 +99,7 @@ def test_results_of_different_eps_are_not_put_into_one_table_unsaid(actkit, runs
     assert "2 different evaluations or data sets: one table for each" in said.err
     assert said.out.count("model ") == 2 and "eps='8/255'" in said.out and "eps=0.15" in said.out
     matrix = actkit("probe", "--probe", "transfer", "--ckpt", runs / "act", "--ckpt", other, *FEW)
-    assert "madry was saved with another evaluation: all are examined as act was" in matrix.err
+    assert "other was saved with another evaluation: all are examined as act was" in matrix.err
 
 
 def test_columns_of_different_eps_or_numbers_of_images_say_theirs(actkit, runs, write):
@@ -102,7 +107,7 @@ def test_columns_of_different_eps_or_numbers_of_images_say_theirs(actkit, runs, 
     assert columns(said) == ["model", "PGD-2 (linf 4/255)", "PGD-2 (linf 8/255)"]
     few = ("-s", "small/probe.robust_accuracy.limit=20", "-s", "attack.pgd.eps=4/255")
     said = actkit("probe", "--ckpt", runs / "madry", "--evaluation", write("two.gin", TWO_EPS), *few, *FEW)
-    assert columns(said) == ["model", "PGD-2 (20 images)", "PGD-2 (90 images)"]
+    assert columns(said) == ["model", "PGD-2 (linf 4/255, 20 images)", "PGD-2 (linf 4/255, 90 images)"]
 
 
 TWO_EPS = """
@@ -128,15 +133,64 @@ def test_a_probe_by_its_name_takes_the_attack_of_the_models_own_evaluation(actki
     assert probes_named("fgsm_k", stored) == [Spec("probe", "fgsm_k")], "it searches its eps"
 
 
+def test_pgd20_by_that_name_is_the_stored_one_where_there_is_one_and_no_other_eps_is_asked_for(actkit, runs):
+    said = actkit("probe", "--ckpt", runs / "madry", "--probe", "pgd20", "--eps", "0.15", *FEW)
+    assert "pgd20      as it is stored with the model: probe.robust_accuracy(attack=attack.pgd(" in said.err
+    assert columns(said)[1] == "PGD-2 worst run (linf 0.15)", "its label is pgd20, its steps are two"
+    said = actkit("probe", "--ckpt", runs / "madry", "--probe", "pgd20", "--eps", "32/255", *FEW)
+    assert (
+        "pgd20      by that name: probe.robust_accuracy(attack=attack.pgd(eps='32/255', step_size='8/255'" in said.err
+    )
+    assert columns(said) == ["model", "PGD-20 any iterate (linf 32/255)"]
+    said = actkit("probe", "--ckpt", runs / "madry", "--probe", "pgd4", "-s", "probe.robust_accuracy.limit=5", *FEW)
+    assert columns(said) == ["model", "PGD-4 any iterate (linf 0.15)"], "the eps is that of the stored attack"
+
+
+def test_one_option_puts_every_probe_under_a_threat_model_and_the_step_that_comes_of_it_is_said(actkit, runs, tmp_path):
+    few = ("-s", "probe.autoattack.steps=2", "-s", "probe.autoattack.targets=1", "--csv", tmp_path / "numbers.csv")
+    probes = ("--probe", "robust_accuracy", "--probe", "autoattack")
+    said = actkit("probe", "--ckpt", runs / "madry", *probes, "--eps", "0.3", "--norm", "l2", *few, *FEW)
+    assert said.code == 0, said.err
+    assert "threat     pgd20: attack.pgd, 2 steps of 0.03 in l2 eps 0.3" in said.err
+    assert "threat     autoattack: probe.autoattack, l2 eps 0.3" in said.err
+    assert all(title.endswith("(l2 0.3)") for title in columns(said)[1:])
+    rows = list(csv.DictReader((tmp_path / "numbers.csv").open()))
+    assert {(row["norm"], row["eps"]) for row in rows} == {("l2", "0.3")}
+
+
+@pytest.mark.parametrize("probe", ["autoattack", "audit", "pgd20"])
+def test_an_eps_that_nothing_says_is_asked_for(actkit, runs, tmp_path, probe):
+    file = model_files.find(runs / "madry")[0]
+    about = {**model_files.header(file).to_json(), "evaluation": [Spec("probe", "accuracy").to_json()]}
+    model_files.save_tensors(load_file(file), tmp_path / "mine.safetensors", {"actkit": json.dumps(about)})
+    said = actkit("probe", "--ckpt", tmp_path / "mine.safetensors", "--probe", probe, *FEW)
+    assert said.code == 2 and "nothing stored with the model says one" in said.err and "give --eps 8/255" in said.err
+    few = ["-s", "attack.pgd.steps=5"] if probe != "autoattack" else ["-s", "probe.autoattack.steps=2"]
+    said = actkit("probe", "--ckpt", tmp_path / "mine.safetensors", "--probe", probe, "--eps", "8/255", *few, *FEW)
+    assert said.code == 0, said.err
+    assert "eps='8/255'" in said.out and "mine" in said.out
+
+
+def test_an_eps_that_is_asked_for_without_its_step_is_refused_what_a_recipe_means_is_only_said(actkit, runs, write):
+    crossing = TWO_EPS.replace("step_size = 0.01", "step_size = 0.02")
+    probe = ("probe", "--ckpt", runs / "madry", "--evaluation", write("two.gin", crossing), *FEW)
+    said = actkit(*probe, "-s", "attack.pgd.eps=0.2")
+    assert said.code == 2 and "small: 2 steps of 0.02 reach 0.04, not eps 0.2" in said.err
+    assert "--eps moves the step size with eps" in said.err
+    assert "most of the ball" not in actkit(*probe, "--eps", "0.2").err
+    said = actkit("probe", "--ckpt", runs / "madry", "--evaluation", write("two.gin", TWO_EPS), *FEW)
+    assert said.code == 0 and "warning: large: 2 steps of 0.01 reach 0.02, not eps 8/255" in said.err
+
+
 @pytest.mark.parametrize(
     ("name", "settings", "titles"),
     [
-        ("sweep", ["-s", "probe.sweep.values=['1/255',0.1]"], ["PGD-2 any iterate eps 1/255", "eps 0.1"]),
-        ("sweep", ["-s", "probe.sweep.over=steps", "-s", "probe.sweep.values=[1,3]"], ["PGD any iterate steps 1", "steps 3"]),
-        ("autoattack", ["-s", "probe.autoattack.steps=2", "-s", "probe.autoattack.queries=2"], ["APGD-CE", "+ APGD-T", "+ Square"]),
+        ("sweep", ["-s", "probe.sweep.values=['1/255',0.1]"], ["PGD-2 any iterate eps 1/255 (linf)", "eps 0.1 (linf)"]),
+        ("sweep", ["-s", "probe.sweep.over=steps", "-s", "probe.sweep.values=[1,3]"], ["PGD any iterate steps 1 (linf 0.15)", "steps 3 (linf 0.15)"]),
+        ("autoattack", ["-s", "probe.autoattack.steps=2", "-s", "probe.autoattack.queries=2"], ["APGD-CE (linf 0.15)", "+ APGD-T (linf 0.15)", "+ Square (linf 0.15)"]),
         ("fgsm_k", ["-s", "probe.fgsm_k.tries=4"], ["FGSM^k mean", "with misclassified as 0"]),
-        ("pgd20", ["-s", "pgd20/probe.robust_accuracy.attack=fgsm", "-s", "probe.robust_accuracy.starts=1"], ["FGSM"]),
-        ("pgd20", ["-s", "probe.robust_accuracy.mode=worst_case"], ["PGD-2 any iterate"]),
+        ("pgd20", ["-s", "pgd20/probe.robust_accuracy.attack=fgsm", "-s", "probe.robust_accuracy.starts=1"], ["FGSM (linf 0.15)"]),
+        ("pgd20", ["-s", "probe.robust_accuracy.mode=worst_case"], ["PGD-2 any iterate (linf 0.15)"]),
         ("accuracy", [], ["clean"]),
     ],
 )  # fmt: skip
@@ -170,6 +224,11 @@ BAD = {
     "an unknown role": (["--role", "teacher"], "no model here has the role teacher", ""),
     "one model for transfer": (["--probe", "transfer"], "needs at least two models", "--ckpt several times"),
     "a setting of nothing": (["-s", "probe.sweep.over=eps"], "there is no probe.sweep here", ""),
+    "an eps that another component has": (["-s", "probe.autoattack.eps=0.1"], "there is no probe.autoattack here", "eps is attack.pgd.eps here; --eps 8/255 sets it for every probe"),
+    "an eps that an attack has": (["--probe", "autoattack", "-s", "attack.pgd.eps=0.1"], "there is no attack.pgd here", "eps is probe.autoattack.eps here; --eps 8/255"),
+    "an eps that the probe's attack has": (["-s", "probe.robust_accuracy.eps=0.1"], "no parameter 'eps'", "eps is attack.pgd.eps here; --eps 8/255"),
+    "a macro": (["-s", "EPS=0.1"], "no macros", "--eps 8/255"),
+    "a norm without its eps": (["--norm", "l2"], "has an eps of linf", "--norm l2 --eps 0.5"),
     "a parameter that is not there": (["-s", "probe.accuracy.limits=3"], "no parameter 'limits'", "limit"),
     "grey levels for eps": (["-s", "attack.pgd.eps=8"], "eps must not be above 1, got 8", "'8/255'"),
     "a negative eps": (["-s", "attack.pgd.eps=-0.1"], "eps must not be negative", ""),
@@ -219,12 +278,12 @@ def test_a_model_for_another_number_of_classes_is_told(actkit, runs, tmp_path):
 
 
 def test_models_get_names_that_tell_them_apart():
-    def subject(objective, role, roles, seed):
+    def subject(objective, role, roles, seed, file=None):
         example = model_files.header(next(model_files.EXAMPLES.glob("act_digits/checkpoints/*/robust.safetensors")))
         about = dataclasses.replace(
             example, objective=f"objective.{objective}()", role=role, roles=tuple(roles), seed=seed
         )
-        return Subject(None, about, "", None, ())
+        return Subject(file, about, "", None, (), by_file=file is not None)
 
     act = [subject("act", role, ["robust", "natural"], 0) for role in ("robust", "natural")]
     madry = [subject("madry", "robust", ["robust"], seed) for seed in (0, 1, 1)]
@@ -236,6 +295,14 @@ def test_models_get_names_that_tell_them_apart():
         "madry@seed1#1",
         "madry@seed1#2",
     ]
+    files = [
+        subject("act", "robust", ["robust"], 0, Path(file)) for file in ("a/mine.safetensors", "b/mine.safetensors")
+    ]
+    other = subject("act", "robust", ["robust"], 0, Path("a/other.safetensors"))
+    assert names_of([other], several=False) == ["other"], "by the file's name, not 'robust'"
+    assert names_of([*files, other], several=True) == ["a.mine", "b.mine", "other"]
+    in_a_run = subject("act", "robust", ["robust"], 0, Path("run/robust.safetensors"))
+    assert names_of([in_a_run], several=False) == ["robust"]
 
 
 # -- interruption --------------------------------------------------------------------------------------------------------
@@ -251,7 +318,7 @@ def test_an_interrupted_examination_goes_on_where_it_was(actkit, warm, runs, tmp
     began = subprocess.Popen(
         [warm, "-c", SLOW, *args], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )  # fmt: skip
-    assert "ready" in began.stderr.readline()
+    assert any("ready" in line for line in began.stderr)
     time.sleep(0.3)
     began.send_signal(number)
     out, err = began.communicate(timeout=60)
