@@ -134,18 +134,14 @@ def _probes(probe: AnyProbe, stored: Sequence[Spec], eps: float | str | None, no
         if (named := named_probe(name, eps=eps, norm=norm or "linf")) is not None:
             return [named]
         raise _unknown(name)
-    if any(name in (spec.title, spec.name) for spec in stored):
-        return [under(spec, norm=norm) for spec in probes_named(name, stored)]
-    known = {entry.name for entry in registry.entries("probe")}
-    if name not in known and not is_conventional(name):
-        raise _unknown(name)
-    if name not in known:
+    if is_conventional(name) and not any(isinstance(spec.kwargs.get("attack"), Spec) for spec in stored):
         raise _without_eps(name)
-    (spec,) = probes_named(name, stored)
-    required = [p.name for p in spec.entry.parameters.values() if p.required and p.name not in spec.kwargs]
-    if {"eps", "attack"} & set(required):
-        raise _without_eps(name)
-    return [under(spec, norm=norm)]
+    specs = probes_named(name, stored)
+    for spec in specs:
+        required = [p.name for p in spec.entry.parameters.values() if p.required and p.name not in spec.kwargs]
+        if {"eps", "attack"} & set(required):
+            raise _without_eps(name)
+    return [under(spec, norm=norm) for spec in specs]
 
 
 def _registered(function: Any) -> Spec:

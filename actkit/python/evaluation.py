@@ -18,7 +18,7 @@ from actkit.probes import Flag, Result, ResultName
 from actkit.python.intervals import wilson
 from actkit.python.verdict import held_by_all, verdict_of
 from actkit.reports.grids import Grid, as_text
-from actkit.reports.rows import UNVERIFIED, percent, percents, titles
+from actkit.reports.rows import UNVERIFIED, percent, percents
 
 
 class Row(NamedTuple):
@@ -131,7 +131,7 @@ class Evaluation:
 
     def rows(self) -> Iterator[Row]:
         """Every number, with its interval and what it was measured under."""
-        named, in_percent = titles(self.summary.results.items()), percents(self.summary.results.items())
+        named, in_percent = self._titles(), percents(self.summary.results.items())
         for name, found in self.summary.results.items():
             for number, value in found.numbers.items():
                 key = (name.label, number)
@@ -152,6 +152,16 @@ class Evaluation:
                     shown=key in named,
                     percent=in_percent.get(key, False),
                 )
+
+    def _titles(self) -> dict[tuple[str, str], str]:
+        """What the numbers that probes want shown are called: within what they were measured stands beside them."""
+        made = {
+            (name.label, column.number): column.title
+            for name, found in self.summary.results.items()
+            for column in found.columns
+        }
+        shown = list(made.values())
+        return {key: f"{key[0]}: {title}" if shown.count(title) > 1 else title for key, title in made.items()}
 
     @staticmethod
     def _interval(result: Result, found: Found, value: float | None) -> tuple[float, float] | tuple[None, None]:

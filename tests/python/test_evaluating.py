@@ -244,3 +244,17 @@ def test_a_budget_that_cannot_cross_its_ball_is_said_with_the_numbers():
     with pytest.warns(UserWarning, match="most of the ball is never seen"):
         found = actkit.evaluate(Brightness(), (GREY, LABELS), Spec("probe", "robust_accuracy", {"attack": attack}))
     assert "2 steps of 0.001 reach 0.002, not eps 0.05" in str(found)
+
+
+def test_two_probes_with_the_same_title_are_told_apart_by_their_names():
+    attack = Spec("attack", "pgd", {"eps": 0.05, "step_size": 0.05, "steps": 1})
+    twice = [Spec("probe", "robust_accuracy", {"attack": attack, "seed": seed}, label=f"seed{seed}") for seed in (1, 2)]
+    shown = str(actkit.evaluate(Brightness(), (GREY, LABELS), twice))
+    assert "seed1: PGD-1 worst run" in shown
+    assert "seed2: PGD-1 worst run" in shown
+
+
+def test_a_name_of_the_fields_without_eps_is_under_the_threat_model_that_a_model_was_saved_with():
+    model = actkit.load_model("example:act_digits")
+    found = actkit.evaluate(model, "digits", "pgd4", limit=5)
+    assert found.summary.evaluation[0].kwargs["attack"].kwargs["eps"] == 0.15
