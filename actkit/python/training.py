@@ -138,6 +138,8 @@ def train(
     for name, network in trained.items():
         if not isinstance(given.get(name), nn.Module):
             network.eval()
+    # What was handed in is handed back, not what it wraps.
+    trained |= {name: one for name, one in _by_role(plan, models).items() if isinstance(one, nn.Module)}
     return Trained(trained[plan.objective.roles[0]], trained, history, (*_said(plan, roles, examples, target), *notes))
 
 
@@ -180,10 +182,15 @@ def _augmented(data: Data, crop: int, flip: bool) -> Data:
     return dataclasses.replace(data, read=lambda name: changed if name == "train" else data.split(name))
 
 
+def _by_role(plan: Plan, models: Any) -> dict[str, Any]:
+    if models is None or isinstance(models, Mapping):
+        return dict(models or {})
+    return {plan.objective.roles[0]: models}
+
+
 def _given_models(plan: Plan, models: Any) -> dict[str, Network]:
     """What was handed in, by role. Raises `InputError` for a role that is none, for one module in two roles, and where the headline model is missing."""
-    roles = plan.objective.roles
-    given = dict(models) if isinstance(models, Mapping) else {} if models is None else {roles[0]: models}
+    roles, given = plan.objective.roles, _by_role(plan, models)
     if unknown := sorted(given.keys() - set(roles)):
         raise InputError(f"the objective has no role {unknown[0]!r}", help=f"its roles are {', '.join(roles)}")
     if roles[0] not in given and (given or plan.run is None):

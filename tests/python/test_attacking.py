@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 
 import pytest
@@ -67,11 +68,12 @@ def test_the_size_of_the_batch_changes_nothing_and_the_seed_does():
 
 def test_it_is_the_attack_of_the_probe_image_for_image():
     data = actkit.as_data("digits")
-    x, y = data.test.batch(torch.arange(40))
+    x, y = data.test.batch(torch.arange(20))
     model = actkit.load_model("example:act_digits")
-    x_adv = actkit.attack.pgd(model, x, y, eps=0.15, step_size=0.0375, steps=20)
-    result = actkit.evaluate(model, (x, y), "pgd20", eps=0.15)
-    assert (model(x_adv).argmax(1) == y).tolist() == result.examples["pgd20"].tolist()
+    x_adv = actkit.attack.pgd(model, x, y, eps=0.3, step_size=0.075, steps=5)
+    result = actkit.evaluate(model, (x, y), "pgd5", eps=0.3)
+    assert (model(x_adv).argmax(1) == y).tolist() == result.examples["pgd5"].tolist()
+    assert 0 < result.examples["pgd5"].sum() < 20
 
 
 def test_without_labels_it_moves_away_from_what_the_model_predicts():
@@ -162,3 +164,8 @@ def test_an_attack_that_there_is_none_of_is_an_attribute_error_with_the_nearest(
 def test_steps_that_cannot_reach_the_balls_border_are_said():
     with pytest.warns(UserWarning, match=r"actkit.attack.pgd: 5 steps of 0.01 reach 0.05, not eps 0.1"):
         actkit.attack.pgd(MODEL, X, Y, eps=0.1, step_size=0.01, steps=5)
+
+
+def test_a_role_is_a_model_too():
+    role = actkit.Role("robust", copy.deepcopy(MODEL), precision="bf16")
+    assert actkit.attack.pgd(role, X, Y, **PGD).equal(actkit.attack.pgd(MODEL, X, Y, **PGD))

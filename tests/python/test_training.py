@@ -148,7 +148,7 @@ def test_a_loaded_model_is_trained_further():
     data = actkit.as_data("digits")
     made = actkit.train("madry", model, (data.train.images[:64], data.train.labels[:64]), epochs=1, eps=0.15, steps=1, lr=0.01)  # fmt: skip
     assert not values(model).equal(before)
-    assert made.model is model.network
+    assert made.model is model
     assert not model.training
 
 
