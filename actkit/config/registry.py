@@ -34,6 +34,14 @@ Check = Callable[..., Iterator[tuple[str, InputError]]]
 Title = Callable[[Any, str], str]
 
 
+class View(Protocol):
+    """A frozen model, as attacks and probes see it."""
+
+    def __call__(self, *inputs: Tensor) -> Tensor: ...
+
+    def features(self, *inputs: Tensor) -> tuple[Tensor, Tensor]: ...
+
+
 class Model(Protocol):
     """What an objective or a probe is handed for a role: see `actkit.Role`. `model` is the torch.nn.Module itself."""
 
@@ -43,9 +51,13 @@ class Model(Protocol):
     @property
     def device(self) -> Any: ...
 
-    def __call__(self, x: Tensor) -> Tensor: ...
+    def __call__(self, *inputs: Tensor, branch: str | None = None) -> Tensor: ...
 
-    def frozen(self, mode: Literal["eval", "train"] = "eval") -> AbstractContextManager[Callable[[Tensor], Tensor]]: ...
+    def features(self, *inputs: Tensor, branch: str | None = None) -> tuple[Tensor, Tensor]: ...
+
+    def frozen(
+        self, mode: Literal["eval", "train"] = "eval", *, branch: str | None = None
+    ) -> AbstractContextManager[View]: ...
 
     def representation(self) -> AbstractContextManager[Callable[[Tensor], Tensor]]: ...
 

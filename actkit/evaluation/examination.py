@@ -27,7 +27,9 @@ from actkit.files import cache_folder, locked, make_folder, sha256_of
 from actkit.machine import deterministic, provenance
 from actkit.networks import class_names, model_files
 from actkit.networks.frozen import Mode
-from actkit.networks.roles import Role, assert_takes
+from actkit.networks.roles import Role
+from actkit.networks.trial import assert_takes
+from actkit.networks.views import View, with_features
 from actkit.probes import Progress, Result, ResultName, measure
 
 
@@ -51,11 +53,14 @@ class _InFp32:
     def device(self) -> torch.device:
         return self.role.device
 
-    def __call__(self, x: Tensor) -> Tensor:
-        return self.role(x, precision="fp32")
+    def __call__(self, *inputs: Tensor, branch: str | None = None) -> Tensor:
+        return self.role(*inputs, branch=branch, precision="fp32")
 
-    def frozen(self, mode: Mode = "eval") -> contextlib.AbstractContextManager[Callable[[Tensor], Tensor]]:
-        return self.role.frozen(mode, precision="fp32")
+    def features(self, *inputs: Tensor, branch: str | None = None) -> tuple[Tensor, Tensor]:
+        return with_features(lambda: self(*inputs, branch=branch), self.model)
+
+    def frozen(self, mode: Mode = "eval", *, branch: str | None = None) -> contextlib.AbstractContextManager[View]:
+        return self.role.frozen(mode, branch=branch, precision="fp32")
 
     def representation(self) -> contextlib.AbstractContextManager[Callable[[Tensor], Tensor]]:
         return self.role.representation(precision="fp32")

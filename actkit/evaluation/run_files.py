@@ -35,10 +35,12 @@ def run_of(file: Path) -> Path | None:
 
 
 def files_of_run(folder: Path) -> dict[str, Path]:
-    """The model files of a run, by role and in the objective's order: of its best checkpoint where one was chosen, else of its newest."""
+    """The files of a run's models that are examined, by role and in the objective's order: of its best checkpoint where one was chosen, else of
+    its newest."""
     files = _models_in(model_files.find(folder)[0].parent)
     order = model_files.header(files[0]).roles
-    return {file.stem: file for file in sorted(files, key=lambda file: order.index(file.stem))}
+    ordered = sorted(files, key=lambda file: order.index(file.stem))
+    return {file.stem: file for file in ordered if model_files.header(file).classifies}
 
 
 def _models_in(checkpoint: Path) -> list[Path]:
@@ -59,6 +61,6 @@ def last_files_of_run(folder: Path) -> dict[str, Path]:
         own, before = newest / f"{name}.safetensors", chosen / f"{name}.safetensors"
         # A helper's weights are those of the chosen checkpoint: nothing to examine twice.
         same = before.is_file() and sha256(own) == sha256(before)
-        if not same:
+        if not same and model_files.header(own).classifies:
             found[f"{name}.last"] = own
     return found

@@ -123,9 +123,17 @@ def _subjects(paths: Sequence[Path], roles: Sequence[str]) -> list[Subject]:
         for file, about in ordered:
             if roles and about.role not in roles and not (about.is_headline and "headline" in roles):
                 continue
+            if not about.classifies:
+                if roles:
+                    raise InputError(
+                        f"{about.role!r} is no classifier, and probes examine classifiers", where=str(file)
+                    )
+                continue
             if not any(file.resolve() == s.file.resolve() for s in found):
                 found.append(Subject(file, about, "", about.data, about.evaluation, by_file=path.is_file()))
     if not found:
+        if not roles:
+            raise InputError("none of the models here is a classifier", where=", ".join(map(str, paths)))
         there = {model_files.header(file).role for path in paths for file in model_files.find(path)}
         raise InputError(
             f"no model here has the role {' or '.join(roles)}",

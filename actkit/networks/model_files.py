@@ -52,6 +52,7 @@ class Header:
     Args:
         role, roles: the model's, and those of its training, the headline model's first.
         shape: of an image, (C, H, W).
+        classifies: whether it is examined; False for a generator of perturbations and the like.
         objective: the call that trained it, '' where that is not known.
         seed, epoch, step: of its training; None where it was imported.
         imported: where it came from, if not from a training of ours.
@@ -70,6 +71,7 @@ class Header:
     seed: int | None
     epoch: int | None
     step: int | None
+    classifies: bool = True
     versions: dict[str, Any] = field(default_factory=dict)
     imported: ImportedFrom | None = None
     format: str = FORMAT
@@ -116,7 +118,8 @@ class Header:
             "versions": self.versions,
         }
         imported = {} if self.imported is None else {"imported": self.imported.to_json()}
-        return {**made, **imported, **self.other}
+        other_kind = {} if self.classifies else {"classifies": False}
+        return {**made, **imported, **other_kind, **self.other}
 
     def metadata(self) -> dict[str, str]:
         """As a safetensors file holds it."""

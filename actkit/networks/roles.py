@@ -7,6 +7,7 @@ layout and precision.
 from __future__ import annotations
 
 import contextlib
+import functools
 import inspect
 import itertools
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -18,12 +19,13 @@ from torch import Tensor, nn
 
 from actkit.config import registry
 from actkit.config.registry import Backbone, Optimizer, Schedule, register
-from actkit.errors import InputError, first_line
+from actkit.errors import InputError
 from actkit.networks.averages import Average
 from actkit.networks.building import initialise
 from actkit.networks.fine_tuning import Parts, groups_of, scaled_settings
 from actkit.networks.frozen import FrozenCopy, Mode, Precision, in_eval_mode
 from actkit.networks.layout import channels_last
+from actkit.networks.views import View, described, with_features
 
 
 class Role:
@@ -72,45 +74,63 @@ class Role:
         tensors = itertools.chain(self.model.parameters(), self.model.buffers())
         return next((tensor.device for tensor in tensors), torch.device("cpu"))
 
-    def __call__(self, x: Tensor, *, precision: Precision | None = None) -> Tensor:
-        """The training forward: logits of shape (B, classes) in fp32, computed in the role's own precision or another."""
-        return self._forward(self.model, x, precision or self.precision)
+    @property
+    def classifies(self) -> bool:
+        """Whether its outputs are logits of the data's classes, so that it is examined. A network that is none (a generator) says `classifies = False`."""
+        return bool(getattr(self.model, "classifies", True))
 
-    def _forward(self, model: nn.Module, x: Tensor, precision: Precision) -> Tensor:
-        x = x.contiguous(memory_format=torch.channels_last)
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=precision == "bf16"):
-            logits = self._on_its_own_copy(model, x)
-        if not isinstance(logits, Tensor):
+    def __call__(self, *inputs: Tensor, branch: str | None = None, precision: Precision | None = None) -> Tensor:
+        """The training forward: logits of shape (B, classes) in fp32, computed in the role's own precision or another.
+
+        Args:
+            inputs: images (B, C, H, W) in [0,1]; of a network that takes more, what its `forward` names.
+            branch: which of its sets of layers the network shall use, handed to its `forward(x, branch=...)`: two sets of BatchNorm, for instance.
+        """
+        return self._forward(self.model, inputs, branch, precision or self.precision)
+
+    def features(self, *inputs: Tensor, branch: str | None = None) -> tuple[Tensor, Tensor]:
+        """The training forward with what enters the last layer: logits (B, classes) and features (B, features), both fp32 and with gradients."""
+        return with_features(lambda: self(*inputs, branch=branch), self.model)
+
+    def _forward(
+        self, model: nn.Module, inputs: tuple[Tensor, ...], branch: str | None, precision: Precision
+    ) -> Tensor:
+        inputs = tuple(t.contiguous(memory_format=torch.channels_last) if t.dim() == 4 else t for t in inputs)
+        with torch.autocast(inputs[0].device.type, torch.bfloat16, enabled=precision == "bf16"):
+            outputs = self._on_its_own_copy(model, inputs, branch)
+        if not isinstance(outputs, Tensor):
             raise InputError(
-                f"{self.name}: the network ({type(self.model).__name__}) gives {described(logits)}; logits of shape (images, classes) are wanted",
+                f"{self.name}: the network ({type(self.model).__name__}) gives {described(outputs)}; logits of shape (images, classes) are wanted",
                 help="wrap it in a module that gives the logits alone, in training too",
             )
-        return logits.float()
+        return outputs.float()
 
-    def _on_its_own_copy(self, model: nn.Module, x: Tensor) -> Any:
+    def _on_its_own_copy(self, model: nn.Module, inputs: tuple[Tensor, ...], branch: str | None) -> Any:
         """The network's outputs. One that changes its input in place (x.sub_(mean)) is given a copy: the caller's x stays what it was."""
+        call = model if branch is None else functools.partial(model, branch=branch)
         changes = self._changes_input.get(model.training, True)
         if not changes:
-            return model(x)
-        own = x.clone()
-        outputs = model(own)
+            return call(*inputs)
+        own = tuple(t.clone() for t in inputs)
+        outputs = call(*own)
         if model.training not in self._changes_input:
-            self._changes_input[model.training] = not own.detach().equal(x.detach())
+            pairs = zip(own, inputs, strict=True)
+            self._changes_input[model.training] = not all(a.detach().equal(b.detach()) for a, b in pairs)
         return outputs
 
     @contextlib.contextmanager
     def frozen(
-        self, mode: Mode = "eval", *, precision: Precision | None = None
-    ) -> Iterator[Callable[[Tensor], Tensor]]:
+        self, mode: Mode = "eval", *, branch: str | None = None, precision: Precision | None = None
+    ) -> Iterator[View]:
         """The model as attacks and probes see it: logits that depend on x alone, as of now.
 
         It shares the weights but needs no gradient of theirs, is in the given mode whatever the model's own is, and leaves no trace:
         in 'train' mode it has running statistics of its own (and dropout, if any, draws from torch's generator). Nothing of the model is
-        touched, so nothing needs restoring. It computes in the role's own precision, or in the one given.
+        touched, so nothing needs restoring. It computes in the role's own precision, or in the one given. For `branch` see `__call__`.
         """
         precision = precision or self.precision
         model = self._frozen_copy(mode, precision)
-        yield lambda x: self._forward(model, x, precision)
+        yield View(lambda *inputs: self._forward(model, inputs, branch, precision), model)
 
     def _frozen_copy(self, mode: Mode, precision: Precision) -> nn.Module:
         key = (mode, precision)
@@ -121,31 +141,8 @@ class Role:
     @contextlib.contextmanager
     def representation(self, *, precision: Precision | None = None) -> Iterator[Callable[[Tensor], Tensor]]:
         """What enters the model's last layer with weights, in eval mode, as of now: features of shape (B, features). Nothing of the model is touched."""
-        precision = precision or self.precision
         with self.frozen("eval", precision=precision) as view:
-            matrices = {
-                name.rpartition(".")[0]
-                for name, p in self.model.named_parameters()
-                if name.endswith("weight") and p.dim() > 1
-            }
-            layers = [m for name, m in self._copies["eval", precision].module.named_modules() if name in matrices]
-            entered: list[Tensor] = []
-
-            def keep(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-                # Of the last layer, once all have run.
-                entered[:] = inputs[:1]
-
-            handles = [layer.register_forward_pre_hook(keep) for layer in layers]
-
-            def features(x: Tensor) -> Tensor:
-                view(x)
-                return entered[0].flatten(1).float()
-
-            try:
-                yield features
-            finally:
-                for handle in handles:
-                    handle.remove()
+            yield lambda x: view.features(x)[1]
 
     def forget_views(self) -> None:
         """Make the frozen views anew when they are next asked for."""
@@ -273,54 +270,6 @@ def _explaining(component: Any) -> Iterator[None]:
         raise InputError(f"{component.spec!r} cannot be made: {error}") from error
 
 
-def described(outputs: Any) -> str:
-    """What a network gives, in words: 'a tuple of (2, 10) and (2, 64)', 'a dict of logits (2, 10)'."""
-    if isinstance(outputs, Tensor):
-        return str(tuple(outputs.shape))
-    if isinstance(outputs, Mapping):
-        return "a dict of " + " and ".join(f"{key} {described(value)}" for key, value in outputs.items())
-    if isinstance(outputs, (tuple, list)):
-        kind = (
-            "a list" if isinstance(outputs, list) else "a tuple" if type(outputs) is tuple else type(outputs).__name__
-        )
-        return f"{kind} of " + " and ".join(described(value) for value in outputs)
-    return "nothing" if outputs is None else type(outputs).__name__
-
-
-def assert_takes(
-    role: Role, backbone: Any, shape: tuple[int, int, int], num_classes: int, *, in_training: bool = False
-) -> None:
-    """Show a network images of a data set's shape: two, and one alone, as in a last batch. Raises `InputError`, which names the backbone, where it
-    takes none, or gives other logits than the data need.
-
-    Args:
-        in_training: also in train mode, where some networks give more than logits.
-    """
-    tries: list[tuple[Mode, int]] = [("eval", 2), ("eval", 1)]
-    if in_training:
-        tries.append(("train", 2))
-    devices = [role.device] if role.device.type == "cuda" else []
-    for mode, count in tries:
-        during = " in training" if mode == "train" else ""
-        try:
-            # Dropout draws from the global generator.
-            with torch.random.fork_rng(devices=devices), role.frozen(mode) as view, torch.no_grad():
-                given = tuple(view(torch.full((count, *shape), 0.5, device=role.device)).shape)
-        except InputError as error:
-            raise InputError(f"{backbone!r}{during}: {error.message}", where=error.where, help=error.help) from error
-        except (RuntimeError, ValueError, IndexError, AssertionError, TypeError, AttributeError) as error:
-            raise InputError(
-                f"{backbone!r} does not take images of {'x'.join(map(str, shape))}{during}: {first_line(error)}"
-            ) from error
-        if given != (count, num_classes):
-            images = "2 images" if count == 2 else "1 image"
-            raise InputError(
-                f"{backbone!r} gives {given} for {images}{during}; logits of {num_classes} classes are wanted, {(count, num_classes)}"
-            )
-    if in_training:
-        role.forget_views()
-
-
 def make_schedule(optimizer: torch.optim.Optimizer, schedule: Any, *, length: int) -> Any:
     """torch's scheduler by name; where it asks for the length of the run (`total_steps`, `T_max`) and the recipe is silent, it is given."""
     if schedule is None:
@@ -361,6 +310,11 @@ def _register_torch() -> None:
 
 
 _register_torch()
+
+
+def examined(roles: Mapping[str, Role]) -> dict[str, Role]:
+    """The models that probes look at: the classifiers among the roles, and after them the averages that they keep."""
+    return {name: role for name, role in with_averages(roles).items() if role.classifies}
 
 
 def with_averages(roles: Mapping[str, Role]) -> dict[str, Role]:

@@ -117,7 +117,8 @@ def count(recipe: Recipe, *, folder: Path, device: torch.device) -> DryRun:
     assert_last_batch(run, data, roles)
     with counting(roles) as passes:
         _step(run, data, roles, min(run.batch_size, 2), device)
-    return DryRun(folder, device, run, data, roles, passes, examination_of(run.evaluation, data, list(roles)))
+    names = [name for name, role in roles.items() if role.classifies]
+    return DryRun(folder, device, run, data, roles, passes, examination_of(run.evaluation, data, names))
 
 
 def examination_of(probes: Sequence[Any], data: Data, roles: Sequence[str]) -> ExaminationCost:

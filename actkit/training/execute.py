@@ -25,7 +25,7 @@ from actkit.files import write_json
 from actkit.machine import deterministic, provenance
 from actkit.networks import model_files
 from actkit.networks.model_files import checkpoint_step
-from actkit.networks.roles import Role, with_averages
+from actkit.networks.roles import Role, examined
 from actkit.signals import Stop, stopping, terminable
 from actkit.training import checkpoint
 from actkit.training.best import Score, assert_watchable, best_step, scores
@@ -71,9 +71,9 @@ def execute(
             display.say(f"this run is done: {folder}")
             return Outcome(folder, summary.exit_code, summary)
         data: Data = run.data()
-        assert_fits([*run.evaluation, *run.monitor], data, len(run.objective.roles))
         deterministic(device)
         roles, position = _restored(run, data, folder, device, display)
+        assert_fits([*run.evaluation, *run.monitor], data, sum(role.classifies for role in roles.values()))
         assert_last_batch(run, data, roles)
         training = Training(run, recipe.source, data, roles, headers_of(run, data), position, folder)
         _announce(training, device, display)
@@ -201,7 +201,7 @@ class _Trainer:
         line = EpochLine(record.position.epoch, record.position.step, round(speed, 1), record.lr, record.losses)
         last = record.position.epoch == self.run.epochs
         if self.run.monitor and (record.position.epoch % self.run.monitor_every == 0 or last):
-            results = examine(self.run.monitor, with_averages(self.roles), self.data)
+            results = examine(self.run.monitor, examined(self.roles), self.data)
             assert_watchable(results, self.headline, best=self.run.best, stop_on_drop=self.run.stop_on_drop)
             line = line.with_looks(results)
         self.metrics.append(line)

@@ -15,7 +15,7 @@ from actkit.evaluation.run_files import files_of_run, last_files_of_run
 from actkit.evaluation.summary import RunFacts, Summary
 from actkit.machine import provenance
 from actkit.networks import model_files
-from actkit.networks.roles import Role, with_averages
+from actkit.networks.roles import Role, examined
 from actkit.training.run import Run
 from actkit.training.state import Training
 
@@ -31,7 +31,7 @@ def examine_run(training: Training, display: Display, *, command: str, looked: b
     files = files_of_run(folder)
     chosen = model_files.header(next(iter(files.values())))
     _warn_of_gaps(run, roles, looked, display)
-    models = with_averages(roles)
+    models = examined(roles)
     if chosen.step != position.step:
         display.say(f"examining epoch {chosen.epoch}, the best by {run.best} on the validation images, and the last")
         files |= last_files_of_run(folder)

@@ -14,7 +14,8 @@ from actkit.datasets import Data
 from actkit.errors import InputError, nearest
 from actkit.networks import model_files
 from actkit.networks.first_weights import start_from
-from actkit.networks.roles import Role, RoleConfig, assert_takes
+from actkit.networks.roles import Role, RoleConfig
+from actkit.networks.trial import assert_takes
 from actkit.noise import seed_for
 from actkit.probes import labels
 
@@ -116,6 +117,12 @@ class Run:
                         f"{name}/role.weights could be any of {', '.join(p.name for p in chosen)}", where=config.weights
                     )
                 role.notes += start_from(role, chosen[0], config.backbone, data.classes, config.classes)
+        headline = self.objective.roles[0]
+        if not made[headline].classifies:
+            raise InputError(
+                f"the headline model of {self.objective.spec.selector} is {headline!r}, and {self.roles[headline].backbone.spec!r} is no classifier",
+                help="an objective names the model that is examined first: (x, y, robust, generator, ...)",
+            )
         return made
 
 

@@ -45,12 +45,14 @@ class Training:
 
     def headers_now(self) -> dict[str, Header]:
         """What the file of each model says if it is saved now; an average (robust.ema) has the network of its role."""
-        names = tuple(with_averages(self.roles))
+        roles = with_averages(self.roles)
+        names = tuple(roles)
         return {
             name: dataclasses.replace(
                 self.headers[name.partition(".")[0]],
                 role=name,
                 roles=names,
+                classifies=roles[name].classifies,
                 epoch=self.position.epoch,
                 step=self.position.step,
             )

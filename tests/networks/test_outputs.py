@@ -12,7 +12,8 @@ from actkit.attacks.goals import NoGradient, ascend, untargeted
 from actkit.errors import InputError
 from actkit.networks.averages import Average
 from actkit.networks.building import asks_for_image_size, build, initialise
-from actkit.networks.roles import Role, assert_takes
+from actkit.networks.roles import Role
+from actkit.networks.trial import assert_takes
 
 SHAPE = (1, 6, 6)
 Out = namedtuple("Out", "logits aux")
