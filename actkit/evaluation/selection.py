@@ -208,7 +208,7 @@ def _by_the_fields_name(name: str, attack: Spec | None, eps: float | str | None,
     stored = None if attack is None else attack.get("norm", "linf")
     if eps is None and attack is not None and norm in (None, stored):
         eps = attack.get("eps")
-    if amount(eps) is None:
+    if eps is None or amount(eps) is None:
         raise InputError(
             f"{name} needs an eps" + (f" for {norm}" if norm else ", and nothing stored with the model says one"),
             help=f"give --eps {'0.5' if norm == 'l2' else '8/255'}",

@@ -2,55 +2,22 @@
 
 from __future__ import annotations
 
-import functools
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from actkit.config.recipe import Recipe
 from actkit.config.spec import Spec
-from actkit.datasets import Data, Split, random_batch
-from actkit.evaluation.examination import examine
+from actkit.datasets import Data, random_batch
+from actkit.evaluation.cost import ExaminationCost, Pass, counting, duration, examination_of, now, units_of
 from actkit.networks.roles import Role
 from actkit.noise import Noise
 from actkit.training.loop import update
 from actkit.training.run import Run, assert_last_batch
-
-
-@dataclass(frozen=True)
-class Pass:
-    """One way that a model is used. A unit is a forward pass; an input gradient costs 1 more, a full backward pass 2 more.
-
-    Args:
-        mode: of BatchNorm and dropout, 'train' or 'eval'.
-        weights: 'live' or 'frozen'.
-        direction: 'forward' or 'backward'.
-    """
-
-    role: str
-    mode: str
-    weights: str
-    direction: str
-
-    @property
-    def units(self) -> int:
-        return 2 if self.direction == "backward" and self.weights == "live" else 1
-
-
-@dataclass(frozen=True)
-class ExaminationCost:
-    """What an evaluation costs: the passes that one example takes through every probe, at most, and the units of all examples."""
-
-    passes: Counter[Pass]
-    units: int
 
 
 @dataclass(frozen=True)
@@ -102,10 +69,6 @@ class Times:
         return self.unit * examination.units
 
 
-def units_of(passes: Mapping[Pass, int]) -> int:
-    return sum(p.units * n for p, n in passes.items())
-
-
 # -- counting ------------------------------------------------------------------------------------------------------------
 
 
@@ -119,106 +82,6 @@ def count(recipe: Recipe, *, folder: Path, device: torch.device) -> DryRun:
         _step(run, data, roles, min(run.batch_size, 2), device)
     names = [name for name, role in roles.items() if role.classifies]
     return DryRun(folder, device, run, data, roles, passes, examination_of(run.evaluation, data, names))
-
-
-def examination_of(probes: Sequence[Any], data: Data, roles: Sequence[str]) -> ExaminationCost:
-    """Count what built probes do with models of these names, by a stand-in for the models."""
-    every, units = Counter[Pass](), 0
-    for probe in probes:
-        passes = _passes_of_an_example(probe.spec, data.name, data.shape, data.classes, tuple(data.sizes), tuple(roles))
-        every.update(passes)
-        limit, size = probe.spec.get("limit"), data.sizes.get(probe.spec.get("split", "test"), 0)
-        units += units_of(passes) * min(limit or size, size)
-    return ExaminationCost(every, units)
-
-
-@functools.cache
-def _passes_of_an_example(
-    probe: Spec,
-    name: str,
-    shape: tuple[int, int, int],
-    classes: tuple[str, ...],
-    splits: tuple[str, ...],
-    roles: tuple[str, ...],
-) -> Mapping[Pass, int]:
-    """Counted once for all trainings of a study that are examined alike: an attack of 1,000 steps takes a second, however small the model."""
-
-    def read(split: str) -> Split:
-        x, y = random_batch(data, 1)
-        # Of the first class, which a probe of some classes looks at too.
-        y.zero_()
-        return Split(x, y)
-
-    data = Data(name, shape, classes, dict.fromkeys(splits, 1), read)
-    stand_ins = {role: Role(role, _Unbreakable(data)) for role in roles}
-    with counting(stand_ins) as passes:
-        examine([probe.build()], stand_ins, data)
-    return passes
-
-
-class _Unbreakable(nn.Module):
-    """Stands in for a model while an examination is counted: right whatever the input, so nothing is dropped; and quick."""
-
-    def __init__(self, data: Data) -> None:
-        super().__init__()
-        self.read = nn.Linear(1, data.num_classes)
-        self.label = int(random_batch(data, 1)[1])
-
-    def forward(self, x: Tensor) -> Tensor:
-        small = self.read(x.flatten(1).mean(1, keepdim=True)).tanh()
-        return small + 10 * nn.functional.one_hot(torch.full((len(x),), self.label), small.shape[1])
-
-
-@contextmanager
-def counting(roles: Mapping[str, Role]) -> Iterator[Counter[Pass]]:
-    """Count the passes of every model, by hooks on it and on the frozen views made of it meanwhile."""
-    passes: Counter[Pass] = Counter()
-    gradients = _Gradients()
-    with ExitStack() as stack:
-        for name, role in roles.items():
-            # A view that is made from now on carries the hook with it.
-            role.forget_views()
-            stack.callback(role.forget_views)
-            hook = role.model.register_forward_hook(_counter(name, passes, gradients))
-            stack.callback(hook.remove)
-        stack.enter_context(gradients)
-        yield passes
-
-
-class _Gradients(TorchFunctionMode):
-    """Sees each call of `torch.autograd.grad`, wherever it is called from, and whether it asks for the gradient of a weight."""
-
-    # The backward pass under way.
-    input_only = False
-
-    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if function is not torch.autograd.grad:
-            return function(*args, **(kwargs or {}))
-        inputs = args[1]
-        given = inputs if isinstance(inputs, (list, tuple)) else [inputs]
-        self.input_only = not any(isinstance(t, nn.Parameter) for t in given)
-        try:
-            return function(*args, **(kwargs or {}))
-        finally:
-            self.input_only = False
-
-
-def _counter(name: str, passes: Counter[Pass], gradients: _Gradients) -> Callable[[nn.Module, Any, Tensor], None]:
-    """A forward hook that counts the pass, and the backward pass through what it gives."""
-
-    def forward(module: nn.Module, inputs: Any, logits: Tensor) -> None:
-        live = any(p.requires_grad for p in module.parameters())
-        mode = "train" if module.training else "eval"
-        passes[Pass(name, mode, "live" if live else "frozen", "forward")] += 1
-
-        def backward(gradient: Tensor) -> None:
-            weights = "live" if live and not gradients.input_only else "frozen"
-            passes[Pass(name, mode, weights, "backward")] += 1
-
-        if logits.requires_grad:
-            logits.register_hook(backward)
-
-    return forward
 
 
 # -- timing --------------------------------------------------------------------------------------------------------------
@@ -243,16 +106,9 @@ def _step(run: Run, data: Data, roles: Mapping[str, Role], size: int, device: to
     """A training step on made-up images, and the seconds that it took."""
     x, y = (t.to(device) for t in random_batch(data, size))
     noise = Noise(torch.arange(size, device=device), 0)
-    began = _now(device)
+    began = now(device)
     list(update(run.objective, x, y, dict(roles), noise=noise))
-    return _now(device) - began
-
-
-def _now(device: torch.device) -> float:
-    """The clock, in seconds, once the device has done all that it was given."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()
+    return now(device) - began
 
 
 @contextmanager
@@ -309,11 +165,3 @@ def _passes(passes: Counter[Pass]) -> list[str]:
         f"{'':<12} {p.role:<{width}}  {n:>4} x {p.direction:<8} in {p.mode:<5} mode, weights {p.weights}"
         for p, n in passes.items()
     ]
-
-
-def duration(seconds: float) -> str:
-    """A time in words."""
-    for limit, size, unit in ((0.1, 1e-3, "ms"), (120, 1, "s"), (7200, 60, "min"), (172_800, 3600, "hours")):
-        if seconds < limit:
-            return f"{seconds / size:.3g} {unit}"
-    return f"{seconds / 86400:.3g} days"

@@ -209,7 +209,7 @@ def dry_run_study(
 
     `examined` is by a cell's folder.
     """
-    from actkit.training.dry_run import duration
+    from actkit.evaluation.cost import duration
 
     costs: dict[str, _Cost] = {}
     seconds = 0.0

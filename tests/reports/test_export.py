@@ -111,7 +111,7 @@ def test_the_card_and_the_description_say_what_the_run_measured(run, tmp_path, a
     summary = json.loads((run / "summary.json").read_text())
     robust = summary["results"]["robust.pgd20"]["numbers"]
     assert about["results"]["pgd20"]["numbers"] == robust
-    assert f"| PGD-2 worst run | {100 * robust['worst_run']:.2f}" in card
+    assert f"| PGD-2 worst run (linf 0.15) | {100 * robust['worst_run']:.2f}" in card
     assert f"| {100 * summary['results']['robust.accuracy']['numbers']['clean']:.2f} |" in card
     assert "linf, eps = 0.15" in card
     assert about["threat_model"] == {"norm": "linf", "eps": "0.15", "eps_255": 38.25}

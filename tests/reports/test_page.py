@@ -74,7 +74,7 @@ def test_a_runs_page_says_what_its_summary_says(actkit, write, tmp_path, monkeyp
     assert read.fetched == []
     assert not re.search(r"@import|url\((?!#)", text)
     titles, *rows = read.tables[0]
-    assert titles == ["model", "clean", "PGD-2 worst run", "PGD-2 per-example worst"]
+    assert titles == ["model", "clean", "PGD-2 worst run (linf 0.15)", "PGD-2 per-example worst (linf 0.15)"]
     for row in rows:
         results = summary["results"]
         wanted = [

@@ -1,0 +1,304 @@
+"""What an examination costs: every forward and backward pass that it makes, counted on one made-up image; and an estimate of the time, also of what is left."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from actkit.config.spec import Spec
+from actkit.datasets import Data, Split, random_batch
+from actkit.display import listening
+from actkit.networks.roles import Role
+from actkit.probes import measure
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One way that a model is used. A unit is a forward pass; an input gradient costs 1 more, a full backward pass 2 more.
+
+    Args:
+        mode: of BatchNorm and dropout, 'train' or 'eval'.
+        weights: 'live' or 'frozen'.
+        direction: 'forward' or 'backward'.
+    """
+
+    role: str
+    mode: str
+    weights: str
+    direction: str
+
+    @property
+    def units(self) -> int:
+        return 2 if self.direction == "backward" and self.weights == "live" else 1
+
+
+def units_of(passes: Mapping[Pass, int]) -> int:
+    return sum(p.units * n for p, n in passes.items())
+
+
+@dataclass(frozen=True)
+class WorkCost:
+    """What one piece of an examination costs at most; `name` is what it tells of itself, such as 'robust.pgd20'.
+
+    Args:
+        passes: those that one example takes.
+        parts: how many parts a batch takes.
+        images, batches: how many there are.
+    """
+
+    name: str
+    passes: Mapping[Pass, int]
+    parts: int
+    images: int
+    batches: int
+
+    @property
+    def units(self) -> int:
+        """Of all images."""
+        return units_of(self.passes) * self.images
+
+    def seconds(self, an_image: Mapping[str, float]) -> float:
+        """`an_image`: the seconds of a unit on one image, by role."""
+        return self.images * sum(p.units * n * an_image.get(p.role, 0.0) for p, n in self.passes.items())
+
+
+@dataclass(frozen=True)
+class ExaminationCost:
+    """What an evaluation costs, at most, a piece of work a probe and model."""
+
+    work: tuple[WorkCost, ...]
+
+    @property
+    def passes(self) -> Counter[Pass]:
+        """Those that one example takes through every probe."""
+        every = Counter[Pass]()
+        for piece in self.work:
+            every.update(piece.passes)
+        return every
+
+    @property
+    def units(self) -> int:
+        """Of all examples."""
+        return sum(piece.units for piece in self.work)
+
+    @property
+    def parts(self) -> int:
+        return sum(piece.parts * piece.batches for piece in self.work)
+
+
+# -- counting ------------------------------------------------------------------------------------------------------------
+
+
+def examination_of(probes: Sequence[Any], data: Data, roles: Sequence[str]) -> ExaminationCost:
+    """Count what built probes do with models of these names, by a stand-in for the models."""
+    work = []
+    for probe in probes:
+        counted = _work_on_an_example(probe.spec, data.name, data.shape, data.classes, tuple(data.sizes), tuple(roles))
+        limit, size = probe.spec.get("limit"), data.sizes.get(probe.spec.get("split", "test"), 0)
+        images = min(limit or size, size)
+        batches = -(-images // max(int(probe.spec.get("batch_size") or images or 1), 1))
+        work += [WorkCost(name, passes, parts, images, batches) for name, (passes, parts) in counted.items()]
+    return ExaminationCost(tuple(work))
+
+
+# The hyper-parameters in which the number of passes is linear, and how large they are while passes are counted; what is beyond is reckoned.
+_LINEAR, _FEW = ("steps", "queries", "epochs"), 4
+
+# By what a piece of work tells of itself: its passes, and its parts.
+_Work = Mapping[str, tuple[Mapping[Pass, int], int]]
+
+
+@functools.cache
+def _work_on_an_example(
+    probe: Spec,
+    name: str,
+    shape: tuple[int, int, int],
+    classes: tuple[str, ...],
+    splits: tuple[str, ...],
+    roles: tuple[str, ...],
+) -> _Work:
+    """The passes and the parts of each piece of work, by what it tells of itself. An attack of 1,000 steps is counted at 4 and at 8."""
+
+    def read(split: str) -> Split:
+        x, y = random_batch(data, 1)
+        # Of the first class, which a probe of some classes looks at too.
+        y.zero_()
+        return Split(x, y)
+
+    def counted(spec: Spec) -> _Work:
+        with counting(stand_ins) as passes, _attributing(passes, probe.title) as work:
+            measure([spec.build()], stand_ins, data)
+        return work
+
+    data = Data(name, shape, classes, dict.fromkeys(splits, 1), read)
+    long = [(path, value) for path, value in _settings(probe) if value > 2 * _FEW]
+    short = functools.reduce(lambda spec, setting: _with(spec, setting[0], _FEW), long, probe)
+    # The stand-ins' own weights are drawn from the global generator, which stays as it was.
+    with torch.random.fork_rng(devices=[]):
+        stand_ins = {role: Role(role, _Unbreakable(data)) for role in roles}
+        work = least = counted(short)
+        for path, value in long:
+            work = _further(work, least, counted(_with(short, path, 2 * _FEW)), (value - _FEW) / _FEW)
+    return work
+
+
+def _settings(spec: Spec, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], int]]:
+    """Every number of steps and the like in a Spec, by the names that lead to it."""
+    for name in spec.entry.parameters:
+        value = spec.get(name)
+        if isinstance(value, Spec):
+            yield from _settings(value, (*path, name))
+        elif name in _LINEAR and isinstance(value, int):
+            yield (*path, name), value
+
+
+def _with(spec: Spec, path: tuple[str, ...], value: int) -> Spec:
+    first, *rest = path
+    return spec.replace(**{first: _with(spec.get(first), tuple(rest), value) if rest else value})
+
+
+def _further(work: _Work, least: _Work, more: _Work, times: float) -> _Work:
+    """The passes of `work` and so many times those by which `more` has more than `least`."""
+    made = {}
+    for name, (passes, parts) in work.items():
+        few, many = (of.get(name, ({}, 0))[0] for of in (least, more))
+        added = {p: round((many.get(p, 0) - few.get(p, 0)) * times) for p in {*few, *many}}
+        made[name] = ({p: max(passes.get(p, 0) + added.get(p, 0), 0) for p in dict.fromkeys([*passes, *added])}, parts)
+    return made
+
+
+@contextmanager
+def _attributing(passes: Counter[Pass], otherwise: str) -> Iterator[dict[str, tuple[Counter[Pass], int]]]:
+    """Passes, and parts, by what tells of its progress while they are counted; `otherwise`: the name of what tells nothing."""
+    work: dict[str, tuple[Counter[Pass], int]] = {}
+    current, settled = "", Counter[Pass]()
+
+    def settle() -> None:
+        nonlocal settled
+        of, parts = work.get(current or otherwise, (Counter[Pass](), 0))
+        work[current or otherwise] = (of + (passes - settled), parts)
+        settled = passes.copy()
+
+    def hear(what: str, part: int, parts: int) -> None:
+        nonlocal current
+        # What is done before the first part belongs to it.
+        if current:
+            settle()
+        current = what
+        of, told = work.get(what, (Counter[Pass](), 0))
+        work[what] = (of, told + 1)
+
+    with listening(hear):
+        yield work
+    settle()
+
+
+class _Unbreakable(nn.Module):
+    """Stands in for a model while an examination is counted: right whatever the input, so nothing is dropped; and quick."""
+
+    def __init__(self, data: Data) -> None:
+        super().__init__()
+        self.read = nn.Linear(1, data.num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        small = self.read(x.flatten(1).mean(1, keepdim=True)).tanh()
+        # Images that probes are counted with are of the first class.
+        return small + 10 * nn.functional.one_hot(torch.zeros(len(x), dtype=torch.long), small.shape[1])
+
+
+@contextmanager
+def counting(roles: Mapping[str, Role]) -> Iterator[Counter[Pass]]:
+    """Count the passes of every model, by hooks on it and on the frozen views made of it meanwhile."""
+    passes: Counter[Pass] = Counter()
+    gradients = _Gradients()
+    with ExitStack() as stack:
+        for name, role in roles.items():
+            # A view that is made from now on carries the hook with it.
+            role.forget_views()
+            stack.callback(role.forget_views)
+            hook = role.model.register_forward_hook(_counter(name, passes, gradients))
+            stack.callback(hook.remove)
+        stack.enter_context(gradients)
+        yield passes
+
+
+class _Gradients(TorchFunctionMode):
+    """Sees each call of `torch.autograd.grad`, wherever it is called from, and whether it asks for the gradient of a weight."""
+
+    # The backward pass under way.
+    input_only = False
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if function is not torch.autograd.grad:
+            return function(*args, **(kwargs or {}))
+        inputs = args[1]
+        given = inputs if isinstance(inputs, (list, tuple)) else [inputs]
+        self.input_only = not any(isinstance(t, nn.Parameter) for t in given)
+        try:
+            return function(*args, **(kwargs or {}))
+        finally:
+            self.input_only = False
+
+
+def _counter(name: str, passes: Counter[Pass], gradients: _Gradients) -> Callable[[nn.Module, Any, Tensor], None]:
+    """A forward hook that counts the pass, and the backward pass through what it gives."""
+
+    def forward(module: nn.Module, inputs: Any, logits: Tensor) -> None:
+        live = any(p.requires_grad for p in module.parameters())
+        mode = "train" if module.training else "eval"
+        passes[Pass(name, mode, "live" if live else "frozen", "forward")] += 1
+
+        def backward(gradient: Tensor) -> None:
+            weights = "live" if live and not gradients.input_only else "frozen"
+            passes[Pass(name, mode, weights, "backward")] += 1
+
+        if logits.requires_grad:
+            logits.register_hook(backward)
+
+    return forward
+
+
+# -- time ----------------------------------------------------------------------------------------------------------------
+
+
+def now(device: torch.device) -> float:
+    """The clock, in seconds, once the device has done all that it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+def seconds_of_an_image(role: Role, data: Data, batch_size: int) -> float:
+    """The time of a unit, a forward pass of one image, from a forward and a backward pass of a few made-up ones, or of a batch where that is quick."""
+    size = min(batch_size, 2)
+    _forward_and_backward(role, data, size)
+    seconds = _forward_and_backward(role, data, size)
+    if seconds < 0.2:
+        size = min(batch_size, 64)
+        seconds = _forward_and_backward(role, data, size)
+    return seconds / size / 2
+
+
+def _forward_and_backward(role: Role, data: Data, size: int) -> float:
+    x = random_batch(data, size)[0].to(role.device).requires_grad_()
+    began = now(role.device)
+    with role.frozen("eval") as view:
+        torch.autograd.grad(view(x).sum(), x)
+    return now(role.device) - began
+
+
+def duration(seconds: float) -> str:
+    """A time in words."""
+    for limit, size, unit in ((0.1, 1e-3, "ms"), (120, 1, "s"), (7200, 60, "min"), (172_800, 3600, "hours")):
+        if seconds < limit:
+            return f"{seconds / size:.3g} {unit}"
+    return f"{seconds / 86400:.3g} days"
