@@ -23,7 +23,8 @@ from actkit.evaluation.looks import EpochLine
 from actkit.machine import pick_device
 from actkit.networks.building import initialise
 from actkit.networks.class_names import say_nothing
-from actkit.networks.roles import Role, assert_takes, make_schedule, with_averages
+from actkit.networks.roles import Role, make_schedule, with_averages
+from actkit.networks.trial import assert_takes
 from actkit.noise import seed_for
 from actkit.python.data import as_data, assert_trainable
 from actkit.python.fresh import copy_with_new_weights
