@@ -9,11 +9,13 @@ from actkit.errors import InputError
 
 
 def cross_entropy(logits: Tensor, y: Tensor, *, smoothing: float = 0.0) -> Tensor:
-    """CE(softmax(logits), y), shape (B,); y int64 labels of shape (B,).
+    """CE(softmax(logits), y), shape (B,); y int64 labels of shape (B,), or shares of the classes, floating, of shape (B, classes).
 
-    With label smoothing s the target has 1 - s more at y than the s / classes that every class has (Szegedy et al. 2016).
+    With label smoothing s the target has 1 - s more at y than the s / classes that every class has (Szegedy et al. 2016); of shares, 1 - s times
+    the share.
     """
-    return F.cross_entropy(logits.float(), y, reduction="none", label_smoothing=smoothing)
+    target = y.float() if y.is_floating_point() else y
+    return F.cross_entropy(logits.float(), target, reduction="none", label_smoothing=smoothing)
 
 
 def kl(p: Tensor, q: Tensor, *, temperature: float = 1.0) -> Tensor:

@@ -104,7 +104,7 @@ KINDS: dict[str, Kind] = {
     "objective": Kind(
         "(x, y, <role>, ..., *, ...) -> a generator that yields {role: one loss an example}",
         ("x", "y", "<role>"),
-        supplied=("noise", "progress"),
+        supplied=("noise", "progress", "ids", "batch_size"),
     ),
     "probe": Kind("(<model>, ..., data, *, ...) -> Result", ("<model>", "data"), supplied=("progress",)),
     "optimizer": Kind("(params, ...)", ("params",), foreign=True),
@@ -160,6 +160,8 @@ class Entry:
     attacks: bool = False
     # What tables call an attack.
     title: Title | None = field(repr=False, default=None)
+    # Whether an objective takes labels that are shares of classes; None where it says nothing: what wraps others takes what they take.
+    soft_labels: bool | None = None
 
     @property
     def selector(self) -> str:
@@ -205,13 +207,15 @@ def register(
     models: int | None = None,
     attacks: bool | None = None,
     title: Title | None = None,
+    soft_labels: bool | None = None,
 ) -> Callable[[T], T]:
     """Make a function or class available under `kind.name`; the decorated object itself is returned unchanged.
 
     `check` is asked, with those hyper-parameters that it names, what is wrong with their values: a recipe is refused before anything
     runs. Of a probe, `models` says how many it needs at least (by default as many as its signature names, one where it takes them all) and `attacks`
     whether it measures under attack (by default, whether it takes an attack). Of an attack, `title(attack, loss)` says what tables call it, built and
-    raising that loss (by default its name and its steps).
+    raising that loss (by default its name and its steps). Of an objective, `soft_labels` says whether it takes labels y (B, classes) that are shares of
+    classes, as MixUp makes them (by default, what wraps others takes what they take, and nothing else does).
 
     Raises `InputError` when the signature breaks the contract of the kind, or when the name has another owner.
     """
@@ -220,7 +224,8 @@ def register(
 
     def decorate(target: T) -> T:
         called = name or target.__name__  # type: ignore[attr-defined]
-        add(kind, called, target, check=check, models=models, attacks=attacks, title=title)  # type: ignore[arg-type]
+        how: dict[str, Any] = {"models": models, "attacks": attacks, "title": title, "soft_labels": soft_labels}
+        add(kind, called, target, check=check, **how)  # type: ignore[arg-type]
         return target
 
     return decorate
@@ -236,6 +241,7 @@ def add(
     models: int | None = None,
     attacks: bool | None = None,
     title: Title | None = None,
+    soft_labels: bool | None = None,
 ) -> Entry:
     """Register `target` under a name; `origin` says whose it is (by default, of whatever is being imported)."""
     selector = f"{kind}.{name}" if kind else name
@@ -252,9 +258,12 @@ def add(
         raise InputError(f"a component's name must be a Python identifier, got {name!r}", where=location)
     parameters = _schema(kind, name, target, location)
     needed = _models_needed(kind, name, target, models, location)
+    if soft_labels is not None and kind != "objective":
+        raise InputError(f"{kind} {name!r}: only an objective says whether it takes soft labels", where=location)
     if attacks is None:
         attacks = kind == "probe" and any("attack" in parameter.wants for parameter in parameters.values())
-    entry = Entry(kind, name, target, origin or _origin_of(target), location, parameters, check, needed, attacks, title)
+    whose = origin or _origin_of(target)
+    entry = Entry(kind, name, target, whose, location, parameters, check, needed, attacks, title, soft_labels)
     registered[selector] = entry
     return entry
 

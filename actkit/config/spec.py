@@ -91,6 +91,14 @@ class Spec:
         """The label, or else the name."""
         return self.label or self.name
 
+    @property
+    def takes_soft_labels(self) -> bool:
+        """Of an objective, whether it takes labels that are shares of classes: as it says itself, or as what it wraps does."""
+        if (said := self.entry.soft_labels) is not None:
+            return said
+        inner = [v for v in self.kwargs.values() if isinstance(v, Spec) and v.kind == "objective"]
+        return bool(inner) and all(spec.takes_soft_labels for spec in inner)
+
     def problems(self) -> Iterator[tuple[str | None, InputError]]:
         """What is wrong here, not deeper: pairs of the parameter (None: the whole) and the error."""
         parameters = self.entry.parameters
@@ -187,6 +195,9 @@ class BoundObjective:
 
     `roles` names the models that it works with, the headline model first. Calling it gives its generator. What wraps another
     objective (weight perturbation) takes one of these and may ask for it `using` other hyper-parameters.
+
+    What it asks for by name is supplied: `noise`, `progress` (0 to 1), `ids` (the examples' numbers, int64 of shape (B,), which stay theirs from epoch
+    to epoch) and `batch_size` (of the whole batch, where x is a part of it).
     """
 
     spec: Spec
@@ -199,8 +210,24 @@ class BoundObjective:
         named = tuple(p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD)[2:]
         self.roles: tuple[str, ...] = tuple(getattr(component, "roles", named))
 
-    def __call__(self, x: Any, y: Any, *models: Any, noise: Any = None, progress: float = 0.0) -> Any:
-        supplied = {"noise": noise, "progress": progress}
+    def __call__(
+        self,
+        x: Any,
+        y: Any,
+        *models: Any,
+        noise: Any = None,
+        progress: float = 0.0,
+        ids: Any = None,
+        batch_size: int | None = None,
+    ) -> Any:
+        """Its generator. Raises `InputError` where it asks for `ids` and whoever calls it gives none."""
+        if ids is None and "ids" in self._asked:
+            raise InputError(
+                f"{self.spec.selector} asks for the examples' numbers, and what calls it gives none",
+                help="what wraps an objective asks for ids and batch_size too, and passes them on: inner(..., ids=ids, batch_size=batch_size)",
+            )
+        size = len(x) if batch_size is None else batch_size
+        supplied = {"noise": noise, "progress": progress, "ids": ids, "batch_size": size}
         return self.component(x, y, *models, **{name: supplied[name] for name in self._asked})
 
     def __getattr__(self, name: str) -> Any:

@@ -61,6 +61,22 @@ def checked_labels(labels: Any) -> Tensor:
     return found.to(torch.int64)
 
 
+def assert_soft_labels(y: Tensor) -> None:
+    """Raise `InputError` for labels (B, classes) that are no shares of classes: finite, none below 0, 1 in all (within 1e-4)."""
+    if y.dim() != 2 or not y.is_floating_point():
+        raise InputError(
+            f"soft labels are floating, of shape (images, classes), these are {_kind(y)} of shape {tuple(y.shape)}",
+            help="one class an image has the shape (images,)",
+        )
+    sums = y.sum(1)
+    # Also where one is not a number.
+    if not bool(((y >= 0).all(1) & ((sums - 1).abs() <= 1e-4)).all()):
+        raise InputError(
+            f"soft labels are shares of the classes, 0 to 1, and sum to 1; these span {y.min().item():g} to {y.max().item():g} and sum to {sums.min().item():g} to {sums.max().item():g}",
+            help="divide each image's by their sum",
+        )
+
+
 def _whole(values: Tensor) -> bool:
     return bool(values.isfinite().all()) and values.equal(values.round())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,8 +57,8 @@ class Corrupted:
         split = self.split(kind, severity)
         sizes = {**data.sizes, "test": len(split)}
         name = f"{data.name} ({kind} {severity})"
-        return Data(
-            name, data.shape, data.classes, sizes, lambda s: split if s == "test" else data.split(s), data.notes
+        return dataclasses.replace(
+            data, name=name, sizes=sizes, read=lambda s: split if s == "test" else data.split(s)
         )
 
     def _of_arrays(self, kind: str, severity: int) -> Split:

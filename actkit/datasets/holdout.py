@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Literal
 
 import torch
@@ -52,7 +53,7 @@ def holdout(
         return part if asked == "train" else part.plain()
 
     sizes = {**whole.sizes, "train": total - int(count), name: int(count)}
-    return Data(whole.name, whole.shape, whole.classes, sizes, read, whole.notes)
+    return dataclasses.replace(whole, sizes=sizes, read=read)
 
 
 def _by_class_first(order: Tensor, labels: Tensor, count: int) -> Tensor:

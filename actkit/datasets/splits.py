@@ -63,6 +63,8 @@ class Labelled(Protocol):
     ) -> Batches:
         """x (B, C, H, W) fp32 in [0,1] and y (B,) int64 of each group of places, on the device; augmented where a `key` is given.
 
+        With a key, y may be (B, classes) fp32, shares of the classes that sum to 1, where `Data.soft_labels` says so.
+
         Raises `InputError` for a file that cannot be read.
         """
 
@@ -216,6 +218,8 @@ class Data:
         sizes: the number of examples of each split ('train', 'test', perhaps 'val').
         read: gives a split by its name. It is asked once for each, and only then touches files.
         notes: what its reader should know of it, a line each: what was left out, and why.
+        soft_labels: whether batches for training (those with a key) have labels y (B, classes), shares that sum to 1. Objectives that take none are then
+            refused. A split's `labels` are classes in any case.
     """
 
     name: str
@@ -224,6 +228,7 @@ class Data:
     sizes: Mapping[str, int]
     read: Callable[[str], Labelled]
     notes: tuple[str, ...] = ()
+    soft_labels: bool = False
 
     @property
     def num_classes(self) -> int:
@@ -271,6 +276,7 @@ class Data:
 
 
 def random_batch(data: Data, count: int, *, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Random images in [0,1], shape (B, C, H, W), and labels (B,) such as the data set's, for a dry run: no pixel of it is read."""
+    """Random images in [0,1], shape (B, C, H, W), and labels such as the data set's, (B,) or (B, classes), for a dry run: no pixel of it is read."""
     noise = Noise(torch.arange(count), seed)
-    return noise.uniform(*data.shape), noise.integers(data.num_classes)
+    x, y = noise.uniform(*data.shape), noise.integers(data.num_classes)
+    return x, F.one_hot(y, data.num_classes).float() if data.soft_labels else y

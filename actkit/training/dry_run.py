@@ -17,7 +17,7 @@ from actkit.evaluation.cost import ExaminationCost, Pass, counting, duration, ex
 from actkit.networks.roles import Role
 from actkit.noise import Noise
 from actkit.training.loop import update
-from actkit.training.run import Run, assert_last_batch
+from actkit.training.run import Run, assert_last_batch, assert_takes_labels
 
 
 @dataclass(frozen=True)
@@ -76,10 +76,14 @@ def count(recipe: Recipe, *, folder: Path, device: torch.device) -> DryRun:
     """Count one training step on made-up images, and what the evaluation does with one. `folder` is where the run would be."""
     run: Run = recipe.spec.build()
     data: Data = run.data()
+    assert_takes_labels(run, data)
     roles = run.make_roles(data, device)
     assert_last_batch(run, data, roles)
-    with counting(roles) as passes:
-        _step(run, data, roles, min(run.batch_size, 2), device)
+    size = _few(run)
+    with counting(roles) as counted:
+        _step(run, data, roles, size, device)
+    # Each part of a batch goes through the same passes; together they are as many as the batch whole.
+    passes = Counter({one: number // min(run.accumulate, size) for one, number in counted.items()})
     names = [name for name, role in roles.items() if role.classifies]
     return DryRun(folder, device, run, data, roles, passes, examination_of(run.evaluation, data, names))
 
@@ -90,11 +94,11 @@ def count(recipe: Recipe, *, folder: Path, device: torch.device) -> DryRun:
 def timed(counted: DryRun) -> Times:
     """Time training steps for about a second, after the one that was counted, which has warmed up."""
     run, data, roles, device = counted.run, counted.data, counted.roles, counted.device
-    size = min(run.batch_size, 2)
+    size = _few(run)
     seconds = _step(run, data, roles, size, device)
     # Small enough to time more of them, or whole batches.
     if seconds < 1:
-        size = run.batch_size if seconds < 0.1 else min(run.batch_size, 8)
+        size = run.batch_size if seconds < 0.1 else min(run.batch_size, max(8, size))
         _step(run, data, roles, size, device)
         seconds = _step(run, data, roles, size, device)
     an_image = seconds / size
@@ -102,12 +106,17 @@ def timed(counted: DryRun) -> Times:
     return Times(an_image * run.batch_size, unit, unit * counted.evaluation.units)
 
 
+def _few(run: Run) -> int:
+    """How many images a step is tried on: two in each part."""
+    return min(run.batch_size, 2 * run.accumulate)
+
+
 def _step(run: Run, data: Data, roles: Mapping[str, Role], size: int, device: torch.device) -> float:
     """A training step on made-up images, and the seconds that it took."""
     x, y = (t.to(device) for t in random_batch(data, size))
     noise = Noise(torch.arange(size, device=device), 0)
     began = now(device)
-    list(update(run.objective, x, y, dict(roles), noise=noise))
+    list(update(run.objective, x, y, dict(roles), noise=noise, accumulate=run.accumulate))
     return now(device) - began
 
 
@@ -142,7 +151,7 @@ def describe(counted: DryRun, times: Times) -> list[str]:
             out.append(f"{'':<12} {parts.schedule.spec!r} every {parts.schedule_every}")
     out += [
         f"training     {run.epochs} epochs, {counted.batches:,} batches of {run.batch_size}, {run.precision}, seed {run.seed}",
-        f"a step       {counted.units} units (1 = a forward pass of one batch)",
+        f"a step       {counted.units} units (1 = a forward pass of one batch){_in_parts(run)}",
     ]
     out += _passes(counted.passes)
     for probe in run.evaluation:
@@ -157,6 +166,16 @@ def describe(counted: DryRun, times: Times) -> list[str]:
         f"folder       {counted.folder}",
     ]
     return out
+
+
+def _in_parts(run: Run) -> str:
+    """How a batch is cut, in words; each part needs the memory of a batch of its size."""
+    at_once = -(-run.batch_size // run.accumulate)
+    return (
+        f", in {run.accumulate} parts one after the other, {at_once} images at once in memory"
+        if run.accumulate > 1
+        else ""
+    )
 
 
 def _passes(passes: Counter[Pass]) -> list[str]:

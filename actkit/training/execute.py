@@ -34,7 +34,7 @@ from actkit.training.folder import RunFolder
 from actkit.training.loop import Position, Record, assert_finite, fit
 from actkit.training.metrics import Metrics, assert_tensorboard
 from actkit.training.overfitting import sudden_fall
-from actkit.training.run import Run, assert_last_batch
+from actkit.training.run import Run, assert_last_batch, assert_takes_labels
 from actkit.training.state import Training, headers_of
 
 
@@ -71,6 +71,7 @@ def execute(
             display.say(f"this run is done: {folder}")
             return Outcome(folder, summary.exit_code, summary)
         data: Data = run.data()
+        assert_takes_labels(run, data)
         deterministic(device)
         roles, position = _restored(run, data, folder, device, display)
         assert_fits([*run.evaluation, *run.monitor], data, sum(role.classifies for role in roles.values()))
@@ -194,6 +195,7 @@ class _Trainer:
             seed=run.seed,
             steps=run.steps,
             position=self.position,
+            accumulate=run.accumulate,
         )
 
     def _line(self, record: Record, speed: float) -> EpochLine:

@@ -28,13 +28,13 @@ def smoothing_problems(*, label_smoothing: float) -> Iterator[tuple[str, InputEr
         yield "label_smoothing", InputError(f"label_smoothing must lie in [0,1), got {label_smoothing}")
 
 
-@register("objective", check=smoothing_problems)
+@register("objective", check=smoothing_problems, soft_labels=True)
 def natural(x: Tensor, y: Tensor, natural: Model, *, label_smoothing: float = 0.0) -> Updates:
     """Standard training: cross-entropy on clean examples, one training-mode forward."""
     yield {natural: cross_entropy(natural(x), y, smoothing=label_smoothing)}
 
 
-@register("objective", check=smoothing_problems)
+@register("objective", check=smoothing_problems, soft_labels=True)
 def madry(
     x: Tensor,
     y: Tensor,
@@ -55,7 +55,7 @@ def madry(
     yield {robust: cross_entropy(robust(x_adv), y, smoothing=label_smoothing)}
 
 
-@register("objective", check=smoothing_problems)
+@register("objective", check=smoothing_problems, soft_labels=True)
 def trades(
     x: Tensor,
     y: Tensor,
@@ -94,7 +94,7 @@ def act_problems(
             yield name, InputError(f"{name} must be positive, got {value}")
 
 
-@register("objective", check=act_problems)
+@register("objective", check=act_problems, soft_labels=True)
 def act(
     x: Tensor,
     y: Tensor,
@@ -108,17 +108,19 @@ def act(
     attack_cross_entropy: Literal["example", "batch_mean"] = "example",
     label_smoothing: float = 0.0,
     noise: Noise,
+    batch_size: int | None = None,
 ) -> Updates:
     """Adversarial Concurrent Training (Arani et al. 2020, Algorithm 1): x' maximises eq. 1, then G minimises eq. 1 and F eq. 2.
 
     As printed: temperature 1, and in the attack every example weighs its cross-entropy by 1 - alpha and its KL by alpha. The released
     code uses temperature 4 (with T^2) in the losses and 1 in the attack, where it adds the batch *mean* of the cross-entropy to the
-    batch *sum* of the KL: `attack_cross_entropy = 'batch_mean'` divides each example's cross-entropy by the size of the batch.
+    batch *sum* of the KL: `attack_cross_entropy = 'batch_mean'` divides each example's cross-entropy by the size of the batch (the whole
+    batch's, `batch_size`, where x is a part of it).
 
     BatchNorm: F forwards once, on clean x in training mode, and those logits serve the attack and both losses; G is in eval mode in
     the attack and in training mode on x_adv, so its statistics never see clean data. Both models are updated at once (eq. 3).
     """
-    label_weight = 1 / len(x) if attack_cross_entropy == "batch_mean" else 1.0
+    label_weight = 1 / (batch_size or len(x)) if attack_cross_entropy == "batch_mean" else 1.0
     discrepancy = partial(mimicry, alpha=alpha, temperature=attack_temperature, label_weight=label_weight)
     loss = partial(mimicry, alpha=alpha, temperature=temperature, smoothing=label_smoothing)
 
@@ -133,7 +135,7 @@ def act(
     yield {robust: loss(robust_logits, y, natural_logits), natural: loss(natural_logits, y, robust_logits)}
 
 
-@register("objective")
+@register("objective", soft_labels=True)
 class free:
     """Free adversarial training (Shafahi et al. 2019): m updates a batch, each also a step of the perturbation.
 
@@ -172,7 +174,7 @@ class free:
         self.delta = state.get("delta")
 
 
-@register("objective", check=smoothing_problems)
+@register("objective", check=smoothing_problems, soft_labels=True)
 def fast(
     x: Tensor,
     y: Tensor,

@@ -18,6 +18,7 @@ from actkit.networks.roles import Role, RoleConfig
 from actkit.networks.trial import assert_takes
 from actkit.noise import seed_for
 from actkit.probes import labels
+from actkit.training.loop import assert_takes_soft_labels
 
 
 @register("", "run")
@@ -28,6 +29,8 @@ class Run:
     Args:
         objective, data: what is trained, on what.
         epochs, batch_size: the length of the training; `steps` ends it earlier, after so many batches in all.
+        accumulate: cut each batch into so many parts, which go through the objective one after the other, for memory; their gradients make one update.
+            BatchNorm sees the parts: its statistics in training are those of a part.
         evaluation: the probes at the end; `monitor`: those after every `monitor_every` epochs, to look at; only `best` and `stop_on_drop` act on them.
         precision: of the training's forward passes. Probes always run in fp32.
         keep: how many checkpoints to keep; one is written every `save_every` epochs, and at the end.
@@ -44,6 +47,7 @@ class Run:
     epochs: int
     batch_size: int
     steps: int | None = None
+    accumulate: int = 1
     evaluation: list[Probe]
     monitor: list[Probe] = field(default_factory=list)
     monitor_every: int = 1
@@ -56,9 +60,13 @@ class Run:
     roles: dict[str, RoleConfig] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "monitor_every", "keep", "save_every"):
+        for name in ("epochs", "batch_size", "accumulate", "monitor_every", "keep", "save_every"):
             if getattr(self, name) < 1:
                 raise InputError(f"run.{name} must be at least 1, got {getattr(self, name)}")
+        if self.accumulate > self.batch_size:
+            raise InputError(
+                f"run.accumulate = {self.accumulate} cuts a batch into more parts than its {self.batch_size} images"
+            )
         if self.steps is not None and self.steps < 1:
             raise InputError(f"run.steps must be at least 1, got {self.steps}")
         for name in ("evaluation", "monitor"):
@@ -135,14 +143,16 @@ class Batched(Protocol):
     @property
     def steps(self) -> int | None: ...
 
+    @property
+    def accumulate(self) -> int: ...
+
 
 def assert_last_batch(run: Batched, data: Data, roles: Mapping[str, Role]) -> None:
-    """Raise `InputError` where an epoch ends in a batch of one image that a network cannot train on: BatchNorm has nothing to compare it with."""
+    """Raise `InputError` where a batch, or a part of one, is one image that a network cannot train on: BatchNorm has nothing to compare it with."""
     size = data.sizes["train"]
-    batches = -(-size // run.batch_size)
-    # A single batch, or the last one, holds one image; unless `steps` ends the training before.
-    if size % run.batch_size != 1 % run.batch_size or (run.steps is not None and run.steps < batches):
+    if not _meets_one_image(size, run.batch_size, run):
         return
+    parts = f" in {run.accumulate} parts each" if run.accumulate > 1 else ""
     for name, role in roles.items():
         if not role.trained:
             continue
@@ -150,11 +160,27 @@ def assert_last_batch(run: Batched, data: Data, roles: Mapping[str, Role]) -> No
             with role.frozen("train") as view, torch.no_grad():
                 view(torch.zeros(1, *data.shape, device=role.device))
         except ValueError as error:
-            near = [n for n in _near(run.batch_size) if size % n != 1]
+            near = [n for n in _near(run.batch_size) if not _meets_one_image(size, n, run)]
+            one = "come to a part of one image" if parts else "end in a batch of one"
+            sizes = " or ".join(map(str, near[:2]))
             raise InputError(
-                f"the {size:,} training images in batches of {run.batch_size} end in a batch of one, and {name} cannot train on a single image: {str(error).splitlines()[0]}",
-                help=f"run.batch_size = {' or '.join(map(str, near[:2]))}",
+                f"the {size:,} training images in batches of {run.batch_size}{parts} {one}, and {name} cannot train on a single image: {str(error).splitlines()[0]}",
+                help=" or ".join([f"run.batch_size = {sizes}"] * bool(sizes) + ["a smaller run.accumulate"] * bool(parts)) or None,
             ) from error
+
+
+def _meets_one_image(size: int, batch_size: int, run: Batched) -> bool:
+    """Whether a batch of a training on so many images, or a part of one, is a single image."""
+    batches = -(-size // batch_size)
+    last = [size - (batches - 1) * batch_size] if run.steps is None or run.steps >= batches else []
+    whole = [batch_size] if batches > 1 else []
+    return any(images < 2 * run.accumulate for images in whole + last)
+
+
+def assert_takes_labels(run: Run, data: Data) -> None:
+    """Raise `InputError` where the training labels are shares of classes and the objective takes one class an image alone."""
+    if data.soft_labels:
+        assert_takes_soft_labels(run.objective, data.name)
 
 
 def _near(batch_size: int) -> list[int]:
