@@ -1,4 +1,4 @@
-"""Fine-tuning: parts of a network that stay as they are, and parts with a learning rate of their own, by the names of their parameters."""
+"""Fine-tuning: parts of a network that stay as they are, parts with a learning rate of their own by the names of their parameters, or without weight decay."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import fnmatch
 import functools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -91,21 +91,34 @@ def _matching(pattern: str, names: Iterable[str], modules: Iterable[str], what: 
     return found
 
 
-def groups_of(optimizer: Any, model: nn.Module, parts: Parts) -> torch.optim.Optimizer:
-    """The optimizer of what trains: a group of parameters for each learning rate, those with the optimizer's own first."""
+def groups_of(
+    optimizer: Any, model: nn.Module, parts: Parts, *, decay: Literal["all", "weights"] = "all"
+) -> torch.optim.Optimizer:
+    """The optimizer of what trains: a group of parameters for each learning rate, those with the optimizer's own first.
+
+    Args:
+        decay: 'weights' leaves parameters of one dimension (biases, normalisations) without weight decay, in groups of their own.
+
+    Raises `InputError` where the optimizer knows no weight decay and some are to be without.
+    """
     made: torch.optim.Optimizer
-    if parts.is_whole:
+    if parts.is_whole and decay == "all":
         made = optimizer(model.parameters())
         return made
-    by_scale: dict[float, list[nn.Parameter]] = {}
+    kinds: dict[tuple[float, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            by_scale.setdefault(parts.scales.get(name, 1.0), []).append(parameter)
-    scales = sorted(by_scale, key=lambda scale: (scale != 1.0, scale))
-    made = optimizer([{"params": by_scale[scale]} for scale in scales])
-    for group, scale in zip(made.param_groups, scales, strict=True):
+            bare = decay == "weights" and parameter.dim() <= 1
+            kinds.setdefault((parts.scales.get(name, 1.0), bare), []).append(parameter)
+    order = sorted(kinds, key=lambda kind: (kind[0] != 1.0, *kind))
+    made = optimizer([{"params": kinds[kind]} for kind in order])
+    if decay == "weights" and "weight_decay" not in made.defaults:
+        raise InputError(f"role.decay = 'weights': {type(made).__name__} has no weight decay", help="leave it out")
+    for group, (scale, bare) in zip(made.param_groups, order, strict=True):
         group["lr"] = group["lr"] * scale
         group["lr_scale"] = scale
+        if bare:
+            group["weight_decay"] = 0.0
     return made
 
 

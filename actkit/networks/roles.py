@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LinearLR, SequentialLR
 
 from actkit.config import registry
 from actkit.config.registry import Backbone, Optimizer, Schedule, register
@@ -35,6 +36,7 @@ class Role:
         model: gives logits for x in [0,1], NCHW.
         precision: of the forward passes; 'bf16' is autocast. Weights, logits and whatever is computed from them stay fp32.
         frozen_modules: parts that stay in eval mode while the rest trains: their running statistics do not move.
+        clip_norm: the largest norm of all gradients together with which a step is made; larger ones are scaled down to it.
     """
 
     def __init__(
@@ -49,11 +51,13 @@ class Role:
         trained: bool | None = None,
         average: Average | None = None,
         frozen_modules: Collection[str] = (),
+        clip_norm: float | None = None,
     ) -> None:
         self.name, self.model = name, channels_last(model)
         # Whether the network changes its input in place, by its mode; found out at its first forward pass.
         self._changes_input: dict[bool, bool] = {}
         self.optimizer, self.schedule, self.schedule_every = optimizer, schedule, schedule_every
+        self.clip_norm = clip_norm
         self.precision = precision
         self._copies: dict[tuple[Mode, Precision], FrozenCopy] = {}
         trained = optimizer is not None if trained is None else trained
@@ -155,6 +159,9 @@ class Role:
     def step(self) -> None:
         if self.optimizer is None:
             raise InputError(f"the role {self.name!r} has no optimizer, but the objective yields a loss for it")
+        if self.clip_norm is not None:
+            trained = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+            nn.utils.clip_grad_norm_(trained, self.clip_norm)
         self.optimizer.step()
 
     def end(self, what: Literal["epoch", "batch"], *, epochs: int) -> None:
@@ -193,6 +200,11 @@ class RoleConfig:
             layer begins anew ('new', as it does by itself where their numbers differ).
         freeze: names of parameters or modules that stay as they are, as patterns: ['conv1.*', 'layer1.*']. Their BatchNorm stays in eval mode.
         lr_scale: by pattern, what the learning rate is multiplied with: {'fc.*': 10.0}. Of several that match, the last counts.
+        clip_norm: the largest norm of all gradients of a step together; larger ones are scaled down to it.
+        decay: what the optimizer's weight decay is of: 'all' parameters, or the 'weights' alone, not biases and normalisations (those of one dimension).
+        warmup: so many periods (epochs or batches, as `schedule_every` says) before the schedule begins: in the t-th the learning rate is t / (warmup + 1)
+            of the schedule's own first. The schedule counts from there: its milestones move back by `warmup`, and `T_max` and `total_steps` are what is
+            left of the training where the recipe is silent.
     """
 
     backbone: Backbone
@@ -206,12 +218,17 @@ class RoleConfig:
     classes: Literal["by_name", "by_number", "new"] | None = None
     freeze: list[str] | None = None
     lr_scale: dict[str, float] | None = None
+    clip_norm: float | None = None
+    decay: Literal["all", "weights"] = "all"
+    warmup: int = 0
 
     def __post_init__(self) -> None:
-        if self.optimizer is None and (self.freeze or self.lr_scale):
-            raise InputError(
-                "role.freeze and role.lr_scale are of a training, and a role without an optimizer is not trained"
-            )
+        if self.optimizer is None:
+            self._assert_untrained()
+        if self.clip_norm is not None and not self.clip_norm > 0:
+            raise InputError(f"role.clip_norm must be positive, got {self.clip_norm}")
+        if self.warmup < 0:
+            raise InputError(f"role.warmup counts epochs or batches, as role.schedule_every says, got {self.warmup}")
         if self.classes is not None and self.weights is None:
             raise InputError(
                 "role.classes says how the classes of role.weights belong to the data's, and there are no weights"
@@ -222,6 +239,17 @@ class RoleConfig:
             raise InputError(f"role.average_decay must lie between 0 and 1, got {self.average_decay}")
         if self.average_from < 0:
             raise InputError(f"role.average_from counts epochs, got {self.average_from}")
+
+    def _assert_untrained(self) -> None:
+        """Raise `InputError` for settings of a training, of a role that is only consulted."""
+        if self.freeze or self.lr_scale:
+            raise InputError(
+                "role.freeze and role.lr_scale are of a training, and a role without an optimizer is not trained"
+            )
+        if self.clip_norm is not None or self.decay != "all" or self.warmup:
+            raise InputError(
+                "role.clip_norm, role.decay and role.warmup are of a training, and a role without an optimizer is not trained"
+            )
 
     def make(
         self,
@@ -246,19 +274,37 @@ class RoleConfig:
             schedule_every=self.schedule_every,
             trained=self.optimizer is not None,
             frozen_modules=parts.frozen_modules,
+            clip_norm=self.clip_norm,
         )
         for parameter in parts.frozen:
             parameter.requires_grad_(False)
         role.notes += parts.notes
         if self.optimizer is not None:
             with _explaining(self.optimizer):
-                role.optimizer = groups_of(self.optimizer, role.model, parts)
-            with _explaining(self.schedule):
+                role.optimizer = groups_of(self.optimizer, role.model, parts, decay=self.decay)
+            with _explaining(self.schedule or self.optimizer):
                 schedule = scaled_settings(self.schedule, role.optimizer, parts)
-                role.schedule = make_schedule(role.optimizer, schedule, length=length[self.schedule_every])
+                role.schedule = make_schedule(
+                    role.optimizer, schedule, length=length[self.schedule_every], warmup=self.warmup
+                )
+            role.notes += self._notes(role.optimizer)
         if self.average is not None:
             role.average = Average(role.model, self.average, decay=self.average_decay, first=self.average_from)
         return role
+
+
+    def _notes(self, optimizer: torch.optim.Optimizer) -> list[str]:
+        """What is to be said of its steps, in lines."""
+        made = []
+        if self.decay == "weights":
+            bare = sum(p.dim() <= 1 for group in optimizer.param_groups for p in group["params"])
+            made.append(f"{bare} tensors, biases and normalisations, have no weight decay")
+        if self.clip_norm is not None:
+            made.append(f"gradients are clipped to a norm of {self.clip_norm:g}")
+        if self.warmup:
+            periods = {"epoch": "epochs", "batch": "batches"}[self.schedule_every]
+            made.append(f"warm-up of {self.warmup:,} {periods}, from 1/{self.warmup + 1} of the learning rate")
+        return made
 
 
 @contextlib.contextmanager
@@ -266,17 +312,33 @@ def _explaining(component: Any) -> Iterator[None]:
     """Torch's own complaints about a setting, as ours."""
     try:
         yield
+    except InputError:
+        raise
     except (TypeError, ValueError) as error:
         raise InputError(f"{component.spec!r} cannot be made: {error}") from error
 
 
-def make_schedule(optimizer: torch.optim.Optimizer, schedule: Any, *, length: int) -> Any:
-    """torch's scheduler by name; where it asks for the length of the run (`total_steps`, `T_max`) and the recipe is silent, it is given."""
-    if schedule is None:
-        return None
-    parameters = inspect.signature(schedule.func).parameters
-    silent = [name for name in registry.KINDS["schedule"].run_defaults if name not in schedule.keywords]
-    return schedule(optimizer, **{name: length for name in silent if name in parameters})
+def make_schedule(optimizer: torch.optim.Optimizer, schedule: Any, *, length: int, warmup: int = 0) -> Any:
+    """torch's scheduler by name; where it asks for the length of the run (`total_steps`, `T_max`) and the recipe is silent, it is given what follows
+    the warm-up.
+
+    Args:
+        warmup: periods before it begins, in the t-th of which the rate is t / (warmup + 1) of its own first, or of the optimizer's where there is none.
+
+    Raises `InputError` for a warm-up that is as long as the training.
+    """
+    if 0 < warmup and length <= warmup:
+        raise InputError(f"role.warmup = {warmup}: the training has {length}, so nothing would follow", help="lower it")
+    made = None
+    if schedule is not None:
+        parameters = inspect.signature(schedule.func).parameters
+        silent = [name for name in registry.KINDS["schedule"].run_defaults if name not in schedule.keywords]
+        made = schedule(optimizer, **{name: length - warmup for name in silent if name in parameters})
+    if not warmup:
+        return made
+    # Made after the schedule, so that it rises to that one's own first rate.
+    rise = LinearLR(optimizer, start_factor=1 / (warmup + 1), total_iters=warmup)
+    return rise if made is None else SequentialLR(optimizer, [rise, made], milestones=[warmup])
 
 
 # What the loop cannot drive: they need a closure, a metric, a function, other schedulers, or gradients of another kind.

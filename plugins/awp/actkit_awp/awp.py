@@ -44,7 +44,9 @@ class awp:
             ) from None
         self.inner, self.gamma, self.warmup, self.roles = objective, gamma, warmup, objective.roles
 
-    def __call__(self, x, y, *models, noise, progress):
+    def __call__(self, x, y, *models, noise, progress, ids, batch_size):
+        # What it goes around may ask for any of these.
+        given = {"noise": noise, "progress": progress, "ids": ids, "batch_size": batch_size}
         made: list[torch.Tensor] = []
         calls = 0
 
@@ -58,13 +60,13 @@ class awp:
 
         inner = self.inner.using(attack=once)
         if progress < self.warmup:
-            yield from inner(x, y, *models, noise=noise, progress=progress)
+            yield from inner(x, y, *models, **given)
             return
         weights = [p for name, p in models[0].model.named_parameters() if p.dim() > 1 and name.endswith("weight")]
         saved = [w.detach().clone() for w in weights]
         buffers = [b for model in models for b in model.model.buffers()]
         before = [b.clone() for b in buffers]
-        first = inner(x, y, *models, noise=noise, progress=progress)
+        first = inner(x, y, *models, **given)
         losses = next(first)
         if models[0] not in losses:
             raise InputError(
@@ -80,7 +82,7 @@ class awp:
         try:
             for w, step in zip(weights, steps, strict=True):
                 w.data.add_(step)
-            yield from inner(x, y, *models, noise=noise, progress=progress)
+            yield from inner(x, y, *models, **given)
         except BaseException:
             # No update was made: the weights are exactly as they were.
             for w, value in zip(weights, saved, strict=True):

@@ -4,7 +4,7 @@ from actkit import Attack, away_from, cross_entropy, register
 
 
 # Positional parameters after x, y are the roles that it trains or consults, the first being the headline model; keyword-only ones are what a recipe
-# can set. `noise`, and `progress` from 0 to 1, are supplied to an objective that asks for them.
+# can set. `noise`, `progress` from 0 to 1, `ids` (the examples' numbers) and `batch_size` are supplied to an objective that asks for them.
 @register("objective")
 def NAME(x, y, robust, *, attack: Attack, share: float = 0.5, noise):
     """Cross-entropy on clean and adversarial examples: say here what it is, whose, and which forward runs in which mode."""
