@@ -8,6 +8,7 @@ from actkit.datasets.corruptions import corruptions
 from actkit.datasets.decoding import FileSplit, worker_error
 from actkit.datasets.folders import imagefolder, imagenet
 from actkit.datasets.holdout import holdout
+from actkit.datasets.mixtures import cutmix, mixed, mixup, noisy_labels
 from actkit.datasets.parquet import parquet
 from actkit.datasets.published import CLASSES, cifar10, cifar100, torchvision
 from actkit.datasets.splits import Data, Labelled, Split, crop_and_flip, random_batch
@@ -22,11 +23,15 @@ __all__ = [
     "cifar100",
     "corruptions",
     "crop_and_flip",
+    "cutmix",
     "digits",
     "holdout",
     "imagefolder",
     "imagenet",
+    "mixed",
+    "mixup",
     "moons",
+    "noisy_labels",
     "npz",
     "parquet",
     "random_batch",

@@ -57,9 +57,7 @@ class Corrupted:
         split = self.split(kind, severity)
         sizes = {**data.sizes, "test": len(split)}
         name = f"{data.name} ({kind} {severity})"
-        return dataclasses.replace(
-            data, name=name, sizes=sizes, read=lambda s: split if s == "test" else data.split(s)
-        )
+        return dataclasses.replace(data, name=name, sizes=sizes, read=lambda s: split if s == "test" else data.split(s))
 
     def _of_arrays(self, kind: str, severity: int) -> Split:
         """CIFAR's: five severities, one after the other, (5 N, H, W, C) uint8; the labels once, or for each."""

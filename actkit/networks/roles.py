@@ -292,7 +292,6 @@ class RoleConfig:
             role.average = Average(role.model, self.average, decay=self.average_decay, first=self.average_from)
         return role
 
-
     def _notes(self, optimizer: torch.optim.Optimizer) -> list[str]:
         """What is to be said of its steps, in lines."""
         made = []
@@ -327,7 +326,7 @@ def make_schedule(optimizer: torch.optim.Optimizer, schedule: Any, *, length: in
 
     Raises `InputError` for a warm-up that is as long as the training.
     """
-    if 0 < warmup and length <= warmup:
+    if warmup and length <= warmup:
         raise InputError(f"role.warmup = {warmup}: the training has {length}, so nothing would follow", help="lower it")
     made = None
     if schedule is not None:

@@ -78,7 +78,9 @@ class _Batch:
             noise = None if self.noise is None else self.noise[rows]
             yield _Batch(self.x[rows], self.y[rows], self.ids[rows], noise, self.progress, self.size)
 
-    def updates(self, objective: BoundObjective, roles: Mapping[str, Role]) -> Generator[dict[Role, Losses], None, None]:
+    def updates(
+        self, objective: BoundObjective, roles: Mapping[str, Role]
+    ) -> Generator[dict[Role, Losses], None, None]:
         """The objective's generator. Raises `InputError` where it is none."""
         models = (roles[name] for name in objective.roles)
         made = objective(

@@ -165,7 +165,10 @@ def assert_last_batch(run: Batched, data: Data, roles: Mapping[str, Role]) -> No
             sizes = " or ".join(map(str, near[:2]))
             raise InputError(
                 f"the {size:,} training images in batches of {run.batch_size}{parts} {one}, and {name} cannot train on a single image: {str(error).splitlines()[0]}",
-                help=" or ".join([f"run.batch_size = {sizes}"] * bool(sizes) + ["a smaller run.accumulate"] * bool(parts)) or None,
+                help=" or ".join(
+                    [f"run.batch_size = {sizes}"] * bool(sizes) + ["a smaller run.accumulate"] * bool(parts)
+                )
+                or None,
             ) from error
 
 

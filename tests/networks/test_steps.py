@@ -36,9 +36,7 @@ def test_gradients_are_clipped_to_the_norm_and_smaller_ones_are_left():
         role, plain = made(clip_norm=limit), made()
         train(role)
         train(plain)
-        norms = [
-            torch.stack([p.grad.norm() for p in one.model.parameters()]).norm().item() for one in (role, plain)
-        ]
+        norms = [torch.stack([p.grad.norm() for p in one.model.parameters()]).norm().item() for one in (role, plain)]
         assert norms[0] == pytest.approx(1.0 if scaled else norms[1], rel=1e-4)
         assert norms[1] > 2
 
