@@ -35,6 +35,12 @@ def test_it_is_refused_with_sizes_that_would_do_and_leaves_no_folder(deep, write
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_part_of_one_image_is_refused_too_with_what_would_do(deep, write, tmp_path):
+    with pytest.raises(InputError, match="batches of 15 in 2 parts each come to a part of one image") as told:
+        go(recipe(write, "run.batch_size=15", "run.accumulate=2", text=deep), tmp_path / "run")
+    assert told.value.help == "run.batch_size = 14 or 13 or a smaller run.accumulate"
+
+
 def test_a_dry_run_refuses_it_too(deep, write, actkit):
     said = actkit("run", write("deep.gin", deep), "--dry-run", "--device", "cpu")
     assert said.code == 2
