@@ -266,7 +266,7 @@ def test_a_plugin_that_cannot_be_begun_is_told(actkit, tmp_path, args, message):
 def test_every_file_of_the_guide_runs(warm, tmp_path):
     text = (ROOT / "docs/plugins.md").read_text()
     files = re.findall(r"^`([\w/.]+)`:\n\n```(?:python|gin)\n(.*?)```", text, re.S | re.M)
-    assert len(files) == 10
+    assert len(files) == 12
     for name, content in files:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(content)

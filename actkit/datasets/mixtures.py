@@ -208,7 +208,8 @@ def _blended(name: str, whole: Data, alpha: float, blend: Blend) -> Data:
         found: Labelled = whole.split(split)
         return _Blended(found, classes, float(alpha), blend) if split == "train" else found
 
-    return dataclasses.replace(whole, read=read, soft_labels=True)
+    note = f"training images are blended in pairs, lambda of Beta({alpha:g}, {alpha:g}) (dataset.{name})"
+    return dataclasses.replace(whole, read=read, notes=(*whole.notes, note), soft_labels=True)
 
 
 def _assert_hard(name: str, whole: Data) -> None:
@@ -301,7 +302,7 @@ def noisy_labels(*, data: Dataset, share: float, seed: int = 0) -> Data:
     """Another data set, a `share` of its training labels wrong: another class, each of the others as likely (symmetric noise).
 
     Which ones, and what they say, depends on `seed` and the example alone: not on the run's seed, the epoch, or what else is held out. Each label is
-    wrong with this probability, so that their number varies as a coin's does.
+    wrong with this probability, so that their number varies as a coin's does. Images that are held out of it have theirs; for right ones, hold out first.
     """
     whole: Data = data()
     _assert_hard("noisy_labels", whole)

@@ -301,7 +301,9 @@ class RoleConfig:
         if self.clip_norm is not None:
             made.append(f"gradients are clipped to a norm of {self.clip_norm:g}")
         if self.warmup:
-            periods = {"epoch": "epochs", "batch": "batches"}[self.schedule_every]
+            periods = (
+                {"epoch": "epochs", "batch": "batches"}[self.schedule_every] if self.warmup > 1 else self.schedule_every
+            )
             made.append(f"warm-up of {self.warmup:,} {periods}, from 1/{self.warmup + 1} of the learning rate")
         return made
 
@@ -327,7 +329,10 @@ def make_schedule(optimizer: torch.optim.Optimizer, schedule: Any, *, length: in
     Raises `InputError` for a warm-up that is as long as the training.
     """
     if warmup and length <= warmup:
-        raise InputError(f"role.warmup = {warmup}: the training has {length}, so nothing would follow", help="lower it")
+        raise InputError(
+            f"role.warmup = {warmup:,} is no less than the whole training ({length:,}), so nothing would follow",
+            help="lower it",
+        )
     made = None
     if schedule is not None:
         parameters = inspect.signature(schedule.func).parameters

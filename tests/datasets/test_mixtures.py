@@ -155,6 +155,7 @@ def test_the_labels_are_what_the_image_is_made_of(how):
     """Each class has its grey, so an image's mean is its labels' mean grey."""
     data = how(data=toy(300, shape=(1, 8, 8)))
     assert data.soft_labels
+    assert data.notes == (f"training images are blended in pairs, lambda of Beta(1, 1) (dataset.{how.__name__})",)
     greys, blended = torch.arange(10) / 9, 0
     for _, x, y in batches(data, 64):
         assert y.shape == (len(x), 10)

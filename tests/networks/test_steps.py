@@ -115,7 +115,7 @@ def test_the_rate_rises_to_the_schedules_first_and_then_follows_it_also_across_a
     [
         ({"clip_norm": 0.0}, "role.clip_norm must be positive, got 0.0"),
         ({"warmup": -1}, "role.warmup counts epochs or batches"),
-        ({"warmup": 12}, "role.warmup = 12: the training has 12, so nothing would follow"),
+        ({"warmup": 12}, r"role.warmup = 12 is no less than the whole training \(12\)"),
         ({"decay": "weights", "optimizer": Spec("optimizer", "Rprop", {"lr": 0.1})}, "Rprop has no weight decay"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else None,
