@@ -21,6 +21,19 @@ def test_cross_entropy_is_minus_log_probability_of_the_label():
     assert cross_entropy(Q, Y).tolist() == pytest.approx([-math.log(0.5), -math.log(0.75)])
 
 
+def test_cross_entropy_of_shares_is_their_weighted_mean_also_smoothed():
+    shares = torch.tensor([[0.25, 0.75], [1.0, 0.0]])
+    by_hand = [0.25 * -math.log(0.5) + 0.75 * -math.log(0.5), -math.log(0.25)]
+    assert cross_entropy(Q, shares).tolist() == pytest.approx(by_hand)
+    # Smoothing 0.2 makes of (1, 0) the target (0.9, 0.1).
+    smoothed = 0.9 * -math.log(0.25) + 0.1 * -math.log(0.75)
+    assert cross_entropy(Q, shares, smoothing=0.2)[1].item() == pytest.approx(smoothed)
+    one_hot = torch.nn.functional.one_hot(Y, 2).double()
+    assert cross_entropy(Q, one_hot, smoothing=0.1).tolist() == pytest.approx(
+        cross_entropy(Q, Y, smoothing=0.1).tolist()
+    )
+
+
 def test_kl_is_the_divergence_of_its_first_argument_from_its_second():
     assert kl(P, Q).tolist() == pytest.approx(KL_PQ)
     assert kl(Q, P)[0].item() == pytest.approx(0.5 * math.log(0.5 / 0.8) + 0.5 * math.log(0.5 / 0.2))

@@ -40,7 +40,7 @@ def test_the_dozen_lines_of_act_make_the_update_of_act():
     ours, shown = make_roles("robust", "natural"), make_roles("robust", "natural")
     list(update(Spec("objective", "act", {"attack": PGD}).build(), x, y, ours, noise=Noise(torch.arange(6), 1)))
     shown_act = Spec("objective", "act", {"attack": PGD}).build()
-    shown_act.component = lambda *args, noise: made["act"](*args, attack=PGD.build(), noise=noise)
+    shown_act.component = lambda *args, noise, batch_size: made["act"](*args, attack=PGD.build(), noise=noise)
     list(update(shown_act, x, y, shown, noise=Noise(torch.arange(6), 1)))
     assert all(weights(ours[name]).equal(weights(shown[name])) for name in ours)
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import actkit_awp  # noqa: F401  registers it
-from actkit import InputError, Noise, Role, Spec, cross_entropy, kl, mimicry, update
+from actkit import Attack, InputError, Noise, Role, Spec, cross_entropy, kl, mimicry, register, update
 
 PGD = Spec("attack", "pgd", {"eps": 0.1, "step_size": 0.05, "steps": 2})
 GAMMA, LR = 0.05, 0.1
@@ -117,6 +117,20 @@ def test_before_its_warmup_it_is_the_objective_alone():
     list(update(inner.build(), x, y, alone, noise=draws()))
     pairs = zip(wrapped["robust"].model.parameters(), alone["robust"].model.parameters(), strict=True)
     assert all(a.equal(b) for a, b in pairs)
+
+
+@register("objective", "test_awp_asks")
+def asks(x, y, robust, *, attack: Attack, noise, ids, batch_size):
+    x_adv = attack(lambda at, rows: (cross_entropy(robust(at), y[rows]), None), x, noise=noise)
+    yield {robust: batch_size * ids / ids.sum() * cross_entropy(robust(x_adv), y)}
+
+
+def test_what_it_goes_around_is_told_the_examples_numbers_and_decides_whether_labels_may_be_shares():
+    roles, x, y = made("robust")
+    (found,) = update(around("test_awp_asks"), x, y, roles, noise=draws(), ids=torch.tensor([0, 0, 9, 0, 0, 0]))
+    assert found["robust"].nonzero()[:, 0].tolist() == [2]
+    takes = [around(name).spec.takes_soft_labels for name in ("madry", "trades", "act", "test_awp_asks")]
+    assert takes == [True, True, True, False]
 
 
 @pytest.mark.parametrize(
