@@ -7,10 +7,11 @@ layout and precision.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import inspect
 import itertools
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -266,7 +267,20 @@ class RoleConfig:
         """The role itself, with random weights of its own. `length` of the run in epochs and in batches is for the schedule."""
         sizes: dict[str, Any] = {"num_classes": num_classes, "in_chans": in_chans, "image_size": image_size}
         model = initialise(self.backbone, **sizes, seed=seed).to(device)
+        return self.around(name, model, length=length, precision=precision)
+
+    def around(
+        self,
+        name: str,
+        model: nn.Module,
+        *,
+        length: Mapping[str, int],
+        precision: Precision,
+        frozen: Sequence[nn.Parameter] = (),
+    ) -> Role:
+        """The role around a model that is there; `frozen`: parameters that stay as they are, beside those that `freeze` names."""
         parts = Parts.of(model, name, self.freeze or [], self.lr_scale or {})
+        parts = dataclasses.replace(parts, frozen=[*parts.frozen, *frozen])
         role = Role(
             name,
             model,

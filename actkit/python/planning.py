@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from actkit.config import registry
@@ -12,6 +12,7 @@ from actkit.config.recipe import Recipe, load_recipe
 from actkit.config.spec import BoundObjective, Spec
 from actkit.errors import InputError, nearest
 from actkit.evaluation.threat import under
+from actkit.networks.roles import RoleConfig
 from actkit.training.run import Run
 
 
@@ -33,7 +34,7 @@ class Plan:
     """A training before its models and data are there.
 
     Args:
-        optimizers, schedules: built, by role; None for a role that is only consulted, and for a constant rate. Of roles not named, the entry under ''.
+        roles: what each role is trained with, of a recipe; `other`: of those that it does not name.
         run: of a recipe.
     """
 
@@ -42,16 +43,14 @@ class Plan:
     batch_size: int
     seed: int
     precision: Literal["fp32", "bf16"]
-    optimizers: dict[str, Any]
-    schedules: dict[str, tuple[Any, Literal["epoch", "batch"]]]
+    other: RoleConfig
+    roles: Mapping[str, RoleConfig] = field(default_factory=dict)
     run: Run | None = None
     steps: int | None = None
+    accumulate: int = 1
 
-    def optimizer(self, role: str) -> Any:
-        return self.optimizers[role] if role in self.optimizers else self.optimizers.get("")
-
-    def schedule(self, role: str) -> tuple[Any, Literal["epoch", "batch"]]:
-        return self.schedules[role] if role in self.schedules else self.schedules.get("", (None, "epoch"))
+    def role(self, name: str) -> RoleConfig:
+        return self.roles.get(name, self.other)
 
 
 def plan_of(objective: Spec, given: Given) -> Plan:
@@ -69,8 +68,7 @@ def plan_of(objective: Spec, given: Given) -> Plan:
         given.batch_size or 128,
         given.seed or 0,
         given.precision or "fp32",
-        {"": optimizer},
-        {"": (schedule, "epoch")},
+        RoleConfig(backbone=None, optimizer=optimizer, schedule=schedule),
     )
 
 
@@ -98,10 +96,17 @@ def plan_of_recipe(recipe: Any, given: Given, refused: Mapping[str, Any]) -> Pla
         seed=run.seed if given.seed is None else given.seed,
         precision=run.precision if given.precision is None else given.precision,
     )
-    optimizers = {name: config.optimizer for name, config in roles.items()}
-    schedules = {name: (config.schedule, config.schedule_every) for name, config in roles.items()}
     return Plan(
-        *(run.objective, run.epochs, run.batch_size, run.seed, run.precision, optimizers, schedules, run, run.steps)
+        run.objective,
+        run.epochs,
+        run.batch_size,
+        run.seed,
+        run.precision,
+        other=roles[run.objective.roles[0]],
+        roles=roles,
+        run=run,
+        steps=run.steps,
+        accumulate=run.accumulate,
     )
 
 

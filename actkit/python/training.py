@@ -23,7 +23,7 @@ from actkit.evaluation.looks import EpochLine
 from actkit.machine import pick_device
 from actkit.networks.building import initialise
 from actkit.networks.class_names import say_nothing
-from actkit.networks.roles import Role, make_schedule, with_averages
+from actkit.networks.roles import Role, with_averages
 from actkit.networks.trial import assert_takes
 from actkit.noise import seed_for
 from actkit.python.data import as_data, assert_trainable
@@ -148,13 +148,13 @@ def _said(plan: Plan, roles: Mapping[str, Role], data: Data, device: torch.devic
     """What it trained with, a line each."""
     first = plan.objective.roles[0]
     batches = -(-data.sizes["train"] // plan.batch_size)
-    schedule, _ = plan.schedule(first)
+    optimizer, schedule = plan.role(first).optimizer, plan.role(first).schedule
     rate = "a constant learning rate" if schedule is None else repr(schedule.spec)
     return [
         f"objective  {plan.objective.spec!r}",
         f"data       {data.name}: {data.sizes['train']:,} training images, {data.num_classes} classes",
         f"length     {plan.epochs} epochs of {batches:,} batches of {plan.batch_size}",
-        f"optimizer  {plan.optimizer(first).spec!r}, {rate}",
+        f"optimizer  {optimizer.spec!r}, {rate}" if optimizer else f"optimizer  none: {first} is only consulted",
         f"seed       {plan.seed}, on {device}, {plan.precision}",
     ]
 
@@ -286,21 +286,11 @@ def _roles(plan: Plan, networks: Mapping[str, nn.Module], data: Data, device: to
     length = {"epoch": plan.epochs, "batch": plan.epochs * batches}
     made = {}
     for name, network in networks.items():
-        optimizer, (schedule, every) = plan.optimizer(name), plan.schedule(name)
+        config = plan.role(name)
         frozen = [p for p in network.parameters() if not p.requires_grad]
         if len(frozen) == len(list(network.parameters())):
             frozen = []
-        role = Role(
-            name, network.to(device), precision=plan.precision, schedule_every=every, trained=optimizer is not None
-        )
-        for parameter in frozen:
-            parameter.requires_grad_(False)
-        if optimizer is not None:
-            try:
-                role.optimizer = optimizer([p for p in network.parameters() if p.requires_grad])
-                role.schedule = make_schedule(role.optimizer, schedule, length=length[every])
-            except (TypeError, ValueError) as error:
-                raise InputError(f"{optimizer.spec!r} cannot be made: {error}") from error
+        role = config.around(name, network.to(device), length=length, precision=plan.precision, frozen=frozen)
         assert_takes(role, _Called(name, network), data.shape, data.num_classes, in_training=role.trained)
         made[name] = role
     return made
@@ -335,6 +325,7 @@ def _history(plan: Plan, roles: dict[str, Role], data: Data, display: Display) -
         batch_size=plan.batch_size,
         seed=plan.seed,
         steps=plan.steps,
+        accumulate=plan.accumulate,
     )
     record = None
     with display.training(plan) as shown:

@@ -158,7 +158,20 @@ def test_run_prints_the_table_on_stdout_and_all_else_on_stderr(actkit, quick, tm
     said = actkit("run", quick, "--out", tmp_path / "run", "--device", "cpu", "--seed", "5")
     assert said.code == 0
     lines = said.out.splitlines()
-    assert lines[0].split() == ["model", "clean", "PGD-2", "worst", "run", "(linf", "0.15)", "PGD-2", "per-example", "worst", "(linf", "0.15)"]
+    assert lines[0].split() == [
+        "model",
+        "clean",
+        "PGD-2",
+        "worst",
+        "run",
+        "(linf",
+        "0.15)",
+        "PGD-2",
+        "per-example",
+        "worst",
+        "(linf",
+        "0.15)",
+    ]
     assert [line.split()[0] for line in lines[1:3]] == ["robust", "natural"]
     assert "seed 5" in lines[3]
     assert re.search(r"epoch 2/2  robust: loss \d", said.err)
