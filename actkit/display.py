@@ -32,7 +32,9 @@ def listening(listener: Tell) -> Iterator[None]:
 
 
 class TrainingView:
-    """What is shown of a training: told of every batch, and of every epoch with its line of metrics."""
+    """What is shown of a training: told of every batch, and of every epoch with its line of metrics; it may ask a forecast how long the run still takes."""
+
+    def expect(self, forecast: Any) -> None: ...
 
     def batch(self, record: Any) -> None: ...
 

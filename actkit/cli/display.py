@@ -12,12 +12,17 @@ from rich.live import Live
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from actkit.display import Display, Tell, TrainingView, listening
-from actkit.evaluation.looks import EpochLine
+from actkit.evaluation.looks import EpochLine, images_of_all, watched_in_words
 from actkit.evaluation.summary import Summary
+from actkit.reports import words
 from actkit.reports.rows import UNVERIFIED, rows, summary_caption
+from actkit.reports.words import duration
 
+# A bar is drawn again after so many seconds at the soonest; where there is none, a line is said after so many at the soonest.
+_REDRAWN, _SAID, _BAR = 0.5, 60, 20
 _STYLES = {"green": "green", "yellow": "yellow", "red": "bold red"}
 
 
@@ -44,7 +49,9 @@ def print_table(console: Console, summary: Summary, *, every_flag: bool = False)
         console.print(f"{UNVERIFIED}: {said}", style="bold red", highlight=False, soft_wrap=True, markup=False)
     for model, found in summary.flags.items():
         counts = [f"{sum(flag.level == level for flag in found)} {level}" for level in _STYLES]
-        console.print(f"checks of {model}: {', '.join(counts)}", highlight=False, markup=False)
+        thin = words.thin_evidence(summary, model)
+        said = f"checks of {model}: {', '.join(counts)}" + (f"; that says little: {thin}" if thin else "")
+        console.print(said, highlight=False, soft_wrap=True, markup=False)
         for flag in found:
             if every_flag or flag.level != "green":
                 text = f"  {flag.level:<6} {flag.check}: {flag.said}"
@@ -84,16 +91,24 @@ class Terminal(Display):
                 TimeRemainingColumn(compact=True),
                 console=self.console,
                 transient=True,
+                # Drawn when something has changed, not all the time: a bar that is drawn again and again flickers.
+                auto_refresh=False,
             )
             tasks: dict[str, Any] = {}
+            drawn = 0.0
             with bar:
 
                 def tell(what: str, part: int, parts: int) -> None:
-                    if what not in tasks:
+                    nonlocal drawn
+                    new = what not in tasks
+                    if new:
                         for old in tasks.values():
                             bar.update(old, visible=False)
                         tasks[what] = bar.add_task(escape(what), total=parts)
                     bar.update(tasks[what], completed=part - 1, total=parts)
+                    if new or time.monotonic() - drawn > _REDRAWN:
+                        drawn = time.monotonic()
+                        bar.refresh()
 
                 yield tell
         else:
@@ -112,83 +127,109 @@ class Terminal(Display):
         if self.quiet or not self.console.is_terminal:
             yield _Plain(self, run)
             return
-        live = _Live(self, run)
-        with Live(live.progress, console=self.console, refresh_per_second=8):
-            yield live
+        with Live(console=self.console, auto_refresh=False, transient=True) as live:
+            yield _Live(self, run, live)
 
 
 def describe(line: EpochLine) -> str:
-    """One epoch on one line: losses and what the monitor watches, by role."""
-    parts = []
-    seen = line.seen
+    """One epoch on one line: losses and what the monitor watches, by role; on how many images, once where all looks saw as many."""
+    images = images_of_all(line.seen)
+    parts = " | ".join(f"{role}: {text}" for role, text in _by_role(line, images))
+    return parts if images is None else f"{parts} ({images:,} images)"
+
+
+def _by_role(line: EpochLine, images: int | None) -> Iterator[tuple[str, str]]:
     for role, loss in line.loss.items():
-        text = f"{role}: loss {loss:.3f}"
-        for look in seen:
-            if look.name.model == role and look.value is not None:
-                text += f" {look.shown}"
-        parts.append(text)
-    return " | ".join(parts)
+        seen = watched_in_words([look for look in line.seen if look.name.model == role], images)
+        yield role, f"loss {loss:.3f}" + (f", {seen}" if seen else "")
 
 
 class _Plain(TrainingView):
+    """A line an epoch, and one a minute while an epoch lasts."""
+
     def __init__(self, display: Terminal, run: Any) -> None:
-        self.display, self.run, self.began = display, run, time.monotonic()
-        self.first: int | None = None
+        self.display, self.run = display, run
+        self.forecast: Any = None
+        self.timed = False
+        self.said = time.monotonic()
+
+    def expect(self, forecast: Any) -> None:
+        self.forecast = forecast
+
+    def batch(self, record: Any) -> None:
+        self._say_time()
+        if time.monotonic() - self.said > _SAID and not record.epoch_ended:
+            self.said = time.monotonic()
+            epoch, batch = record.position.epoch + 1, record.position.batch
+            self.display.say(
+                f"epoch {epoch}/{self.run.epochs}  batch {batch:,} of {record.batches:,}  {_losses(record)}{self._left()}"
+            )
 
     def epoch(self, line: EpochLine) -> None:
-        self.first = line.epoch if self.first is None else self.first
-        done = line.epoch - self.first + 1
-        left = (time.monotonic() - self.began) / done * (self.run.epochs - line.epoch)
+        self.said = time.monotonic()
         self.display.say(
-            f"epoch {line.epoch}/{self.run.epochs}  {describe(line)}  {line.images_per_second:.0f} images/s  {_duration(left)} left"
+            f"epoch {line.epoch}/{self.run.epochs}  {describe(line)}  {line.images_per_second:.0f} images/s{self._left()}"
         )
+
+    def _say_time(self) -> None:
+        """How long the run takes, once, as soon as that is known."""
+        if self.timed or self.forecast is None or not self.forecast.ready:
+            return
+        self.timed, left = True, self.forecast.left()
+        parts = {"of training": left.training, "of looks at it": left.looks, "of examination at most": left.examination}
+        said = ", ".join(f"{duration(seconds)} {what}" for what, seconds in parts.items() if seconds)
+        self.display.say(f"time       about {duration(left.seconds)} left: {said}")
+
+    def _left(self) -> str:
+        """The examination included; '' before that is known."""
+        left = None if self.forecast is None else self.forecast.left()
+        return f"  {duration(left.seconds)} left" if left else ""
 
 
 class _Live(_Plain):
-    def __init__(self, display: Terminal, run: Any) -> None:
+    """A bar that is drawn again where its text has changed; above it a line an epoch."""
+
+    def __init__(self, display: Terminal, run: Any, live: Live) -> None:
         super().__init__(display, run)
-        self.progress = Progress(
-            TextColumn("epoch {task.fields[epoch]}"),
-            BarColumn(24),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[speed]}"),
-            TextColumn("{task.fields[losses]}"),
-            TimeRemainingColumn(compact=True),
-            console=display.console,
-        )
-        self.task: Any = None
-        self.read = 0.0
+        self.live = live
+        self.drawn, self.text = 0.0, Text()
         self.seconds, self.images = 0.0, 0
 
     def batch(self, record: Any) -> None:
-        if self.task is None:
-            total = min(self.run.epochs * record.batches, self.run.steps or self.run.epochs * record.batches)
-            self.task = self.progress.add_task(
-                "", total=total, completed=record.position.step, epoch="", speed="", losses=""
-            )
+        self._say_time()
         self.seconds, self.images = self.seconds + record.seconds, self.images + record.images
         now = time.monotonic()
         # Reading the losses waits for the device.
-        if now - self.read < 0.5 and not record.epoch_ended:
-            self.progress.update(self.task, completed=record.position.step)
+        if now - self.drawn < _REDRAWN and not record.epoch_ended:
             return
-        self.read = now
+        self.drawn, text = now, self._bar(record)
+        if text != self.text:
+            self.text = text
+            self.live.update(text, refresh=True)
+
+    def _bar(self, record: Any) -> Text:
+        batches = self.run.epochs * record.batches
+        total, step = min(batches, self.run.steps or batches), record.position.step
         epoch = record.position.epoch + (not record.epoch_ended)
-        losses = " ".join(f"{name} {value:.3f}" for name, value in record.losses.items())
-        self.progress.update(
-            self.task,
-            completed=record.position.step,
-            epoch=f"{epoch}/{self.run.epochs}",
-            losses=f"loss {escape(losses)}",
-            speed=f"{self.images / max(self.seconds, 1e-9):.0f} images/s",
+        utf = self.display.console.encoding.startswith("utf")
+        full = min(_BAR * step // max(total, 1), _BAR)
+        text = Text(f"epoch {epoch}/{self.run.epochs} ", no_wrap=True, overflow="ellipsis" if utf else "crop")
+        text.append(("━" if utf else "#") * full, "bar.complete").append(
+            ("━" if utf else "-") * (_BAR - full), "bar.back"
         )
+        speed = self.images / max(self.seconds, 1e-9)
+        return text.append(f" {step:,}/{total:,}{self._left()}  {speed:,.0f} images/s  {_losses(record)}")
 
     def epoch(self, line: EpochLine) -> None:
-        self.display.say(f"epoch {line.epoch}/{self.run.epochs}  {describe(line)}")
+        begins, said = f"epoch {line.epoch}/{self.run.epochs}  ", describe(line)
+        if len(begins) + len(said) > self.display.console.width:
+            # A line for each role, one below the other.
+            by_role = list(_by_role(line, None))
+            width = max(len(role) for role, _ in by_role)
+            said = f"\n{' ' * len(begins)}".join(f"{role:<{width}}  {text}" for role, text in by_role)
+        self.display.say(begins + said)
         self.seconds, self.images = 0.0, 0
 
 
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}h{minutes:02d}m" if hours else f"{minutes}m{rest:02d}s" if minutes else f"{rest}s"
+def _losses(record: Any) -> str:
+    return "loss " + " ".join(f"{name} {value:.3f}" for name, value in record.losses.items())

@@ -37,6 +37,10 @@ def report(
     from actkit.reports.tables import find, formatted, table
 
     assert_format(how)
+    if html is not None:
+        from actkit.reports import html_page
+
+        html_page.assert_writable(html)
     if pictures is not None:
         make_folder(pictures)
     finished, unfinished = find(runs)

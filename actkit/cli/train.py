@@ -132,13 +132,17 @@ def _run(options: RunOptions, file: RecipeFile) -> int:
         click.echo(json.dumps({"folder": str(outcome.folder), **outcome.summary.to_json()}))
         return outcome.exit_code
     print_table(stdout, outcome.summary)
-    _write_page(outcome.folder, display)
+    report = _write_page(outcome.folder, display)
     if outcome.summary.unverified:
         display.warn("a check found what makes the numbers marked UNVERIFIED unbelievable")
     if outcome.summary.stopped_early:
         display.warn("training was stopped early by run.stop_on_drop: accuracy under attack collapsed")
     display.say(f"files      {outcome.folder}")
-    display.say(f"next       actkit probe --ckpt {outcome.folder}      repeats this table from the saved models alone")
+    if report is not None:
+        display.say(f"report     {report}      the same with pictures, for a browser")
+    display.say(
+        f"next       actkit probe --ckpt {shlex.quote(str(outcome.folder))}      the same table from the saved models alone"
+    )
     return outcome.exit_code
 
 
@@ -155,16 +159,18 @@ def _command_line(options: RunOptions) -> str:
     return command_line("run", [options.file], given)
 
 
-def _write_page(folder: Path, display: Display) -> None:
-    """The run's `report.html`; what goes wrong with it is no fault of the run."""
+def _write_page(folder: Path, display: Display) -> Path | None:
+    """The run's `report.html`, None where there is none: what goes wrong with it is no fault of the run."""
     from actkit.reports import page
     from actkit.reports.page import of_runs
     from actkit.reports.tables import find
 
     try:
         page.write(of_runs(*find([folder])), folder / "report.html")
+        return folder / "report.html"
     except InputError as error:
         display.warn(f"no report.html: {error.message}")
+        return None
 
 
 def _cells(options: RunOptions, recipe: RecipeFile) -> Sequence[Cell] | None:

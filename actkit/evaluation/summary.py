@@ -50,7 +50,7 @@ class Found:
         return Found(
             # NaN is no JSON.
             {name: value if math.isfinite(value) else None for name, value in result.numbers.items()},
-            next((t.shape[-1] for t in result.examples.values() if t.dim()), None),
+            result.images,
             columns,
             result.threat,
             result.flags,

@@ -10,7 +10,7 @@ from actkit.probes.analyses import compression, entropy, norms
 from actkit.probes.audit import audit
 from actkit.probes.autoattack import autoattack
 from actkit.probes.corruptions import corruptions
-from actkit.probes.gallery import gallery, surface
+from actkit.probes.gallery import adversarial_images, gallery, surface
 from actkit.probes.measure import labels, measure
 from actkit.probes.result import Column, Flag, Progress, Result, ResultName
 from actkit.probes.smallest import fgsm_k
@@ -23,6 +23,7 @@ __all__ = [
     "Result",
     "ResultName",
     "accuracy",
+    "adversarial_images",
     "audit",
     "autoattack",
     "compression",

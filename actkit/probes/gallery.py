@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from actkit.attacks import budget_problems, smallest_perturbation, untargeted
-from actkit.attacks.goals import ascend, away_from
-from actkit.config.registry import Model, register
+from actkit.attacks import NORMS, budget_problems, smallest_perturbation, threat, untargeted
+from actkit.attacks.goals import Loss, ascend, away_from
+from actkit.config.registry import Attack, Model, register
 from actkit.datasets import Data
 from actkit.errors import ActkitError, InputError
 from actkit.losses import cross_entropy
 from actkit.noise import Noise
 from actkit.probes.pictures import OWN, Picture
-from actkit.probes.protocols import Examples, RecordingGoal, no_gradient, predict, settings_problems
+from actkit.probes.protocols import (
+    AttackRun,
+    Examples,
+    RecordingGoal,
+    goal_for,
+    no_gradient,
+    perturb,
+    predict,
+    settings_problems,
+    title,
+)
 from actkit.probes.result import Column, Progress, Result
+from actkit.probes.triples import COLUMNS, cells_of, legend
 
 
 def gallery_problems(
@@ -47,12 +59,12 @@ def gallery(
     split: str = "test",
     progress: Progress | None = None,
 ) -> Result:
-    """Smallest adversarial examples by FGSM^k (ACT, Figure 2): the image, the adversarial one, their difference magnified, labels, linf distance.
+    """Smallest adversarial examples by FGSM^k (ACT, Figure 2): the image, the adversarial one, their difference in colours, classes, linf distance.
 
     The same images for every model, chosen once for a split. A misclassified image is its own adversarial example, at distance 0.
 
     Args:
-        magnify: by how much the perturbation is; it is drawn around mid grey.
+        magnify: how strong the colours of a difference are: full where a pixel changes by 0.5 / magnify.
     """
     examples = Examples(data, split, limit=count, batch_size=count, device=model.device)
     progress = progress or Progress()
@@ -69,17 +81,18 @@ def gallery(
         x_adv, distance = found[:, :-1].view_as(x), found[:, -1]
         predicted = predict(g, x_adv)
         flags = () if (distance.isfinite() & (distance > 0)).any() else no_gradient(g, x, y)
-    rows = [
-        (x[i], x_adv[i], data.classes[int(y[i])], data.classes[int(predicted[i])], float(distance[i]))
-        for i in range(len(x))
-    ]
-    cells = [cell for row in rows for cell in _cells(*row, magnify)]
+    classes, span = data.classes, 0.5 / magnify
+    cells: list[dict[str, Any]] = []
+    for i in range(len(x)):
+        label, answer = classes[int(y[i])], classes[int(predicted[i])]
+        said = _smallest(float(distance[i]))
+        cells += cells_of(x[i], x_adv[i], label=label, predicted=answer, distance=said, span=span)
     picture = Picture(
         "gallery",
         "images",
         "Smallest adversarial examples (FGSM^k)",
-        {"rows": [{"name": OWN, "cells": cells}]},
-        f"Each three: the image and its label, the adversarial image and the model's answer, the perturbation magnified {magnify:g} times and its linf size.",
+        {"rows": [{"name": OWN, "cells": cells}], "columns": list(COLUMNS), "span": span},
+        f"Each image with its class, the nearest image found that the model takes for another, and their difference with its linf size. {legend(span)}",
     )
     shown = distance[distance.isfinite() & (distance > 0)]
     return Result(
@@ -92,23 +105,65 @@ def gallery(
     )
 
 
-def _cells(
-    x: Tensor, x_adv: Tensor, label: str, predicted: str, distance: float, magnify: float
-) -> list[dict[str, Any]]:
-    """The image, the adversarial image and the perturbation, magnified around mid grey; x and x_adv of shape (C, H, W)."""
-    perturbation = ((x_adv - x) * magnify + 0.5).clamp(0, 1)
-    size = f"x{magnify:g}, {distance:.4f}" if distance else "wrong already"
-    return [
-        {"pixels": _pixels(x), "text": f"true: {label}"},
-        {"pixels": _pixels(x_adv), "text": f"model: {predicted}"},
-        {"pixels": _pixels(perturbation), "text": size},
-    ]
+def _smallest(distance: float) -> str:
+    if not distance:
+        return "wrong already"
+    return f"linf {distance:.3g}" if math.isfinite(distance) else "none found"
 
 
-def _pixels(image: Tensor) -> list[list[list[float]]]:
-    """(C, H, W) as rows of pixels, to 3 digits: what a picture keeps."""
-    rows: list[list[list[float]]] = (image.permute(1, 2, 0) * 1000).round().div(1000).tolist()
-    return rows
+def images_problems(*, loss: str, count: int) -> Iterator[tuple[str, InputError]]:
+    """What is wrong with the settings of the images shown."""
+    if not 1 <= count <= 64:
+        yield "count", InputError(f"1 to 64 images can be shown, got {count}")
+    yield from settings_problems(loss=loss, mode="paper")
+
+
+@register("probe", check=images_problems)
+def adversarial_images(
+    model: Model,
+    data: Data,
+    *,
+    attack: Attack,
+    loss: Loss = "cross_entropy",
+    count: int = 6,
+    split: str = "test",
+    seed: int = 0,
+) -> Result:
+    """What an attack makes of a few images: each with its class, the adversarial one with the class that the model gives it, their difference.
+
+    The same images for every model, chosen once for a split; what is shown is the attack's last point from its first random start, as `robust_accuracy`
+    attacks. It measures nothing.
+    """
+    examples = Examples(data, split, limit=count, batch_size=count, device=model.device)
+    x, y, ids = examples.first()
+    allowed, name = threat(attack), title(attack, loss)
+    with model.frozen("eval") as g:
+        x_adv = perturb(g, x, y, ids, AttackRun(attack, goal_for(loss), (seed, 0), "shown"))
+        predicted = predict(g, x_adv)
+    sizes = NORMS[allowed.norm].length(x_adv - x)
+    # Of an l2 ball no single pixel comes near eps.
+    span = float(allowed.eps) if allowed.norm == "linf" else float((x_adv - x).abs().max())
+    cells: list[dict[str, Any]] = []
+    for i in range(len(x)):
+        label, answer = data.classes[int(y[i])], data.classes[int(predicted[i])]
+        said = f"{allowed.norm} {float(sizes[i]):.3g}"
+        cells += cells_of(x[i], x_adv[i], label=label, predicted=answer, distance=said, span=span or 1.0)
+    picture = Picture(
+        "adversarial_images",
+        "images",
+        f"Adversarial images ({name}, {allowed})",
+        {"rows": [{"name": OWN, "cells": cells}], "columns": list(COLUMNS), "span": span or 1.0},
+        f"{len(x)} images drawn at random from the {split} images, attacked by {name} ({allowed}) from one random start. {legend(span or 1.0)}",
+    )
+    return Result(
+        {},
+        {"correct": (predicted == y).cpu()},
+        columns=(),
+        threat=allowed,
+        attacked=True,
+        pictures=(picture,),
+        headline=None,
+    )
 
 
 def surface_problems(*, eps: float, points: int, limit: int | None) -> Iterator[tuple[str, InputError]]:

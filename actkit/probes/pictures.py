@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from actkit.probes.lettering import Lettering
+from actkit.probes.triples import DIVERGING, Block, blocks_of
 
 Kind = Literal["lines", "bars", "images", "surface"]
 
@@ -47,7 +48,8 @@ class Picture:
     """A picture before it is drawn.
 
     `data` of 'lines': `series` {name: {x, y, [low, high], [marks: [{x, y, text}]], [dashed], [as: whose colour]}}; of 'bars': `groups` (names on the axis) and `series`
-    {name: {y, [error]}}; of 'images': `rows` [{name, cells: [{pixels (H, W, C) in [0,1], text}]}]; of 'surface': `x`, `y`, `z`.
+    {name: {y, [error]}}; of 'images': `rows` [{name, cells: [{pixels (H, W, C) in [0,1], text}]}], with `columns` and `span` where the cells
+    are triples (`actkit.probes.triples`); of 'surface': `x`, `y`, `z`.
     All may have `x_label`, `y_label`, `levels` [{value, text}] (horizontal lines), `percent` (of the y axis), `log`.
     """
 
@@ -94,10 +96,8 @@ class Picture:
         from matplotlib.figure import Figure
 
         if self.kind == "images":
-            rows = self.data["rows"]
-            size = (1.15 * max(len(row["cells"]) for row in rows) + 1.0, 1.45 * len(rows) + 0.6)
-            figure = Figure(figsize=size, layout="constrained")
-            _images(figure, rows, letter)
+            figure = Figure(figsize=_size_of_images(self.data), layout="constrained")
+            _images(figure, self.data, letter)
         else:
             width, height = {
                 "lines": (6.0, 4.0),
@@ -140,6 +140,15 @@ class Picture:
         text = buffer.getvalue()
         text = _BLACK.sub("currentColor", _GROUP_IDS.sub("", text[text.index("<svg") :]))
         return text.replace("<svg ", f'<svg role="img" aria-label="{html.escape(self.title)}" ', 1)
+
+
+def _size_of_images(data: Mapping[str, Any]) -> tuple[float, float]:
+    """In inches."""
+    rows = data["rows"]
+    if "columns" not in data:
+        return 1.15 * max(len(row["cells"]) for row in rows) + 1.0, 1.45 * len(rows) + 0.6
+    bands = blocks_of(rows)
+    return max(3.8 * max(map(len, bands)), 4.0), sum(1.36 * _lines_of(band) + 0.55 for band in bands) + 0.85
 
 
 def _texts(value: Any) -> Iterator[str]:
@@ -333,28 +342,90 @@ def _bars(axes: Any, data: Mapping[str, Any], letter: Lettering) -> None:
     _style_axes(axes, data, letter)
 
 
-def _images(figure: Any, rows: Sequence[Mapping[str, Any]], letter: Lettering) -> None:
+def _images(figure: Any, data: Mapping[str, Any], letter: Lettering) -> None:
+    """Images in rows; triples of them (`columns` says what is what) in blocks, with a bar for the colours of the difference."""
+    if "columns" in data:
+        _triples(figure, data, letter)
+        return
+    rows = data["rows"]
     columns = max(len(row["cells"]) for row in rows)
     grid = figure.subplots(len(rows), columns, squeeze=False)
     for row, line in zip(rows, grid, strict=True):
         for axes in line:
             axes.axis("off")
         for cell, axes in zip(row["cells"], line, strict=False):
-            pixels = cell["pixels"]
-            grey = len(pixels[0][0]) == 1
-            axes.imshow(
-                [[p[0] for p in r] for r in pixels] if grey else pixels, cmap="gray" if grey else None, vmin=0, vmax=1
-            )
-            axes.set_title(letter.wrapped(cell.get("text", "")), fontsize=7)
-        line[0].annotate(
-            letter(row["name"]),
-            (-0.15, 0.5),
-            xycoords="axes fraction",
-            rotation=90,
-            ha="right",
-            va="center",
-            fontsize=9,
+            _image(axes, cell, letter)
+        _beside(line[0], row["name"], letter)
+
+
+def _triples(figure: Any, data: Mapping[str, Any], letter: Lettering) -> None:
+    bands = blocks_of(data["rows"])
+    parts = figure.subfigures(len(bands), 1, squeeze=False, height_ratios=[_lines_of(band) for band in bands])[:, 0]
+    drawn, titles = None, {}
+    for part, band in zip(parts, bands, strict=True):
+        # Between two blocks a column that stays empty.
+        widths = [1.0, 1.0, 1.0, 0.25] * len(band)
+        places = part.add_gridspec(_lines_of(band), len(widths) - 1, width_ratios=widths[:-1])
+        for b, block in enumerate(band):
+            for line, triple in enumerate(block.triples):
+                for c, cell in enumerate(triple.cells):
+                    axes = part.add_subplot(places[line, 4 * b + c])
+                    axes.axis("off")
+                    drawn = _image(axes, cell, letter)
+                    if not line:
+                        titles[axes] = data["columns"][c]
+                    if not line and not c and block.name:
+                        axes.annotate(letter(block.name), (0, 1), (0, 34), "axes fraction", "offset points", fontsize=9, weight="bold")  # fmt: skip
+    for axes, name in titles.items():
+        axes.annotate(
+            letter(name), (0.5, 1), (0, 20), "axes fraction", "offset points", ha="center", fontsize=8, color="0.4"
         )
+    span, last = data["span"], [axes for part in parts[-1:] for axes in part.axes]
+    bar = parts[-1].colorbar(drawn, ax=last, location="bottom", shrink=0.35, aspect=30, pad=0.02, ticks=[0, 0.5, 1])
+    bar.ax.set_xticklabels([f"{-span:.3g}\ndarker", "0", f"+{span:.3g}\nbrighter"], fontsize=7)
+    bar.outline.set_linewidth(0.4)
+
+
+def _lines_of(band: Sequence[Block]) -> int:
+    return max(len(block.triples) for block in band)
+
+
+def _image(axes: Any, cell: Mapping[str, Any], letter: Lettering) -> Any:
+    """One image under its text."""
+    pixels, colours_of = cell["pixels"], _colour_map(cell)
+    values = pixels if colours_of is None else [[p[0] for p in r] for r in pixels]
+    drawn = axes.imshow(values, cmap=colours_of, vmin=0, vmax=1)
+    axes.set_title(letter.wrapped(cell.get("text", "")), fontsize=7)
+    return drawn
+
+
+def _colour_map(cell: Mapping[str, Any]) -> Any:
+    """How values become colours: a difference around white, a single channel as grey; None for pixels that have colours."""
+    if cell.get("map") == "difference":
+        from matplotlib.colors import LinearSegmentedColormap
+
+        return LinearSegmentedColormap.from_list("difference", DIVERGING)
+    return "gray" if len(cell["pixels"][0][0]) == 1 else None
+
+
+def _beside(axes: Any, name: str, letter: Lettering) -> None:
+    axes.annotate(
+        letter(name), (-0.15, 0.5), xycoords="axes fraction", rotation=90, ha="right", va="center", fontsize=9
+    )
+
+
+def image_uri(cell: Mapping[str, Any]) -> str:
+    """An image of a picture as a 'data:' address, for a page."""
+    import base64
+    import io
+
+    import numpy as np
+    from matplotlib.image import imsave
+
+    values, buffer = np.asarray(cell["pixels"], dtype=float), io.BytesIO()
+    colours_of = _colour_map(cell)
+    imsave(buffer, values if colours_of is None else values[..., 0], cmap=colours_of, vmin=0, vmax=1, format="png")
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
 def _surface(axes: Any, data: Mapping[str, Any], letter: Lettering) -> None:

@@ -105,6 +105,11 @@ class Result:
     def red(self) -> bool:
         return any(flag.level == "red" for flag in self.flags)
 
+    @property
+    def images(self) -> int | None:
+        """How many were looked at; None where none was, or it does not say what happened to each."""
+        return next((t.shape[-1] for t in self.examples.values() if t.dim()), None)
+
 
 class Progress:
     """Lets a long examination show how far it is, and go on where it was interrupted.

@@ -48,19 +48,48 @@ def curves(folder: Path, *, percent: bool = True) -> Picture | None:
         one["marks"] = [{"x": one["x"][i], "y": one["y"][i], "text": text} for i, text in marks.items()]
     name = f"training-{folder.parent.name}-{folder.name}"
     data = {"series": series, "x_label": "epoch", "y_label": "accuracy" if percent else "", "percent": percent}
+    caption = _looked_at(folder)
     if percent:
-        return Picture(name, "lines", "Accuracy while training, as monitored", data)
-    return Picture(f"{name}-numbers", "lines", "Numbers while training, as monitored", data)
+        return Picture(name, "lines", "Accuracy while training, as monitored", data, caption)
+    return Picture(f"{name}-numbers", "lines", "Numbers while training, as monitored", data, caption)
 
 
-def _monitored(folder: Path) -> Iterator[tuple[int, Look]]:
-    """The epoch and each look of it that has a headline number."""
+def _looked_at(folder: Path) -> str:
+    """On how many images, where the looks say it, and which line is which."""
+    images = sorted({look.watched.images for _, look in _monitored(folder) if look.watched.images})
+    on = f" on {' or '.join(f'{n:,}' for n in images)} images" if images else ""
+    return f"What the monitor saw{on} after an epoch; dashed: unattacked."
+
+
+def losses(folder: Path) -> Picture | None:
+    """The loss of each role, the mean over each epoch. None where no epoch has ended."""
+    series: dict[str, dict[str, Any]] = {}
+    for line in lines_of(folder):
+        for role, loss in line.loss.items():
+            if math.isfinite(loss):
+                one = series.setdefault(role, {"x": [], "y": []})
+                one["x"].append(line.epoch)
+                one["y"].append(loss)
+    if not series:
+        return None
+    data = {"series": series, "x_label": "epoch", "y_label": "loss"}
+    name = f"training-{folder.parent.name}-{folder.name}-loss"
+    return Picture(name, "lines", "Training loss", data, "The mean over each epoch of what the objective minimises.")
+
+
+def lines_of(folder: Path) -> Iterator[EpochLine]:
+    """A run's metrics, a line an epoch."""
     with contextlib.suppress(OSError):
         for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
             # The last line may be torn.
             with contextlib.suppress(ValueError):
-                read = EpochLine.from_json(json.loads(line))
-                yield from ((read.epoch, look) for look in read.seen if look.value is not None)
+                yield EpochLine.from_json(json.loads(line))
+
+
+def _monitored(folder: Path) -> Iterator[tuple[int, Look]]:
+    """The epoch and each look of it that has a headline number."""
+    for line in lines_of(folder):
+        yield from ((line.epoch, look) for look in line.seen if look.value is not None)
 
 
 def _chosen(folder: Path) -> tuple[int | None, str | None]:

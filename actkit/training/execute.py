@@ -31,6 +31,7 @@ from actkit.training import checkpoint
 from actkit.training.best import Score, assert_watchable, best_step, scores
 from actkit.training.final import examine_run
 from actkit.training.folder import RunFolder
+from actkit.training.forecast import Forecast
 from actkit.training.loop import Position, Record, assert_finite, fit
 from actkit.training.metrics import Metrics, assert_tensorboard
 from actkit.training.overfitting import sudden_fall
@@ -78,15 +79,25 @@ def execute(
         assert_last_batch(run, data, roles)
         training = Training(run, recipe.source, data, roles, headers_of(run, data), position, folder)
         _announce(training, device, display)
-        write_json(folder / "environment.json", {"command": command, "device": str(device), **provenance()})
+        environment = {
+            "command": command,
+            "device": str(device),
+            "parameters": {name: _parameters(role) for name, role in roles.items()},
+            **provenance(),
+        }
+        write_json(folder / "environment.json", environment)
         metrics = Metrics(folder, position, events=tensorboard)
         trainer = _Trainer(training, display, metrics)
         with contextlib.closing(metrics), stopping(display.say) as stop:
             code = trainer.train(stop)
         if code is not None:
             return Outcome(folder, code, None)
-        with terminable():
+        began = time.monotonic()
+        with _stopped_examining(display, folder), terminable():
             summary = trainer.examine(command)
+        write_json(
+            folder / "environment.json", {**environment, "examination_seconds": round(time.monotonic() - began, 1)}
+        )
         summary.save(folder)
         return Outcome(folder, summary.exit_code, summary)
 
@@ -115,19 +126,43 @@ def _restored(
 
 
 def _announce(training: Training, device: torch.device, display: Display) -> None:
+    """The first lines of a run: what is trained, on what, against what, how it will be examined, where."""
     run, data, position = training.run, training.data, training.position
+    batches = -(-data.sizes["train"] // run.batch_size)
+    length = f"{run.epochs:,} epoch{'s' if run.epochs != 1 else ''} of {batches:,} batches of {run.batch_size:,}"
+    if run.steps is not None:
+        length += f", {run.steps:,} batches at most"
+    display.say(f"trains     {' and '.join(run.roles)}: {length}, {run.precision}, seed {run.seed}")
     display.say(f"objective  {run.objective.spec!r}")
-    display.say(f"data       {data.name}: {data.counted}, {data.num_classes} classes")
-    for note in data.notes:
-        display.say(f"           {note}")
     for name, role in training.roles.items():
-        count = sum(p.numel() for p in role.model.parameters())
-        display.say(f"{name:<10} {run.roles[name].backbone.spec!r}: {count:,} parameters")
+        display.say(f"{name:<10} {run.roles[name].backbone.spec!r}: {_parameters(role):,} parameters")
         for note in role.notes:
             display.say(f"{'':<10} {note}")
-    display.say(f"run        {training.folder} on {device}, {run.precision}")
+    display.say(
+        f"data       {data.name}: {data.counted} of {'x'.join(map(str, data.shape))}, {data.num_classes} classes"
+    )
+    for note in data.notes:
+        display.say(f"           {note}")
+    display.say(f"examined   at the end by {', '.join(probe.spec.title for probe in run.evaluation)}")
+    display.say(f"run        {training.folder} on {device}")
     if position.step:
         display.say(f"resumed    after {position.step:,} batches ({position.epoch} epochs)")
+
+
+def _parameters(role: Role) -> int:
+    return sum(p.numel() for p in role.model.parameters())
+
+
+@contextlib.contextmanager
+def _stopped_examining(display: Display, folder: Path) -> Iterator[None]:
+    """Say what is left of an examination that a signal ends."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit):
+        display.say(
+            f"stopped while examining: the models are trained and saved, and what is measured so far is kept; the same command goes on from there: {folder}"
+        )
+        raise
 
 
 @dataclass
@@ -148,6 +183,7 @@ class _Trainer:
         self.training, self.display, self.metrics = training, display, metrics
         self.run, self.data, self.roles = training.run, training.data, training.roles
         self.position, self.folder, self.headline = training.position, training.folder, training.headline
+        self.forecast = Forecast(training)
 
     def train(self, stop: Stop) -> int | None:
         """Train to the end; an exit code when a signal asked for a stop, after saving."""
@@ -159,7 +195,9 @@ class _Trainer:
         read(self.data, ["train"], self.display)
         record, speed = None, _Speed()
         with self.display.training(self.run) as shown:
+            shown.expect(self.forecast)
             for record in self._fit():
+                self.forecast.batch()
                 shown.batch(record)
                 speed.images += record.images
                 if record.epoch_ended:
@@ -203,7 +241,9 @@ class _Trainer:
         line = EpochLine(record.position.epoch, record.position.step, round(speed, 1), record.lr, record.losses)
         last = record.position.epoch == self.run.epochs
         if self.run.monitor and (record.position.epoch % self.run.monitor_every == 0 or last):
+            began = time.monotonic()
             results = examine(self.run.monitor, examined(self.roles), self.data)
+            self.forecast.looked(time.monotonic() - began)
             assert_watchable(results, self.headline, best=self.run.best, stop_on_drop=self.run.stop_on_drop)
             line = line.with_looks(results)
         self.metrics.append(line)

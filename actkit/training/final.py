@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from actkit.config.spec import Spec
+from actkit.datasets import Data
 from actkit.display import Display
-from actkit.evaluation.examination import examine_models
-from actkit.evaluation.results import write_results
+from actkit.errors import ActkitError
+from actkit.evaluation.examination import examine, examine_models
+from actkit.evaluation.results import pictures_of, write_results
 from actkit.evaluation.run_files import files_of_run, last_files_of_run
 from actkit.evaluation.summary import RunFacts, Summary
+from actkit.files import write_json
 from actkit.machine import provenance
 from actkit.networks import model_files
 from actkit.networks.roles import Role, examined
@@ -38,7 +42,7 @@ def examine_run(training: Training, display: Display, *, command: str, looked: b
         models = _loaded(files, device)
     where = folder / "probes"
     where.mkdir(exist_ok=True)
-    display.say("evaluation ...")
+    display.say(f"examining  {', '.join(models)}: {', '.join(probe.spec.title for probe in run.evaluation)}")
     assert chosen.epoch is not None
     assert chosen.step is not None
     evaluation = [probe.spec for probe in run.evaluation]
@@ -53,6 +57,7 @@ def examine_run(training: Training, display: Display, *, command: str, looked: b
             "versions": provenance(),
         }
         write_results(where, made.results, made.found, evaluation, origin)
+        _show_adversarial_images(run, models, data, where, origin, display)
     best = run.best if looked else None
     return Summary(
         command=command,
@@ -64,6 +69,24 @@ def examine_run(training: Training, display: Display, *, command: str, looked: b
         versions=provenance(),
         run=RunFacts(training.source, run.seed, chosen.epoch, chosen.step, stopped_early, position.epoch, best),
     )
+
+
+def _show_adversarial_images(
+    run: Run, models: Mapping[str, Role], data: Data, where: Path, origin: Mapping[str, Any], display: Display
+) -> None:
+    """A picture of what the evaluation's first attack makes of a few images, where it has one; it is no part of what was measured."""
+    attacking = next((p.spec for p in run.evaluation if isinstance(p.spec.kwargs.get("attack"), Spec)), None)
+    if attacking is None or any(probe.spec.name == "adversarial_images" for probe in run.evaluation):
+        return
+    shown = {name: attacking.kwargs[name] for name in ("attack", "split", "seed") if name in attacking.kwargs}
+    try:
+        results = examine([Spec("probe", "adversarial_images", shown).build()], models, data)
+    # A plugin's attack that cannot do this, say: the numbers stand.
+    except ActkitError as error:
+        display.warn(f"no picture of adversarial images: {error.message}")
+        return
+    for picture in pictures_of(results, origin):
+        write_json(where / f"{picture.name}.picture.json", picture.to_json())
 
 
 def _warn_of_gaps(run: Run, roles: Mapping[str, Role], looked: bool, display: Display) -> None:

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from actkit.config.recipe import load_recipe
-from actkit.display import Display
+from actkit.display import Display, TrainingView
 from actkit.networks import model_files
 from actkit.training.execute import execute
 
@@ -35,7 +35,7 @@ run.monitor = []
 CPU = torch.device("cpu")
 
 
-class Mute(Display):
+class Mute(Display, TrainingView):
     """A display that can stop the run by a signal after some batches."""
 
     def __init__(self, stop_at: int | None = None, number: int = signal.SIGTERM):
