@@ -93,6 +93,7 @@ def export(
     described = {
         **names,
         "dataset": data,
+        "published_data": _is_published(header, data),
         "threat_model": _threat_json(threat),
         **_description(header, backbone, network),
         **_measurements(measured, header.role),
@@ -219,6 +220,13 @@ def _dataset(header: Header) -> str:
     spec = _innermost(header.data)
     same = [name for name, classes in CLASSES.items() if tuple(classes) == header.classes]
     return str(spec.get("name") if spec.name == "torchvision" else same[0] if same else spec.name).lower()
+
+
+def _is_published(header: Header, dataset: str) -> bool:
+    """Whether the model's own data are the data set of this name, and not images of one's own that have the same classes."""
+    spec = _innermost(header.data)
+    own = spec.get("name") if spec.name == "torchvision" else spec.name
+    return str(own).lower() == dataset
 
 
 def _threat(header: Header) -> Threat | None:

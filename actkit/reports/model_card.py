@@ -8,6 +8,7 @@ from typing import Any
 
 from actkit.evaluation.summary import Summary
 from actkit.reports.rows import UNVERIFIED, rows
+from actkit.reports.words import thin_evidence
 
 _CARD = """---
 library_name: timm
@@ -17,9 +18,7 @@ tags:
 - adversarial-robustness
 - timm
 - actkit
-datasets:
-- {dataset}
----
+{datasets}---
 
 # {name}
 
@@ -82,16 +81,25 @@ def model_card(about: Mapping[str, Any], measured: Summary | None) -> str:
     shape = about["input"].partition("shape (")[2].partition(")")[0]
     text = _CARD.format(
         **said,
+        # A folder of images with the same classes is no such data set.
+        datasets=f"datasets:\n- {about['dataset']}\n" if about["published_data"] else "",
         robustbench=_ROBUSTBENCH.format(**said) if about["dataset"] in _ROBUSTBENCH_DATA and threat else "",
         shape=" x ".join(shape.split(", ")),
         what=f"`{about['backbone']}`, {about['parameters']:,} parameters, {about['num_classes']} classes.",
         normalised="any normalisation is a layer of the model",
         threat=_threat(threat),
-        results=_table(about, measured) if measured else _NOTHING,
-        flags=_checks(about["flags"]),
+        results=_table(about, measured) + _other_data(about["dataset"], measured) if measured else _NOTHING,
+        flags=_checks(about["flags"], thin_evidence(measured, about["role"]) if measured else ""),
         training=_training(about),
     )
     return text.rstrip() + "\n"
+
+
+def _other_data(dataset: str, measured: Summary) -> str:
+    """What is to be said where the numbers are of other images than the data set's that the model is filed under."""
+    if measured.data.lower() == dataset:
+        return ""
+    return f"\n\n**These numbers were measured on {measured.data}, which is not {dataset} as it is published**, whatever the model is filed under: they do not stand beside others' on {dataset}."
 
 
 _NOTHING = "Nothing has been measured of these weights. `actkit probe` measures."
@@ -103,12 +111,13 @@ def _threat(threat: Mapping[str, Any] | None) -> str:
     return f"{threat['norm']}, eps = {threat['eps']} in [0,1] pixels ({threat['eps_255']:g}/255)."
 
 
-def _checks(flags: Sequence[Mapping[str, str]]) -> str:
-    """The green flags counted, the others written out."""
+def _checks(flags: Sequence[Mapping[str, str]], thin: str) -> str:
+    """The green flags counted, the others written out; and, where they say little, why (`thin`)."""
     if not flags:
         return "No audit for gradient masking has been run on these weights."
     others = [f"- {flag['level']}: {flag['check']}: {flag['said']}" for flag in flags if flag["level"] != "green"]
     counted = f"{len(flags) - len(others)} green, {len(others)} others"
+    counted += f"; that says little: {thin}" if thin else ""
     return f"Checks for gradient masking: {counted}.\n" + "\n".join(others)
 
 

@@ -46,9 +46,10 @@ def of_run(run: Finished) -> Page:
 def _lead(run: Finished) -> str:
     """What was trained, on what, how long, against what."""
     objective, summary = run.spec.kwargs["objective"], run.summary
-    trained = words.listed(list(run.spec.kwargs.get("roles", {})))
+    roles = list(run.spec.kwargs.get("roles", {}))
+    trained = f"the model{'s' if len(roles) > 1 else ''} {words.listed(roles)}"
     images = f"{summary.sizes['train']:,} images of {summary.data}" if "train" in summary.sizes else summary.data
-    said = f"{words.method(objective)}: {trained or 'a model'}, trained on {images} for {_length(run)}"
+    said = f"{words.method(objective)}: {trained}, trained on {images} for {_length(run)}"
     said += f", against {against}" if (against := _attacks(objective)) else ""
     times = _times(run)
     if "training" in times:

@@ -66,9 +66,9 @@ class Shown:
 
     @property
     def allowed(self) -> str:
-        """'linf, eps 8/255'; '' where nothing was attacked, or under several budgets."""
+        """'linf eps 8/255'; '' where nothing was attacked, or under several budgets."""
         threat = self.found.threat
-        return f"{threat.norm}, eps {threat.written}" if threat is not None and threat.written else ""
+        return f"{threat.norm} eps {threat.written}" if threat is not None and threat.written else ""
 
 
 def numbers_of(summary: Summary, model: str) -> list[Shown]:
@@ -92,13 +92,29 @@ def strongest(shown: Iterable[Shown]) -> list[Shown]:
 
 
 def verdict(summary: Summary, model: str) -> str:
-    """What a model withstands, in one or two sentences: how many images it gets right, unattacked and under the strongest attack."""
+    """What a model withstands: how many images it gets right, unattacked and under the strongest attack; and whether its checks hold."""
     shown = numbers_of(summary, model)
     clean = next((one for one in shown if one.found.verified is None and one.in_percent), None)
-    said = [f"{model} gets {_counted(clean)} right"] if clean else []
-    said += [f"at most {_counted(one)} stay right within {one.allowed}: {one.title}" for one in strongest(shown)]
+    said = [f"the {model} model gets {_counted(clean)} right"] if clean else []
+    for one in strongest(shown):
+        doubt = ", which cannot be believed: a check failed" if one.found.unverified else ""
+        said.append(f"at most {_counted(one)} stay right within {one.allowed} (by {one.title}){doubt}")
     text = "; ".join(said)
-    return f"{text[:1].upper()}{text[1:]}." if said else ""
+    return f"{text[:1].upper()}{text[1:]}. {_checks_hold(summary, model)}" if said else ""
+
+
+def _checks_hold(summary: Summary, model: str) -> str:
+    levels = [flag.level for flag in summary.flags.get(model, [])]
+    cautions = levels.count("yellow")
+    if not levels:
+        return "Nothing was checked for gradient masking."
+    if failed := levels.count("red"):
+        return f"{failed} of {len(levels)} checks for gradient masking failed."
+    if cautions:
+        return f"No check for gradient masking failed; {cautions} of {len(levels)} ask{'s' if cautions == 1 else ''} for caution."
+    if thin := thin_evidence(summary, model):
+        return f"No check for gradient masking failed, but that says little: {thin}."
+    return "Nothing that was checked suggests gradient masking."
 
 
 def _counted(one: Shown) -> str:
@@ -140,10 +156,10 @@ def attack_name(attack: Spec) -> str:
 
 
 def attack_words(attack: Spec) -> str:
-    """'20 steps of 0.015 within linf, eps 0.15'."""
+    """'20 steps of 0.015 within linf eps 0.15'."""
     steps, step, eps = (value_of(attack, name) for name in ("steps", "step_size", "eps"))
     way = f"{steps} steps of {step} within " if steps and step else ""
-    return f"{way}{value_of(attack, 'norm') or 'linf'}, eps {eps}" if amount(eps) is not None else way
+    return f"{way}{value_of(attack, 'norm') or 'linf'} eps {eps}" if amount(eps) is not None else way
 
 
 def attacks_in(spec: Spec) -> Iterator[Spec]:

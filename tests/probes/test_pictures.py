@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import xml.etree.ElementTree as xml
 
@@ -15,9 +17,10 @@ from actkit.datasets import Data, Split, digits
 from actkit.errors import ActkitError, InputError
 from actkit.evaluation.results import pictures_of
 from actkit.networks.roles import Role
-from actkit.probes import Result, gallery, surface
+from actkit.probes import Result, adversarial_images, gallery, surface
 from actkit.probes.lettering import Lettering
-from actkit.probes.pictures import OWN, PALETTE, Picture, averaged, colours, merged, of_model
+from actkit.probes.pictures import OWN, PALETTE, Picture, averaged, colours, image_uri, merged, of_model
+from actkit.probes.triples import COLUMNS, blocks_of, cells_of, triples_of
 
 LINES = Picture(
     "curve",
@@ -97,11 +100,57 @@ def test_a_gallery_shows_what_fools_the_model_at_the_distance_that_it_says():
         said = data.classes[int(model(x_adv).argmax())]
         distance = float(found.examples["distance"][i])
         assert (x_adv - x).abs().max().item() == pytest.approx(distance, abs=2e-3)  # pixels are kept to 3 digits
-        assert noise["text"] == (f"x5, {distance:.4f}" if distance else "wrong already")
+        assert noise["text"] == (f"linf {distance:.3g}" if distance else "wrong already")
         assert adversarial["text"].removeprefix("model: ") != image["text"].removeprefix("true: ")
         assert adversarial["text"] == f"model: {said}" or distance < 2e-3
         drawn = torch.tensor(noise["pixels"]).permute(2, 0, 1)
         assert drawn.sub(((x_adv - x)[0] * 5 + 0.5).clamp(0, 1)).abs().max() < 0.02
+
+    assert picture.data["columns"] == ["clean", "adversarial", "difference"]
+    assert picture.data["span"] == pytest.approx(0.1)
+
+
+PGD = Spec("attack", "pgd", {"eps": 0.1, "step_size": 0.05, "steps": 4})
+
+
+def test_adversarial_images_are_what_the_attack_makes_of_them_and_measure_nothing():
+    model, data = linear(0.3), digits()
+    found = adversarial_images(model, data, attack=PGD.build(), count=3)
+    (picture,) = found.pictures
+    assert (found.numbers, found.columns, found.headline) == ({}, (), None)
+    for image, adversarial, difference in (t.cells for t in triples_of(picture.data["rows"][0]["cells"])):
+        x, x_adv = (torch.tensor(c["pixels"]).permute(2, 0, 1)[None] for c in (image, adversarial))
+        assert 0 < (x_adv - x).abs().max() <= 0.1 + 2e-3  # pixels are kept to 3 digits
+        assert difference["text"] == "linf 0.1"
+        assert adversarial["class"] == data.classes[int(model(x_adv).argmax())]
+
+
+def test_a_difference_shows_of_each_pixel_the_channel_that_changes_most_with_its_sign():
+    x = torch.full((3, 1, 3), 0.5)
+    x_adv = x + torch.tensor([[[0.1, 0.0, 0.0]], [[-0.2, 0.0, 0.1]], [[0.1, 0.0, 0.0]]])
+    *_, difference = cells_of(x, x_adv, label="a", predicted="b", distance="", span=0.2)
+    assert [p[0] for p in difference["pixels"][0]] == pytest.approx([0.0, 0.5, 0.75])
+
+
+def test_a_differences_colours_are_white_where_nothing_changed_and_blue_and_orange_about_it():
+    cell = {"pixels": [[[0.0], [0.5], [1.0]]], "map": "difference"}
+    image = Image.open(io.BytesIO(base64.b64decode(image_uri(cell).partition(",")[2]))).convert("RGB")
+    darker, same, brighter = (image.getpixel((i, 0)) for i in range(3))
+    assert min(same) > 240
+    assert darker[2] > darker[0] + 80
+    assert brighter[0] > brighter[2] + 80
+
+
+@pytest.mark.parametrize(
+    ("models", "images", "bands"),
+    [(1, 4, [[2, 2]]), (1, 3, [[2, 1]]), (1, 1, [[1]]), (2, 4, [[4, 4]]), (4, 2, [[2, 2, 2], [2]])],
+    ids=str,
+)
+def test_triples_of_several_models_stand_beside_each_other_and_those_of_one_in_two_blocks(models, images, bands):
+    cell = {"pixels": [[[0.5]]], "text": "t", "class": "a"}
+    rows = [{"name": f"m{i}", "cells": [cell, cell, {**cell, "map": "difference"}] * images} for i in range(models)]
+    assert [[len(block.triples) for block in band] for band in blocks_of(rows)] == bands
+    Picture("g", "images", "G", {"rows": rows, "columns": list(COLUMNS), "span": 0.1}).svg()
 
 
 def test_a_slice_of_a_linear_models_loss_rises_along_its_gradient():
@@ -178,6 +227,7 @@ def test_more_series_than_colours_are_told_apart():
     ("probe", "settings", "message"),
     [
         ("gallery", {"count": 0}, "1 to 64 images"),
+        ("adversarial_images", {"count": 65, "attack": PGD}, "1 to 64 images"),
         ("gallery", {"magnify": 0.0}, "magnify"),
         ("gallery", {"eps": 0.0}, "above 0"),
         ("surface", {"eps": 0.1, "points": 1}, "3 to 201"),

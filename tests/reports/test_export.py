@@ -173,6 +173,24 @@ def test_results_of_a_later_examination_go_onto_the_card(run, tmp_path, actkit, 
     assert "these results are of other weights" in said.err
 
 
+def test_a_card_names_no_data_set_that_the_model_is_only_filed_under(run, tmp_path, actkit, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert actkit("export", run, "--name", "own").code == 0
+    own = (tmp_path / "exports/own/README.md").read_text()
+    assert "datasets:\n- digits\n" in own
+    assert "as it is published" not in own
+    assert actkit("export", run, "--name", "filed", "--dataset", "mnist").code == 0
+    filed = (tmp_path / "exports/filed/README.md").read_text()
+    assert "datasets:" not in filed
+    assert "measured on digits, which is not mnist as it is published" in filed
+
+
+def test_a_card_says_how_little_checks_of_few_images_say(run, tmp_path, actkit, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert actkit("export", run, "--name", "few").code == 0
+    assert "that says little: few images (20)" in (tmp_path / "exports/few/README.md").read_text()
+
+
 @pytest.mark.parametrize(
     ("args", "message"),
     [

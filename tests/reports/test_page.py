@@ -14,6 +14,7 @@ from actkit.reports import page
 from actkit.reports.page import Page, Remark, Section, of_runs
 from actkit.reports.paper.page import of_items
 from actkit.reports.tables import find
+from actkit.reports.words import Share
 from helpers.runs import QUICK
 
 
@@ -43,7 +44,7 @@ class Read(HTMLParser):
         elif tag == "script":
             assert given["type"] == "application/json"
             self._inside = "json"
-        if tag not in ("meta", "br", "link", "path", "use", "image"):
+        if tag not in ("meta", "br", "link", "path", "use", "image", "img"):
             self.open.append(tag)
 
     def handle_endtag(self, tag):
@@ -74,21 +75,27 @@ def test_a_runs_page_says_what_its_summary_says(actkit, write, tmp_path, monkeyp
     assert read.fetched == []
     assert not re.search(r"@import|url\((?!#)", text)
     titles, *rows = read.tables[0]
-    assert titles == ["model", "clean", "PGD-2 worst run (linf 0.15)", "PGD-2 per-example worst (linf 0.15)"]
+    under = "\nlinf eps 0.15\n100 images"
+    assert titles == ["model", "clean\n100 images", f"PGD-2 worst run{under}", f"PGD-2 per-example worst{under}"]
     for row in rows:
         results = summary["results"]
         wanted = [
             results[f"{row[0]}.accuracy"]["numbers"]["clean"], results[f"{row[0]}.pgd20"]["numbers"]["worst_run"],
             results[f"{row[0]}.pgd20"]["numbers"]["per_example_worst"],
         ]  # fmt: skip
-        assert [cell.removesuffix(" UNVERIFIED") for cell in row[1:]] == [f"{100 * value:.2f}" for value in wanted]
-        assert all(cell.endswith("UNVERIFIED") != results[f"{row[0]}.pgd20"]["verified"] for cell in row[2:])
+        shown = [cell.partition("\n")[0] for cell in row[1:]]
+        assert [cell.removesuffix(" UNVERIFIED") for cell in shown] == [f"{100 * value:.2f} %" for value in wanted]
+        assert all(cell.endswith("UNVERIFIED") != results[f"{row[0]}.pgd20"]["verified"] for cell in shown[1:])
+        assert [cell.partition("\n")[2] for cell in row[1:]] == [
+            Share(round(100 * v), 100).interval_shown for v in wanted
+        ]
     assert [row[0] for row in rows] == ["robust", "natural"]
     assert json.loads(read.json)["runs"]["run"]["results"] == summary["results"]
     found = [flag for result in summary["results"].values() for flag in result["flags"] if flag["level"] != "green"]
     for flag in found:
         assert any(level == flag["level"] and f"{flag['check']}: {flag['said']}" in said for level, said in read.flags)
-    assert text.count("<svg") == 2  # the training and the classes
+    assert text.count("<svg") == 3  # what was monitored, the losses, the classes
+    assert text.count("<img") == 2 * 6 * 3  # of two models six images, before, after, and the difference
     assert summary["command"] in text
     assert "objective.act.alpha = 0.5" in text  # the recipe
     by_class = next(t for t in read.tables[1:] if t[0][1:] == ["robust", "natural"] and len(t) == 11)
@@ -109,7 +116,7 @@ def test_a_run_that_was_not_checked_says_so_and_one_of_several_seeds_says_which_
         (folder / "summary.json").write_text(json.dumps(summary))
     read = Read(page.render(of_runs(*find([tmp_path / "r"]))))
     assert any(level == "yellow" and "Nothing was checked" in said and "s0" in said for level, said in read.flags)
-    assert ("red", "r/s1, robust · noise: noise is stronger than <the attack>") in read.flags
+    assert ("red", "Failed · r/s1, robust · noise: noise is stronger than <the attack>") in read.flags
     assert read.tables[0][1] == ["robust", "2", "90.00 ± 0.00", "55.00 ± 7.07 UNVERIFIED"]
 
 
@@ -151,7 +158,43 @@ def test_items_stand_in_groups_with_the_papers_numbers_aside(tmp_path, monkeypat
     assert any("results are missing" in said for level, said in read.flags if level == "yellow")
 
 
-def test_a_page_that_cannot_be_written_is_told(tmp_path):
+EMPTY = Page("t", "", [], [], None)
+
+
+@pytest.mark.parametrize(
+    ("file", "message"),
+    [
+        ("file/report.html", "there is no folder '.*/file'"),
+        ("no/dir/x.html", "there is no folder '.*/no/dir'(.|\n)*make that folder first"),
+        (".", "this is a folder"),
+    ],
+    ids=str,
+)
+def test_a_page_that_cannot_be_written_is_told_and_no_folder_is_made_for_it(file, message, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="the page cannot be written"):
-        page.write(Page("t", "", [], [], None), tmp_path / "file/report.html")
+    with pytest.raises(InputError, match=f"the page cannot be written: {message}"):
+        page.write(EMPTY, tmp_path / file)
+    assert [one.name for one in tmp_path.iterdir()] == ["file"]
+
+
+def test_report_refuses_a_page_in_a_folder_that_is_not_there_before_it_prints(actkit, tmp_path):
+    from helpers.finished import finished_run
+
+    finished_run(tmp_path / "run")
+    said = actkit("report", str(tmp_path / "run"), "--html", str(tmp_path / "no/dir/x.html"))
+    assert (said.code, said.out) == (2, "")
+    assert "there is no folder" in said.err
+    assert not (tmp_path / "no").exists()
+
+
+def test_images_stand_on_a_page_with_what_each_is_and_its_class_escaped():
+    cell = {"pixels": [[[0.5]]], "text": "t"}
+    cells = [{**cell, "class": "<b>cat"}, {**cell, "class": "dog"}, {**cell, "text": "linf 0.1", "map": "difference"}]
+    kept = [cells[0], cells[0], cells[2]]
+    rows = [{"name": "robust", "cells": cells + kept}]
+    data = {"rows": rows, "columns": ["clean", "adversarial", "difference"], "span": 0.1}
+    text = page.render(Page("t", "", [], [Section("s", pictures=[Picture("g", "images", "G", data)])], None))
+    words = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", text[text.index('<ul class="triples">') :]))
+    assert "clean &lt;b&gt;cat adversarial &rarr; dog difference linf 0.1" in words
+    assert "clean &lt;b&gt;cat adversarial still &lt;b&gt;cat difference linf 0.1" in words
+    assert text.count('src="data:image/png;base64,') == 6

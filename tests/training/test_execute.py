@@ -545,6 +545,40 @@ def test_a_signal_stops_the_command_with_its_exit_code_and_a_whole_checkpoint(wa
     assert ["step", int(found.name[5:])] in state["$dict"][0][1]["$dict"]
 
 
+def test_a_stop_while_examining_says_that_what_is_measured_is_kept_and_how_to_go_on(write, tmp_path, finished):
+    class Stopped(Mute):
+        def say(self, text, style=""):
+            super().say(text, style)
+            if text.startswith("examining"):
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    display, made = Stopped(), load_recipe(str(write("quick.gin", QUICK)))
+    with pytest.raises(SystemExit) as ended:
+        go(made, tmp_path / "run", display)
+    assert ended.value.code == 75
+    assert display.notes[-1].startswith("stopped while examining: the models are trained and saved")
+    assert display.notes[-1].endswith(f"what is measured so far is kept; the same command goes on from there: {tmp_path / 'run'}")  # fmt: skip
+    assert go(made, tmp_path / "run").summary.to_json()["results"] == json.loads((finished / "summary.json").read_text())["results"]  # fmt: skip
+
+
+def test_a_run_notes_how_large_its_models_are_how_long_it_was_examined_and_shows_adversarial_images(finished):
+    noted = json.loads((finished / "environment.json").read_text())
+    assert noted["parameters"].keys() == {"robust", "natural"}
+    assert noted["examination_seconds"] > 0
+    shown = json.loads((finished / "probes/adversarial_images.picture.json").read_text())
+    assert [row["name"] for row in shown["data"]["rows"]] == ["robust", "natural"]
+    assert "adversarial_images" not in (finished / "summary.json").read_text()
+
+
+def test_the_first_lines_of_a_run_say_what_is_trained_on_what_and_how_it_will_be_examined(write, tmp_path):
+    display = Mute(stop_at=1)
+    go(recipe(write), tmp_path / "run", display)
+    said = "\n".join(display.notes)
+    assert "trains     robust and natural: 2 epochs of 3 batches of 128, fp32, seed 0" in said
+    assert "data       digits: 359 training and 1,438 test images of 1x8x8, 10 classes" in said
+    assert "examined   at the end by accuracy, pgd20" in said
+
+
 # -- the best by a validation split --------------------------------------------------------------------------------------
 
 CHOOSING = [
