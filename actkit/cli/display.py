@@ -214,9 +214,9 @@ class _Live(_Plain):
         utf = self.display.console.encoding.startswith("utf")
         full = min(_BAR * step // max(total, 1), _BAR)
         text = Text(f"epoch {epoch}/{self.run.epochs} ", no_wrap=True, overflow="ellipsis" if utf else "crop")
-        text.append(("━" if utf else "#") * full, "bar.complete").append(
-            ("━" if utf else "-") * (_BAR - full), "bar.back"
-        )
+        # Told apart by more than their colour.
+        text.append(("━" if utf else "#") * full, "bar.complete")
+        text.append(("─" if utf else "-") * (_BAR - full), "bar.back")
         speed = self.images / max(self.seconds, 1e-9)
         return text.append(f" {step:,}/{total:,}{self._left()}  {speed:,.0f} images/s  {_losses(record)}")
 

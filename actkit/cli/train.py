@@ -139,9 +139,9 @@ def _run(options: RunOptions, file: RecipeFile) -> int:
         display.warn("training was stopped early by run.stop_on_drop: accuracy under attack collapsed")
     display.say(f"files      {outcome.folder}")
     if report is not None:
-        display.say(f"report     {report}      the same with pictures, for a browser")
+        display.say(f"report     {report}      (for a browser)")
     display.say(
-        f"next       actkit probe --ckpt {shlex.quote(str(outcome.folder))}      the same table from the saved models alone"
+        f"next       actkit probe --ckpt {shlex.quote(str(outcome.folder))}      (the same table, from the models alone)"
     )
     return outcome.exit_code
 

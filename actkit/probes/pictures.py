@@ -359,9 +359,10 @@ def _images(figure: Any, data: Mapping[str, Any], letter: Lettering) -> None:
 
 
 def _triples(figure: Any, data: Mapping[str, Any], letter: Lettering) -> None:
+    """Blocks of triples beside each other, in bands; above each block its model and what each column is, below all the colours of the difference."""
     bands = blocks_of(data["rows"])
     parts = figure.subfigures(len(bands), 1, squeeze=False, height_ratios=[_lines_of(band) for band in bands])[:, 0]
-    drawn, titles = None, {}
+    drawn = None
     for part, band in zip(parts, bands, strict=True):
         # Between two blocks a column that stays empty.
         widths = [1.0, 1.0, 1.0, 0.25] * len(band)
@@ -371,31 +372,34 @@ def _triples(figure: Any, data: Mapping[str, Any], letter: Lettering) -> None:
                 for c, cell in enumerate(triple.cells):
                     axes = part.add_subplot(places[line, 4 * b + c])
                     axes.axis("off")
-                    drawn = _image(axes, cell, letter)
+                    drawn = _image(axes, cell, letter, width=20)
                     if not line:
-                        titles[axes] = data["columns"][c]
-                    if not line and not c and block.name:
-                        axes.annotate(letter(block.name), (0, 1), (0, 34), "axes fraction", "offset points", fontsize=9, weight="bold")  # fmt: skip
-    for axes, name in titles.items():
-        axes.annotate(
-            letter(name), (0.5, 1), (0, 20), "axes fraction", "offset points", ha="center", fontsize=8, color="0.4"
-        )
+                        _head(axes, data["columns"][c], "" if c else block.name, band, letter)
     span, last = data["span"], [axes for part in parts[-1:] for axes in part.axes]
     bar = parts[-1].colorbar(drawn, ax=last, location="bottom", shrink=0.35, aspect=30, pad=0.02, ticks=[0, 0.5, 1])
     bar.ax.set_xticklabels([f"{-span:.3g}\ndarker", "0", f"+{span:.3g}\nbrighter"], fontsize=7)
     bar.outline.set_linewidth(0.4)
 
 
+def _head(axes: Any, column: str, model: str, band: Sequence[Block], letter: Lettering) -> None:
+    """What a column is, and at the first of a block whose it is: above the texts of the first line, however many lines they have."""
+    texts = [cell.get("text", "") for block in band for cell in block.triples[0].cells]
+    above = 12 + 8 * max(letter.wrapped(text, 20).count("\n") + 1 for text in texts)
+    axes.annotate(letter(column), (0.5, 1), (0, above), "axes fraction", "offset points", ha="center", fontsize=8, color="0.4")  # fmt: skip
+    if model:
+        axes.annotate(letter(model), (0, 1), (0, above + 14), "axes fraction", "offset points", fontsize=9, weight="bold")  # fmt: skip
+
+
 def _lines_of(band: Sequence[Block]) -> int:
     return max(len(block.triples) for block in band)
 
 
-def _image(axes: Any, cell: Mapping[str, Any], letter: Lettering) -> Any:
-    """One image under its text."""
+def _image(axes: Any, cell: Mapping[str, Any], letter: Lettering, *, width: int = 24) -> Any:
+    """One image under its text, which is wrapped at `width` characters."""
     pixels, colours_of = cell["pixels"], _colour_map(cell)
     values = pixels if colours_of is None else [[p[0] for p in r] for r in pixels]
     drawn = axes.imshow(values, cmap=colours_of, vmin=0, vmax=1)
-    axes.set_title(letter.wrapped(cell.get("text", "")), fontsize=7)
+    axes.set_title(letter.wrapped(cell.get("text", ""), width), fontsize=7)
     return drawn
 
 

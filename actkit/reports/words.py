@@ -97,7 +97,7 @@ def verdict(summary: Summary, model: str) -> str:
     clean = next((one for one in shown if one.found.verified is None and one.in_percent), None)
     said = [f"the {model} model gets {_counted(clean)} right"] if clean else []
     for one in strongest(shown):
-        doubt = ", which cannot be believed: a check failed" if one.found.unverified else ""
+        doubt = ", which cannot be believed" if one.found.unverified else ""
         said.append(f"at most {_counted(one)} stay right within {one.allowed} (by {one.title}){doubt}")
     text = "; ".join(said)
     return f"{text[:1].upper()}{text[1:]}. {_checks_hold(summary, model)}" if said else ""

@@ -77,7 +77,7 @@ def test_a_verdict_ends_with_what_the_checks_found(flags, said):
 
 
 def test_a_number_that_a_check_makes_doubtful_is_said_to_be():
-    assert "which cannot be believed: a check failed" in words.verdict(summary(verified=False), "robust")
+    assert "(by PGD-20), which cannot be believed." in words.verdict(summary(verified=False), "robust")
 
 
 @pytest.mark.parametrize(
