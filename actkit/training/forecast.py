@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from actkit.datasets import Data, random_batch
-from actkit.networks.roles import Role, with_averages
+from actkit.networks.roles import Role, examined
 from actkit.training.dry_run import examination_of
 from actkit.training.state import Training
 
@@ -79,7 +79,7 @@ class Forecast:
     def _counted(self) -> tuple[int, int]:
         if self._units is None:
             run, data, began = self.training.run, self.training.data, time.monotonic()
-            names = list(with_averages(self.training.roles))
+            names = list(examined(self.training.roles))
             # Its stand-ins draw their weights: not from the generator that a plugin's objective may draw from.
             with torch.random.fork_rng(devices=[]):
                 look, examination = (
