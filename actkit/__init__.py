@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 # What type checkers see; `_PUBLIC` says it again for the interpreter, and a test holds the two equal.
 if TYPE_CHECKING:
-    from actkit.attacks import away_from, untargeted
+    from actkit.attacks import Goal, ascend, away_from, untargeted
     from actkit.config.recipe import load_recipe as load
     from actkit.config.registry import (
         Attack,
@@ -40,7 +40,7 @@ __version__ = "0.1.0"
 
 # The public names by the module that holds each; torch is imported only when one of them is asked for.
 _PUBLIC = {
-    "attacks": "away_from untargeted",
+    "attacks": "Goal ascend away_from untargeted",
     "config.recipe": "load",
     "config.registry": "Attack Backbone Dataset Model Objective Optimizer Probe Schedule register",
     "config.spec": "Spec",
@@ -65,9 +65,9 @@ _NAMES_THERE = {"load": "load_recipe"}
 
 __all__ = ["ActkitError", "InputError", "Noise", "Spec", "__version__", "load", "register"]
 __all__ += ["Attack", "Backbone", "Dataset", "Model", "Objective", "Optimizer", "Probe", "Schedule"]
-__all__ += ["Column", "Data", "Flag", "Picture", "Result", "Role", "Split"]
+__all__ += ["Column", "Data", "Flag", "Goal", "Picture", "Result", "Role", "Split"]
 __all__ += ["Evaluation", "LoadedModel", "Trained", "as_data", "attack", "evaluate", "load_model", "train"]
-__all__ += ["away_from", "cross_entropy", "fit", "kl", "kl_from", "mimicry", "untargeted", "update"]
+__all__ += ["ascend", "away_from", "cross_entropy", "fit", "kl", "kl_from", "mimicry", "untargeted", "update"]
 
 # Where actkit's own components of each kind are registered. The registry, which lies below them, imports these when it is first asked.
 COMPONENTS = {

@@ -11,7 +11,7 @@ OK, FAILED, BAD_INPUT, CHECK_FAILED, RESUMABLE, INTERRUPTED = 0, 1, 2, 3, 75, 13
 class ActkitError(Exception):
     """A failure that is explained to the user without a traceback.
 
-    `where` is a place (a file, a file and its line, a parameter); `help` is the remedy.
+    `message` is what is wrong, in one line; `where` a place (a file, a file and its line, a parameter); `help` the remedy.
     """
 
     exit_code = FAILED
@@ -33,7 +33,10 @@ def _rebuild(cls: type[ActkitError], message: str, where: str | None, help: str 
 
 
 class InputError(ActkitError, ValueError):
-    """What the user handed in cannot be used: a flag, a config, a file, a checkpoint, a data set, a plugin."""
+    """What the user handed in cannot be used: a flag, a config, a file, a checkpoint, a data set, a plugin. The command ends with exit code 2.
+
+    `message` is what is wrong, in one line; `where` a place (a file, a file and its line, a parameter); `help` the remedy.
+    """
 
     exit_code = BAD_INPUT
 

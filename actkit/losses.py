@@ -11,7 +11,7 @@ from actkit.errors import InputError
 def cross_entropy(logits: Tensor, y: Tensor, *, smoothing: float = 0.0) -> Tensor:
     """CE(softmax(logits), y), shape (B,); y int64 labels of shape (B,), or shares of the classes, floating, of shape (B, classes).
 
-    With label smoothing s the target has 1 - s more at y than the s / classes that every class has (Szegedy et al. 2016); of shares, 1 - s times
+    With `smoothing` s the target has 1 - s more at y than the s / classes that every class has (Szegedy et al. 2016); of shares, 1 - s times
     the share.
     """
     target = y.float() if y.is_floating_point() else y
@@ -19,9 +19,9 @@ def cross_entropy(logits: Tensor, y: Tensor, *, smoothing: float = 0.0) -> Tenso
 
 
 def kl(p: Tensor, q: Tensor, *, temperature: float = 1.0) -> Tensor:
-    """D_KL(softmax(p/T) || softmax(q/T)) T^2 of two logits, shape (B,).
+    """D_KL(softmax(p/T) || softmax(q/T)) T^2 of two logits (B, classes), shape (B,).
 
-    T^2 keeps the gradient's size when T changes (Hinton et al. 2015); ACT's released code uses T = 4, the paper prints T = 1.
+    p is the target's side, q the one that is moved towards it; T is `temperature`. T^2 keeps the gradient's size when T changes (Hinton et al. 2015); ACT's released code uses T = 4, the paper prints T = 1.
     Gradient flows through both sides: detach the one that is only a target.
     """
     log_p = F.log_softmax(p.float() / temperature, dim=1)
@@ -30,7 +30,8 @@ def kl(p: Tensor, q: Tensor, *, temperature: float = 1.0) -> Tensor:
 
 
 def kl_from(logits: Tensor, target: Tensor, *, temperature: float = 1.0) -> Tensor:
-    """D_KL(softmax(target/T) || softmax(logits/T)) T^2, shape (B,): `kl(target, logits)`, with the logits first as a goal calls its loss.
+    """D_KL(softmax(target/T) || softmax(logits/T)) T^2, shape (B,): `kl(target, logits)`, with the logits first as a goal calls its loss. T is
+    `temperature`.
 
     So `away_from(g, kl_from, clean)` moves the prediction away from the clean one. The order is that of `torch.nn.functional.kl_div`.
     """
@@ -50,7 +51,8 @@ def mimicry(
     """(1 - alpha) CE(logits, y) + alpha D_KL(guide || logits): eqs. 1 and 2 of ACT (Arani et al. 2020), shape (B,).
 
     With G's logits on x' and F's on x it is L_G (eq. 1); the other way round it is L_F (eq. 2). The guide is a target: no
-    gradient crosses from one model to the other. `label_weight` multiplies the cross-entropy once more; the printed equations have 1.
+    gradient crosses from one model to the other. `label_weight` multiplies the cross-entropy once more; the printed equations have 1. `temperature` is
+    that of `kl`, `smoothing` that of `cross_entropy`.
     """
     task = label_weight * cross_entropy(logits, y, smoothing=smoothing)
     return (1 - alpha) * task + alpha * kl(guide.detach(), logits, temperature=temperature)

@@ -43,6 +43,9 @@ class Noise:
     Args:
         ids: the examples' numbers in their data set, an int64 tensor of shape (B,); results lie on its device.
         key: what else the numbers depend on, such as the seed and the epoch.
+
+    An example's numbers depend on (key, its number) alone: not on the batch, its order, or the device. Each call goes on where the last one ended:
+    `Noise(torch.arange(4), 0).uniform(1, 8, 8)` has shape (4, 1, 8, 8).
     """
 
     def __init__(self, ids: Tensor, *key: int) -> None:

@@ -6,7 +6,7 @@ Inputs are images in [0,1] of shape (B, C, H, W); eps and step_size are in the s
 """
 
 from actkit.attacks.apgd import apgd
-from actkit.attacks.goals import Goal, Rows, away_from, targeted, untargeted
+from actkit.attacks.goals import Goal, Rows, ascend, away_from, targeted, untargeted
 from actkit.attacks.norms import NORMS, Norm, Threat, budget_problems, check_budget, threat
 from actkit.attacks.pgd import fgsm, pgd
 from actkit.attacks.smallest import smallest_perturbation
@@ -19,6 +19,7 @@ __all__ = [
     "Rows",
     "Threat",
     "apgd",
+    "ascend",
     "away_from",
     "budget_problems",
     "check_budget",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -14,7 +14,23 @@ from actkit.losses import cross_entropy, dlr, margin, targeted_dlr
 
 # Examples of a batch: an index tensor, or all of them.
 Rows = Tensor | slice
-Goal = Callable[[Tensor, Rows], tuple[Tensor, Tensor | None]]
+
+
+class Goal(Protocol):
+    """What an attacker wants, as a function of the perturbed images alone: `goal(x, rows) -> value, fooled`.
+
+    Args:
+        x: images in [0,1] of the examples `rows`, shape (B, C, H, W).
+        rows: which examples of the whole batch these are: an index tensor of shape (B,), or a slice; slice(None) is all of them.
+
+    Returns `value`, shape (B,), which the attacker raises, and `fooled`, shape (B,) bool, whether the attacker has won there; None in training, where
+    nobody asks. Behind it stands a frozen view of a model, in the mode that the objective or the probe chose: what an attack does with it leaves no trace.
+    `ascend` takes its gradient; `away_from` and `untargeted` make the usual ones.
+    """
+
+    def __call__(self, x: Tensor, rows: Rows, /) -> tuple[Tensor, Tensor | None]: ...
+
+
 Loss = Literal["cross_entropy", "margin", "dlr", "targeted_dlr"]
 LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"cross_entropy": cross_entropy, "margin": margin, "dlr": dlr}
 # Those that compare more classes than two.
@@ -33,7 +49,13 @@ class NoGradient(InputError):
 
 
 def untargeted(model: Callable[[Tensor], Tensor], y: Tensor, *, loss: str = "cross_entropy") -> Goal:
-    """Raise the loss of the label; won where the prediction is not y."""
+    """The goal of an examination: raise the loss of the label; won where the prediction is not y.
+
+    Args:
+        model: gives logits (B, classes) for images in [0,1]: a role's `frozen()` view.
+        y: labels of the whole batch, (B,) int64.
+        loss: 'cross_entropy', 'margin' or 'dlr'.
+    """
     value = LOSSES[loss]
 
     def goal(x: Tensor, rows: Rows) -> tuple[Tensor, Tensor]:
@@ -54,7 +76,7 @@ def targeted(model: Callable[[Tensor], Tensor], y: Tensor, target: Tensor) -> Go
 
 
 def away_from(model: Callable[[Tensor], Tensor], loss: Callable[..., Tensor], *targets: Tensor) -> Goal:
-    """The goal of training: raise `loss(logits, *targets)`; nobody asks who has won.
+    """The goal of training: raise `loss(logits, *targets)`; nobody asks who has won. `model` gives the logits: a role's `frozen()` view.
 
     The targets belong to the whole batch, (B, ...) each. The goal gives the loss those of the examples that the attack asks about:
     `away_from(g, cross_entropy, y)`, or for eq. 1 of ACT `away_from(g, partial(mimicry, alpha=alpha), y, natural_logits)`.
@@ -87,7 +109,15 @@ def _refuse_loss_of_rows(loss: Callable[..., Tensor]) -> None:
 
 
 def ascend(goal: Goal, x: Tensor, rows: Rows) -> tuple[Tensor, Tensor | None, Tensor]:
-    """The goal's value at x, whether it is reached, and the gradient of the value with respect to x; all detached."""
+    """A step of every gradient attack: the goal's value at x, whether it is reached, and the gradient of the value with respect to x; all detached.
+
+    Args:
+        x: images in [0,1] of the examples `rows`, shape (B, C, H, W).
+        rows: which examples of the batch these are, as the goal takes them.
+
+    Returns `value` (B,), `fooled` (B,) bool or None, and `gradient` of x's shape: each example's own, since no value depends on another's image.
+    Raises `InputError` where the model's outputs have no gradient with respect to the images.
+    """
     with torch.enable_grad():
         x = x.detach().requires_grad_()
         value, fooled = goal(x, rows)

@@ -6,9 +6,9 @@ are filled in; as they stand they are valid Python. What is not valid as it stan
 
 from __future__ import annotations
 
-import ast
 import keyword
-from collections.abc import Iterator
+import re
+import unicodedata
 from pathlib import Path
 
 from actkit import __version__
@@ -64,26 +64,30 @@ def _fill(text: str, values: dict[str, str]) -> str:
 
 
 def _assert_usable(name: str) -> None:
-    usable = name.isidentifier() and not keyword.iskeyword(name) and name == name.lower() and name.strip("_") == name
-    if usable and name not in _MODULES:
+    """Raise `InputError` for a name that no module, no component or no distribution can have."""
+    why = _unusable(name)
+    if why is None:
         return
-    suggested = "".join(c if c.isalnum() else "_" for c in name.lower()).strip("_")
+    # 'Über-PGD' becomes 'uber_pgd', '3mine' becomes 'mine'.
+    plain = unicodedata.normalize("NFKD", name.lower()).encode("ascii", "ignore").decode()
+    suggested = re.sub(r"^[\d_]+|_+$", "", re.sub(r"\W", "_", plain))
+    usable = suggested != name and _unusable(suggested) is None
     raise InputError(
-        f"a component's name must be a Python identifier in lower case that begins and ends with no underscore and is no module's, got {name!r}",
-        help=f"did you mean {suggested!r}?" if suggested.isidentifier() and not keyword.iskeyword(suggested) else None,
+        f"{name!r} cannot be a plugin's name: {why}",
+        help=f"did you mean {suggested!r}?" if usable else "such as my_pgd",
     )
 
 
-def builtin_components(kind: str) -> Iterator[tuple[str, str]]:
-    """Name and place of actkit's own components of a kind, read from the source: importing them would cost the seconds that torch takes."""
-    for path in sorted(Path(__file__).parents[1].rglob("*.py")):
-        if path.is_relative_to(TEMPLATES):
-            continue
-        text = path.read_text(encoding="utf-8")
-        if f'@register("{kind}"' not in text:
-            continue
-        for node in ast.parse(text).body:
-            if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
-                for decorator in node.decorator_list:
-                    if isinstance(decorator, ast.Call) and ast.unparse(decorator).startswith(f"register('{kind}'"):
-                        yield node.name, f"{path}:{decorator.lineno}"
+def _unusable(name: str) -> str | None:
+    """What is wrong with a name; None where nothing is."""
+    if not name:
+        return "it is empty"
+    if name[0].isdigit():
+        return "it begins with a digit"
+    if keyword.iskeyword(name):
+        return "it is a word of Python's own"
+    if name in _MODULES:
+        return f"it would hide the module {name!r} from itself"
+    if not re.fullmatch(r"[a-z]([a-z0-9_]*[a-z0-9])?", name):
+        return "it must be a Python identifier of small letters a to z, digits and, between them, underscores"
+    return None

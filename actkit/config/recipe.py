@@ -124,7 +124,15 @@ def open_recipe(
 def load_recipe(
     file: str, overrides: Iterable[str] = (), *, plugins: Iterable[str] = (), trust: bool = False
 ) -> Recipe:
-    """Read the run that a recipe declares: `open_recipe`, then its `recipe`.
+    """Read the run that a recipe declares. Nothing is built and no data are read: `load("gin/act_digits.gin").spec` is its Spec.
+
+    Args:
+        file: a path, or the name of a packaged recipe such as 'gin/act_cifar10.gin'.
+        overrides: 'KEY=VALUE' each, applied after the file, the last one winning: `["run.epochs=5"]`.
+        plugins: folders whose modules are loaded, as by `--plugins`.
+        trust: allow the recipe to import any module.
+
+    Returns a `Recipe`: its `spec`, its `text` as one gin file, and `warnings`.
 
     Raises `InputError`, or `InputErrors` with everything that is wrong with the recipe.
     """

@@ -43,7 +43,11 @@ class View(Protocol):
 
 
 class Model(Protocol):
-    """What an objective or a probe is handed for a role: see `actkit.Role`. `model` is the torch.nn.Module itself."""
+    """The type of what an objective or a probe is handed for a role, to annotate a parameter with; what it does is said of `Role`.
+
+    It has a `name`, the torch.nn.Module itself as `model`, and its `device`. `robust(x)` is the training forward: logits (B, classes), fp32, through live
+    weights. `with robust.frozen("eval") as f:` gives the view for attacks and probes, `with robust.representation() as f:` what enters the last layer.
+    """
 
     name: str
     model: Any
@@ -209,13 +213,20 @@ def register(
     title: Title | None = None,
     soft_labels: bool | None = None,
 ) -> Callable[[T], T]:
-    """Make a function or class available under `kind.name`; the decorated object itself is returned unchanged.
+    """Make a function or class available under `kind.name`, as a decorator: `@register("attack")`. The decorated object itself is returned unchanged.
 
-    `check` is asked, with those hyper-parameters that it names, what is wrong with their values: a recipe is refused before anything
-    runs. Of a probe, `models` says how many it needs at least (by default as many as its signature names, one where it takes them all) and `attacks`
-    whether it measures under attack (by default, whether it takes an attack). Of an attack, `title(attack, loss)` says what tables call it, built and
-    raising that loss (by default its name and its steps). Of an objective, `soft_labels` says whether it takes labels y (B, classes) that are shares of
-    classes, as MixUp makes them (by default, what wraps others takes what they take, and nothing else does).
+    Its keyword-only parameters are its hyper-parameters, which a recipe binds; `**kwargs` is refused, since it would take any misspelt name.
+
+    Args:
+        kind: 'objective', 'attack', 'backbone', 'probe' or 'dataset'.
+        name: what recipes call it; by default the function's own name.
+        check: a generator over (parameter, `InputError`), called with those hyper-parameters that it names: what is wrong with their values. A recipe
+            is then refused before anything runs.
+        models: of a probe, how many it needs at least; by default as many as its signature names, one where it takes them all (`models`).
+        attacks: of a probe, whether it measures under attack; by default, whether it takes an attack.
+        title: of an attack, `title(attack, loss)`: what tables call it, built and raising that loss; by default its name and its steps.
+        soft_labels: of an objective, whether it takes labels y (B, classes) that are shares of classes, as MixUp makes them; by default, what wraps
+            others takes what they take, and nothing else does.
 
     Raises `InputError` when the signature breaks the contract of the kind, or when the name has another owner.
     """

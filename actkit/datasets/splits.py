@@ -82,15 +82,15 @@ class Examples:
         return len(self.labels)
 
     def order(self, seed: int, epoch: int) -> Tensor:
-        """The places of one epoch, shuffled."""
+        """The places of one epoch, shuffled: shape (N,), a function of seed and epoch."""
         return torch.randperm(len(self), generator=torch.Generator().manual_seed(seed_for(seed, epoch)))
 
     def names(self, places: Tensor) -> Tensor:
-        """The examples' numbers in the whole split: what their random numbers depend on."""
+        """The examples' numbers in the whole split, of the places' shape: what their random numbers depend on."""
         return places if self.ids is None else self.ids[places]
 
     def take(self, places: Tensor) -> Self:
-        """A part of the split; its examples keep their names."""
+        """The examples in these places (M,), as a split; they keep their names."""
         raise NotImplementedError
 
     def plain(self) -> Self:
@@ -98,7 +98,8 @@ class Examples:
         raise NotImplementedError
 
     def sample(self, limit: int | None) -> Self:
-        """At most so many examples, without augmentation, for a probe: a fixed choice, since folders come sorted by class."""
+        """At most so many examples, without augmentation: what a probe's `limit` means. A random choice, since folders come sorted by class, but always
+        the same for a split of this size, in its order. None: all of them."""
         if limit is None or limit >= len(self):
             return self.plain()
         return self.take(self.order(0, 0)[:limit].sort().values).plain()
@@ -131,9 +132,11 @@ class Split(Examples):
             raise InputError(f"a split has {len(self.images)} images but {len(self.labels)} labels")
 
     def take(self, places: Tensor) -> Split:
+        """The examples in these places (M,), as a split; they keep their names."""
         return Split(self.images[places], self.labels[places], self.augment, self.names(places))
 
     def plain(self) -> Split:
+        """The same examples without augmentation."""
         return dataclasses.replace(self, augment=None)
 
     @functools.cached_property
@@ -152,7 +155,8 @@ class Split(Examples):
     def batch(
         self, places: Tensor, *, device: torch.device | str = "cpu", noise: Noise | None = None
     ) -> tuple[Tensor, Tensor]:
-        """x in [0,1] fp32 and y of these examples; augmented when `noise` is given and the set has an augmentation."""
+        """x (B, C, H, W) fp32 in [0,1] and y (B,) int64 of the examples in these places, on the device; augmented when `noise` is given and the split
+        has an augmentation."""
         images, labels = self._on(device)
         where = places.to(images.device)
         x, y = images[where].to(device), labels[where].to(device)
@@ -164,7 +168,8 @@ class Split(Examples):
     def batches(
         self, groups: Iterable[Tensor], *, device: torch.device | str = "cpu", key: tuple[int, ...] | None = None
     ) -> Batches:
-        """x and y of each group of places; augmented, as a function of `key` and the example, when one is given."""
+        """x (B, C, H, W) fp32 in [0,1] and y (B,) int64 of each group of places (B,), on the device; augmented, as a function of `key` and the
+        example, when one is given: `images.batches(torch.arange(len(images)).split(256), device=model.device)`."""
         for places in groups:
             noise = None if key is None else Noise(self.names(places).to(device), *key).fork(0)
             yield self.batch(places, device=device, noise=noise)
@@ -220,6 +225,8 @@ class Data:
         notes: what its reader should know of it, a line each: what was left out, and why.
         soft_labels: whether batches for training (those with a key) have labels y (B, classes), shares that sum to 1. Objectives that take none are then
             refused. A split's `labels` are classes in any case.
+
+    `num_classes` is how many classes it has; `train` and `test` are those splits.
     """
 
     name: str
@@ -246,7 +253,10 @@ class Data:
         return {}
 
     def split(self, name: str) -> Any:
-        """The `Labelled` examples of a split. Raises `InputError` when there is no such split or its files cannot be used."""
+        """The examples of a split, a `Split` or one that is read from files as it is asked for. It is read once.
+
+        Raises `InputError` when there is no such split, its files cannot be used, or its images and labels are not as declared.
+        """
         if name not in self.sizes:
             help = nearest(name, self.sizes)
             if name == "val":

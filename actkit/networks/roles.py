@@ -34,10 +34,17 @@ class Role:
     """A model in its role. Without an optimizer it is only consulted: in eval mode, its weights without gradients.
 
     Args:
-        model: gives logits for x in [0,1], NCHW.
+        name: of the role: 'robust', 'natural'.
+        model: gives logits (B, classes) for x (B, C, H, W) in [0,1]. It is moved to channels-last, and into the mode of its role.
+        optimizer, schedule: torch's own, of the model's parameters; `schedule_every` says what the schedule counts.
         precision: of the forward passes; 'bf16' is autocast. Weights, logits and whatever is computed from them stay fp32.
+        trained: whether it is; by default, where it has an optimizer.
+        average: of its weights, kept beside them.
         frozen_modules: parts that stay in eval mode while the rest trains: their running statistics do not move.
         clip_norm: the largest norm of all gradients together with which a step is made; larger ones are scaled down to it.
+
+    `name`, `model`, `optimizer` and `notes` (what is to be said of how it was made) are its attributes, `device` is its model's, `lr` the rate of the
+    optimizer's first group, None without one.
     """
 
     def __init__(

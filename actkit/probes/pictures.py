@@ -47,6 +47,12 @@ _BLACK = re.compile(r"#000000\b")
 class Picture:
     """A picture before it is drawn.
 
+    Args:
+        name: of its files. title, caption: above and below it.
+        kind: 'lines', 'bars', 'images' or 'surface'.
+        data: everything that is on it, see below.
+        about: which command, commit, machine and data made it.
+
     `data` of 'lines': `series` {name: {x, y, [low, high], [marks: [{x, y, text}]], [dashed], [as: whose colour]}}; of 'bars': `groups` (names on the axis) and `series`
     {name: {y, [error]}}; of 'images': `rows` [{name, cells: [{pixels (H, W, C) in [0,1], text}]}], with `columns` and `span` where the cells
     are triples (`actkit.probes.triples`); of 'surface': `x`, `y`, `z`.

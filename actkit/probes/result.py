@@ -54,7 +54,13 @@ def headline_among(numbers: Mapping[str, Any]) -> str | None:
 
 @dataclass(frozen=True)
 class Column:
-    """How a number is shown in a table: under which title, as percent or as it is."""
+    """How a number of a `Result` is shown in a table.
+
+    Args:
+        number: its name in `Result.numbers`.
+        title: the column's title.
+        percent: whether a fraction is shown in percent; else as it is.
+    """
 
     number: str
     title: str
@@ -63,7 +69,14 @@ class Column:
 
 @dataclass(frozen=True)
 class Flag:
-    """What a check found. Red: the robustness that was measured cannot be believed. Yellow: look at it."""
+    """What a check found.
+
+    Args:
+        check: what was checked, in a word or two: 'zero gradients'.
+        level: 'green': it holds. 'yellow': look at it. 'red': the robustness that was measured cannot be believed, and the model's numbers under
+            attack are marked UNVERIFIED wherever they are shown.
+        said: what was found, in a sentence with its numbers.
+    """
 
     check: str
     level: Level
@@ -84,6 +97,8 @@ class Result:
         attacked: whether the numbers come from an attack, so that a red flag on the model makes them unverified.
         headline: which of the numbers is the one to watch while a model trains and to choose by; higher is better. None where no single number is.
             What does not say it has one of the usual names, the most telling first, or none.
+
+    Raises `InputError` for a headline that is none of the numbers.
     """
 
     numbers: dict[str, float]

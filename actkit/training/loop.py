@@ -116,6 +116,11 @@ def update(
     Of a role that is given several vectors of losses, each example's loss is the sum of their means.
 
     Args:
+        objective: as a Spec builds it.
+        x, y: images (B, C, H, W) in [0,1] and labels (B,) int64 (or shares of classes), on the roles' device.
+        roles: by name, all that the objective works with.
+        noise: of these examples, handed to an objective that asks for it.
+        progress: of the training, 0 to 1, likewise.
         ids: the examples' numbers, int64 of shape (B,); by default 0 to B - 1.
         accumulate: cut the batch into so many parts, run the objective on one after the other, add their gradients, each weighted by its share of
             the batch, and update once. BatchNorm sees the parts: its statistics in training are those of a part, and it counts each.
@@ -231,7 +236,11 @@ def fit(
     (seed, epoch, example), so a training that was stopped and goes on gives the same weights as one that was not.
 
     Args:
+        objective, roles: as in `update`.
+        train: the training split.
+        epochs, batch_size: the length of the training; the last batch of an epoch may be smaller.
         accumulate: in how many parts a batch goes through the objective; see `update`.
+        position: where it stands: `epoch`, `batch` and `step` that are finished.
 
     Raises `InputError` for labels that are shares of classes where the objective takes none, or where the first batch's are no shares.
     """
