@@ -17,7 +17,7 @@ from actkit.evaluation.cost import ExaminationCost, Pass, counting, duration, ex
 from actkit.networks.roles import Role
 from actkit.noise import Noise
 from actkit.training.loop import update
-from actkit.training.run import Run, assert_last_batch, assert_takes_labels
+from actkit.training.run import Run, assert_last_batch, assert_takes_labels, batch_note
 
 
 @dataclass(frozen=True)
@@ -94,16 +94,18 @@ def count(recipe: Recipe, *, folder: Path, device: torch.device) -> DryRun:
 def timed(counted: DryRun) -> Times:
     """Time training steps for about a second, after the one that was counted, which has warmed up."""
     run, data, roles, device = counted.run, counted.data, counted.roles, counted.device
-    size = _few(run)
+    # As many images as a batch of the training holds.
+    full = min(run.batch_size, data.sizes["train"])
+    size = min(full, _few(run))
     seconds = _step(run, data, roles, size, device)
     # Small enough to time more of them, or whole batches.
     if seconds < 1:
-        size = run.batch_size if seconds < 0.1 else min(run.batch_size, max(8, size))
+        size = full if seconds < 0.1 else min(full, max(8, size))
         _step(run, data, roles, size, device)
         seconds = _step(run, data, roles, size, device)
     an_image = seconds / size
     unit = an_image / counted.units
-    return Times(an_image * run.batch_size, unit, unit * counted.evaluation.units)
+    return Times(an_image * full, unit, unit * counted.evaluation.units)
 
 
 def _few(run: Run) -> int:
@@ -151,6 +153,7 @@ def describe(counted: DryRun, times: Times) -> list[str]:
             out.append(f"{'':<12} {parts.schedule.spec!r} every {parts.schedule_every}")
     out += [
         f"training     {run.epochs} epochs, {counted.batches:,} batches of {run.batch_size}, {run.precision}, seed {run.seed}",
+        *([f"{'':<12} {note}"] if (note := batch_note(run, data)) else []),
         f"a step       {counted.units} units (1 = a forward pass of one batch){_in_parts(run)}",
     ]
     out += _passes(counted.passes)

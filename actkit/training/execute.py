@@ -35,7 +35,7 @@ from actkit.training.forecast import Forecast
 from actkit.training.loop import Position, Record, assert_finite, fit
 from actkit.training.metrics import Metrics, assert_tensorboard
 from actkit.training.overfitting import sudden_fall
-from actkit.training.run import Run, assert_last_batch, assert_takes_labels
+from actkit.training.run import Run, assert_last_batch, assert_takes_labels, batch_note
 from actkit.training.state import Training, headers_of
 
 
@@ -82,6 +82,7 @@ def execute(
         environment = {
             "command": command,
             "device": str(device),
+            "threads": torch.get_num_threads(),
             "parameters": {name: _parameters(role) for name, role in roles.items()},
             **provenance(),
         }
@@ -143,6 +144,8 @@ def _announce(training: Training, device: torch.device, display: Display) -> Non
     )
     for note in data.notes:
         display.say(f"           {note}")
+    if (note := batch_note(run, data)) is not None:
+        display.warn(note)
     display.say(f"examined   at the end by {', '.join(probe.spec.title for probe in run.evaluation)}")
     display.say(f"run        {training.folder} on {device}")
     if position.step:

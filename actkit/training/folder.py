@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from actkit.config.compare import diff
 from actkit.config.recipe import Recipe
 from actkit.config.spec import Spec
 from actkit.display import Display
-from actkit.errors import InputError
+from actkit.errors import ActkitError, InputError
 from actkit.evaluation.run_files import spec_of_run
 from actkit.files import locked, sha256_of, write_json, write_text
 
@@ -43,21 +43,45 @@ class RunFolder:
     def claimed(self, display: Display) -> Iterator[None]:
         """Hold the folder for this run alone. Raises `InputError` where it is not this run's to use.
 
-        A new folder goes again where what was handed in is refused before anything is trained.
+        What it made of it goes again where the run ends before anything is trained: where data are missing, say.
         """
         self._assert_claimable()
         made = [place for place in (self.path, *self.path.parents) if not place.exists()]
+        before = {place.name for place in self.path.iterdir()} if self.path.is_dir() else None
+        ours = False
         try:
             with locked(self.path, warn=display.warn):
+                ours = True
                 self._claim()
                 yield
-        except InputError:
-            if self.path in made and not any(self.path.glob("checkpoints/step-*")):
-                shutil.rmtree(self.path, ignore_errors=True)
-                with contextlib.suppress(OSError):
-                    for place in made[1:]:
-                        place.rmdir()
+        except (Exception, KeyboardInterrupt) as error:
+            # A training that failed leaves what it was.
+            failed = isinstance(error, ActkitError) and not isinstance(error, InputError)
+            # Where another process holds it, all of it is that one's.
+            if ours and not failed and not self._has_trained():
+                self._unclaim(made, before)
             raise
+
+    def _has_trained(self) -> bool:
+        lines = self.path / "metrics.jsonl"
+        return any(self.path.glob("checkpoints/step-*")) or (lines.is_file() and lines.stat().st_size > 0)
+
+    def _unclaim(self, made: Sequence[Path], before: Collection[str] | None) -> None:
+        """Take away what `claimed` and the run made: the folder and those above it, or, where it was there, what is new in it."""
+        if before is None:
+            shutil.rmtree(self.path, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                for place in made[1:]:
+                    place.rmdir()
+            return
+        # It is a run's from before, which keeps its recipe.
+        if "config.json" in before:
+            return
+        for place in self.path.iterdir():
+            if place.name not in before and place.is_dir():
+                shutil.rmtree(place, ignore_errors=True)
+            elif place.name not in before:
+                place.unlink(missing_ok=True)
 
     def _assert_claimable(self) -> None:
         """A folder with anything in it is a run's, or it is left alone."""

@@ -186,6 +186,14 @@ def assert_takes_labels(run: Run, data: Data) -> None:
         assert_takes_soft_labels(run.objective, data.name)
 
 
+def batch_note(run: Run, data: Data) -> str | None:
+    """What is to be said of batches that the training images cannot fill; None where they can."""
+    size = data.sizes["train"]
+    if run.batch_size <= size:
+        return None
+    return f"run.batch_size is {run.batch_size:,} and there are {size:,} training images: every batch holds all of them, once an epoch"
+
+
 def _near(batch_size: int) -> list[int]:
     """Other sizes of batches, the nearest first."""
     return [n for step in range(1, 9) for n in (batch_size - step, batch_size + step) if n > 1]
