@@ -1,4 +1,4 @@
-# What a newcomer types, and what CI runs.
+# Short names of the commands that README.md and CONTRIBUTING.md say; a test compares them. Nothing is done here that cannot be typed.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
 BIN = $(VENV)/bin

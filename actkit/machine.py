@@ -61,7 +61,10 @@ def pick_device(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if not re.fullmatch(r"cpu|(cuda|mps|xpu)(:\d+)?", name):
-        raise InputError(f"there is no device {name!r}", help="auto, cpu or cuda:N")
+        raise InputError(
+            f"--device {name}: there is no device {name!r}",
+            help="cuda is the first GPU, cuda:1 the second; or auto, or cpu",
+        )
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise InputError(
             f"--device {name}: torch finds no GPU here", help="auto or cpu; `nvidia-smi` and torch's build say why"

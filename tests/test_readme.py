@@ -73,3 +73,21 @@ def test_every_recipe_and_file_that_the_readme_names_is_there():
     root = ROOT
     for name in set(re.findall(r"\b(?:gin|docs|tests|actkit)/[\w/]+\.(?:gin|py|md|gif)\b", README)):
         assert (root / name).is_file(), name
+
+
+def made_by(target: str) -> list[str]:
+    """The commands of a Makefile's target, without the paths of the environments that they run in."""
+    text = re.sub(r"\n\t", "\n\t", (ROOT / "Makefile").read_text())
+    (recipe,) = re.findall(rf"^{target}:.*\n((?:\t.*\n)*)", text, re.M)
+    lines = [re.sub(r"(?:PYTHONPATH=\S+ )?(?:\$\(BIN\)|\.venv-\w+/bin)/", "", line).strip() for line in recipe.splitlines()]  # fmt: skip
+    return [line for line in lines if re.match(r"actkit |ruff |mypy|python (?!-m (?:pip|venv))", line)]
+
+
+def test_make_knows_short_names_for_what_the_pages_say_and_nothing_else():
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    rows = dict(re.findall(r"^\| `(\w+)` \| (.*) \|$", text, re.M))
+    (names,) = re.findall(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.M)
+    assert sorted(rows) == sorted(names.split())
+    for target in rows:
+        for command in made_by(target):
+            assert f"`{command}`" in rows[target], (target, command)

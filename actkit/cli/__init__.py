@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from actkit.cli import components, exchange, probe, recipes, report, reproduce, train  # noqa: F401  each registers its commands
+from actkit.cli import completion, components, exchange, probe, recipes, report, reproduce, train  # noqa: F401  each registers its commands
 from actkit.cli.group import main
 
 __all__ = ["main"]

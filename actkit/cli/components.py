@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shlex
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from actkit import errors
+from actkit.cli import completion
 from actkit.cli.group import main
 from actkit.cli.options import json_option, load_plugins, plugins_option
 from actkit.errors import InputError
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @main.command("new")
-@click.argument("kind", metavar="KIND")
+@click.argument("kind", metavar="KIND", shell_complete=completion.begun)
 @click.argument("name", metavar="NAME")
 @click.option(
     "--into",
@@ -31,9 +33,15 @@ if TYPE_CHECKING:
     help="Where its folder goes. Default: here.",
 )
 def new_(kind: str, name: str, into: Path) -> None:
-    """Begin a plugin: a working component of this KIND (objective, attack, backbone, probe, dataset), its recipe, its test, ready to install and to publish."""
+    """Begin a plugin: a working component of this KIND (objective, attack, backbone, probe, dataset), its recipe, its test, ready to install and to publish.
+
+    \b
+    actkit new objective mine           a defence: the folder mine/
+    actkit new attack mine --into src   an attack: the folder src/mine/
+    """
     from actkit.cli.scaffold import KINDS, new
 
+    kind = _singular(kind)
     if kind in KINDS and name.isidentifier():
         _assert_free(kind, name)
     folder = new(kind, name, into)
@@ -45,11 +53,11 @@ def new_(kind: str, name: str, into: Path) -> None:
 
 def _assert_free(kind: str, name: str) -> None:
     """Raise `InputError` where actkit or an installed plugin has a component of that name."""
-    from actkit.cli.scaffold import builtin_components
+    from actkit.cli.sources import PACKAGE, components_in
     from actkit.config import registry
 
     load_plugins()
-    places = dict(builtin_components(kind))
+    places = {one.name: one.place for one in components_in(PACKAGE, kind)}
     origin, place = "actkit", places.get(name)
     if entry := registry.registered.get(f"{kind}.{name}"):
         origin, place = entry.origin, entry.location
@@ -57,43 +65,95 @@ def _assert_free(kind: str, name: str) -> None:
         raise InputError(f"there is {kind}.{name} already, from {origin}", where=place, help="choose another name")
 
 
+# What `actkit list` takes beside the kinds of components: what a recipe fills in, and what is not registered.
+SETTINGS = ("run", "role", "study")
+OTHERS = ("recipes", "plugins")
+
+
 @main.command("list")
-@click.argument("kind", required=False)
-@click.argument("name", required=False)
+@click.argument("kind", required=False, shell_complete=completion.listed)
+@click.argument("name", required=False, shell_complete=completion.named)
 @plugins_option(load=False)
 @json_option
 def list_(kind: str | None, name: str | None, plugins: tuple[str, ...], as_json: bool) -> None:
-    """List components (of a KIND), one of them with its parameters (KIND NAME), the recipes (KIND = recipes), or the installed plugins (KIND = plugins)."""
+    """List components: all, those of a KIND, or one of them with its parameters.
+
+    \b
+    actkit list                      every component: what it is, and whose
+    actkit list attacks              those of a kind (`attack` does as well)
+    actkit list attack pgd           one of them with its parameters (`actkit list pgd` does as well)
+    actkit list run                  the settings of a run itself (also: role, study)
+    actkit list recipes              what `actkit run` and `actkit probe --evaluation` take by name
+    actkit list plugins              installed plugins: what each brings, and why one failed
+    """
+    kind = None if kind is None else _singular(kind)
     if kind == "recipes":
         return _list_recipes(as_json)
     if kind == "plugins":
         return _list_plugins(as_json)
     from actkit.config import registry
 
-    kinds = [*filter(None, registry.KINDS), "recipes", "plugins"]
-    if kind is not None and kind not in kinds:
-        raise InputError(f"there is no kind of component {kind!r}", help=errors.nearest(kind, kinds))
     load_plugins(plugins)
+    if kind in SETTINGS or kind not in (None, *registry.KINDS):
+        kind, name = "", _selector(kind, name)
     if name is not None:
-        entry = registry.get(f"{kind}.{name}")
+        entry = registry.get(f"{kind}.{name}" if kind else name)
         click.echo(json.dumps(_described(entry)) if as_json else _detail(entry))
-        return
+        return None
     entries = [e for e in registry.entries(kind) if e.kind]
     if as_json:
         click.echo(json.dumps([_described(e) for e in entries]))
     else:
         rows = [[e.kind, e.name, e.origin, e.description] for e in entries]
         click.echo(aligned(rows, ["KIND", "NAME", "FROM", "ABOUT"]))
+    return None
+
+
+def _singular(word: str) -> str:
+    """A kind as it is registered: 'attacks' and 'Attack' are 'attack'; recipes and plugins are many by name."""
+    from actkit.config import registry
+
+    known = {f"{kind}s": kind for kind in filter(None, registry.KINDS)} | {f"{other}"[:-1]: other for other in OTHERS}
+    return known.get(word.lower(), word.lower() if word.lower() in registry.KINDS else word)
+
+
+def _selector(word: str | None, name: str | None) -> str:
+    """What stands in place of a kind: `run` and its like, or a component by its own name. Raises `InputError` where there is neither."""
+    from actkit.config import registry
+
+    known = [*filter(None, registry.KINDS), *OTHERS, *SETTINGS]
+    assert word is not None
+    if name is None:
+        with contextlib.suppress(InputError):
+            return registry.get(word).selector
+    elif word in SETTINGS:
+        raise InputError(f"{word!r} has settings, and no components", help=f"`actkit list {word}` shows them")
+    names = [entry.name for entry in registry.entries() if entry.kind] if name is None else []
+    raise InputError(
+        f"there is no kind of component {word!r}",
+        help=errors.nearest(word, [*known, *names], listing=False) or errors.nearest(word, known),
+    )
 
 
 def _list_recipes(as_json: bool) -> None:
-    from actkit.config.locate import first_sentence, packaged_recipes
+    """What can be run, then what examines models, then what the others include."""
+    from actkit.config.locate import first_sentence, packaged_recipes, recipe_use
 
-    found = [(recipe, first_sentence(path)) for recipe, path in packaged_recipes().items()]
+    found = [(recipe, first_sentence(path), recipe_use(path)) for recipe, path in packaged_recipes().items()]
     if as_json:
-        click.echo(json.dumps([{"recipe": recipe, "about": said} for recipe, said in found]))
-    else:
-        click.echo(aligned([list(row) for row in found], ["RECIPE", "ABOUT"]))
+        click.echo(json.dumps([{"recipe": recipe, "about": said, "use": use} for recipe, said, use in found]))
+        return
+    titles = {
+        "run": ("RECIPE", "ABOUT"),
+        "evaluation": ("EVALUATION", "ABOUT (actkit probe --ckpt RUN --evaluation NAME)"),
+        "part": ("PART", "ABOUT (what recipes include; it cannot be run)"),
+    }
+    width = max(len(recipe) for recipe, _, _ in found)
+    tables = []
+    for use, (title, about) in titles.items():
+        rows = [[recipe.ljust(width), said] for recipe, said, own in found if own == use]
+        tables.append(aligned(rows, [title, about]))
+    click.echo("\n\n".join(tables))
 
 
 def _list_plugins(as_json: bool) -> None:
@@ -144,7 +204,8 @@ def _detail(entry: Entry) -> str:
     roles = entry.positional[2:] if entry.kind == "objective" else ()
     if roles:
         lines += ["", "roles", "  " + ", ".join(roles)]
-    lines += ["", "contract", f"  {registry.KINDS[entry.kind].contract}"]
+    if entry.kind:
+        lines += ["", "contract", f"  {registry.KINDS[entry.kind].contract}"]
     first = next(iter(entry.parameters), None)
     if first:
         scope = "train/" if entry.kind == "attack" else ""
@@ -159,7 +220,10 @@ def _row(parameter: Parameter) -> list[str]:
     from actkit.config.spec import shown
 
     kind = "" if parameter.annotation is inspect.Parameter.empty else shown(parameter.annotation)
-    return [f"  {parameter.name}", kind, "required" if parameter.required else f"default {parameter.default!r}"]
+    default = repr(parameter.default)
+    # What a dataclass makes anew each time: a list, a dict.
+    default = "none" if default == "<factory>" else default
+    return [f"  {parameter.name}", kind, "required" if parameter.required else f"default {default}"]
 
 
 def aligned(rows: list[list[str]], titles: list[str] | None = None) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from actkit.cli import completion
 from actkit.cli.group import main
 from actkit.cli.options import RecipeOptions, classes_option, json_option, load_plugins, recipe_options
 from actkit.errors import InputError
@@ -21,17 +22,23 @@ if TYPE_CHECKING:
 @main.command("import")
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option(
-    "--arch", required=True, metavar="NAME", help="The network: one of `actkit list backbone`, or any of timm's names."
+    "--arch",
+    required=True,
+    metavar="NAME",
+    shell_complete=completion.networks,
+    help="The network: one of `actkit list backbones`, or any of timm's names.",
 )
 @click.option("--key", metavar="NAME", help="Which of several sets of weights in the file.")
 @click.option(
     "--like",
     metavar="FILE",
+    shell_complete=completion.recipes,
     help="The recipe with the data and evaluation that the model is for. Default: CIFAR-10's, CIFAR-100's or ImageNet's.",
 )
 @click.option(
     "--normalise",
     metavar="NAME",
+    shell_complete=completion.one_of("cifar10", "cifar100", "imagenet", "half", "none"),
     help="How images were normalised before the model: cifar10, cifar100, imagenet, half, or none. It becomes a layer of the model.",
 )
 @click.option("--mean", metavar="N,N,N", help="The same by numbers, for images in [0,1]: means by channel.")
@@ -172,7 +179,7 @@ def _numbers(option: str, text: str) -> list[float]:
 
 
 @main.command("export")
-@click.argument("ckpt", type=click.Path(path_type=Path))
+@click.argument("ckpt", type=click.Path(path_type=Path), shell_complete=completion.checkpoints)
 @click.option("--role", metavar="NAME", help="Which of its models. Default: the headline model.")
 @click.option(
     "--name", metavar="NAME", help="What to call it, such as Arani2020Adversarial_R18. Default: <objective>_<backbone>."
@@ -206,6 +213,10 @@ def export(
     """Write a trained model as a folder that timm, RobustBench and the Hugging Face hub understand, with a model card of what was measured.
 
     CKPT is a run, a checkpoint directory or one .safetensors file.
+
+    \b
+    actkit export example:act_digits --name mine
+    actkit export runs/act_digits --role natural --out exports/natural
     """
     load_plugins()
     from actkit.reports.export import export as write_export

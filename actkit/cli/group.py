@@ -13,6 +13,9 @@ import click
 from actkit import __version__, errors
 from actkit.errors import ActkitError, InputError
 
+# By which a shell's completion script asks for what may follow: click's own protocol.
+COMPLETE = "_ACTKIT_COMPLETE"
+
 
 class Commands(click.Group):
     """Errors that actkit explains become one clear line and an exit code; any other keeps its traceback."""
@@ -26,7 +29,7 @@ class Commands(click.Group):
         with contextlib.suppress(AttributeError):
             sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
         try:
-            code = super().main(args, prog_name, standalone_mode=False, **extra)
+            code = super().main(args, prog_name, COMPLETE, standalone_mode=False, **extra)
         except click.exceptions.Abort:
             code = errors.INTERRUPTED
         except click.ClickException as error:
@@ -72,5 +75,6 @@ def main() -> None:
     \b
     actkit run gin/act_digits.gin              train ACT on digits, examine both models
     actkit run gin/act_cifar10.gin --dry-run   what it would do, and what that costs
-    actkit probe --ckpt runs/act_digits/...    repeat the examination of trained models
+    actkit probe --ckpt example:act_digits     examine a trained model: this one comes along
+    actkit list                                every component; `actkit list recipes` what can be run
     """

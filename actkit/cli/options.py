@@ -5,12 +5,15 @@ from __future__ import annotations
 import functools
 import os
 import shlex
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from actkit.cli import completion
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -70,11 +73,21 @@ def plugins_option(*, load: bool = True) -> Decorator:
         return folders
 
     text = "Load the plugins in this folder (repeatable)."
-    return click.option("--plugins", multiple=True, metavar="DIR", callback=loaded, help=text)
+    return click.option(
+        "--plugins", multiple=True, metavar="DIR", callback=loaded, shell_complete=completion.folders, help=text
+    )
 
 
 def settings_option(text: str = "Override a binding (repeatable).") -> Decorator:
-    return click.option("-s", "--set", "settings", multiple=True, metavar="KEY=VALUE", help=text)
+    return click.option(
+        "-s",
+        "--set",
+        "settings",
+        multiple=True,
+        metavar="KEY=VALUE",
+        shell_complete=completion.settings,
+        help=text,
+    )
 
 
 def recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -99,7 +112,41 @@ def threat_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return eps(norm(command))
 
 
-device_option = click.option("--device", default="auto", show_default=True, metavar="NAME", help="auto, cpu or cuda:N.")
+device_option = click.option(
+    "--device",
+    default="auto",
+    show_default=True,
+    metavar="NAME",
+    shell_complete=completion.devices,
+    help="auto, cpu or cuda:N.",
+)
+
+
+def _use_threads(context: click.Context, parameter: click.Parameter, number: int | None) -> int | None:
+    """Before torch is imported, whose OpenMP asks the environment once; what this process starts inherits it."""
+    if number is not None and not context.resilient_parsing:
+        os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(number))
+        if "torch" in sys.modules:
+            import torch
+
+            torch.set_num_threads(number)
+    return number
+
+
+def threads_given(number: int | None) -> str | None:
+    """As a command line has it."""
+    return None if number is None else str(number)
+
+
+# Eager: plugins, which import torch, are loaded as the command line is parsed.
+threads_option = click.option(
+    "--threads",
+    type=click.IntRange(min=1),
+    metavar="N",
+    is_eager=True,
+    callback=_use_threads,
+    help="How many cores torch computes with, in each run of a study too. Default: all of them, shared by a study's runs at a time.",
+)
 classes_option = click.option(
     "--classes",
     type=click.Choice(["by_name", "by_number"]),
@@ -112,6 +159,7 @@ format_option = click.option(
     default="table",
     show_default=True,
     metavar="NAME",
+    shell_complete=completion.formats,
     help="table, markdown, csv, latex or json.",
 )
 

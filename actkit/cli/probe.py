@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+from actkit.cli import completion
 from actkit.cli.group import main
 from actkit.cli.options import (
     classes_option,
@@ -18,6 +19,8 @@ from actkit.cli.options import (
     json_option,
     plugins_option,
     settings_option,
+    threads_given,
+    threads_option,
     threat_options,
 )
 from actkit.errors import InputError
@@ -45,6 +48,7 @@ class ProbeOptions:
     csv_file: str | None
     classes: Literal["by_name", "by_number"] | None
     device: str
+    threads: int | None
     as_json: bool
 
 
@@ -55,6 +59,7 @@ class ProbeOptions:
     multiple=True,
     required=True,
     metavar="PATH",
+    shell_complete=completion.checkpoints,
     help="A run, a checkpoint directory or one .safetensors file (repeatable).",
 )
 @click.option(
@@ -62,6 +67,7 @@ class ProbeOptions:
     "probes",
     multiple=True,
     metavar="NAME",
+    shell_complete=completion.probes,
     help="What to measure (repeatable): a probe, the label of one in the stored evaluation, or pgdN, fgsm, apgd-ce, apgd-t, square. Default: the stored evaluation.",
 )
 @click.option(
@@ -69,9 +75,15 @@ class ProbeOptions:
     "roles",
     multiple=True,
     metavar="NAME",
+    shell_complete=completion.one_of("headline", "robust", "natural"),
     help="Only models with this role (repeatable); 'headline': each training's first.",
 )
-@click.option("--evaluation", metavar="FILE", help="Take the evaluation from this recipe, not from the checkpoint.")
+@click.option(
+    "--evaluation",
+    metavar="FILE",
+    shell_complete=completion.evaluations,
+    help="Take the evaluation from this recipe, not from the checkpoint.",
+)
 @threat_options
 @settings_option("Change a setting of the data set or the evaluation (repeatable).")
 @plugins_option()
@@ -82,14 +94,15 @@ class ProbeOptions:
 @classes_option
 @click.option("--csv", "csv_file", metavar="FILE", help="Write every number into this file.")
 @device_option
+@threads_option
 @json_option
 def probe(**given: Any) -> int:
     """Examine trained models, rebuilt from their files alone: repeat the evaluation that they were saved with, or run other probes.
 
     \b
-    actkit probe --ckpt RUN                                     the stored evaluation again
-    actkit probe --ckpt RUN --probe audit                       is the robustness real?
-    actkit probe --ckpt M --probe pgd20 --probe autoattack --eps 8/255
+    actkit probe --ckpt example:act_digits                      a model that comes along: its stored evaluation again
+    actkit probe --ckpt runs/act_digits --probe audit           is the robustness real?
+    actkit probe --ckpt mine.safetensors --probe pgd20 --probe autoattack --eps 8/255
     actkit probe --ckpt A --ckpt B --probe transfer             the matrix of Table 3
 
     Interrupted, the same command goes on. Exit code 3 when a check raised a red flag.
@@ -156,6 +169,7 @@ def _command_line(options: ProbeOptions) -> str:
         "--plugins": options.plugins,
         "--classes": options.classes,
         "--device": options.device,
+        "--threads": threads_given(options.threads),
     }
     return command_line("probe", [], {**what, **how})
 

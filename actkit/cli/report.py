@@ -6,12 +6,13 @@ from pathlib import Path
 
 import click
 
+from actkit.cli import completion
 from actkit.cli.group import main
 from actkit.cli.options import format_option, json_option, plugins_option
 
 
 @main.command("report")
-@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path), shell_complete=completion.checkpoints)
 @format_option
 @click.option(
     "--pictures",
@@ -30,7 +31,13 @@ from actkit.cli.options import format_option, json_option, plugins_option
 def report(
     runs: tuple[Path, ...], how: str, pictures: Path | None, html: Path | None, plugins: tuple[str, ...], as_json: bool
 ) -> None:
-    """One table of several RUNS (or folders that hold them): grouped by what they differ in, mean and standard deviation over seeds."""
+    """One table of several RUNS (or folders that hold them): grouped by what they differ in, mean and standard deviation over seeds.
+
+    \b
+    actkit report runs/act_digits                         mean and deviation over its seeds
+    actkit report runs/act_digits runs/madry_digits --format latex
+    actkit report runs --html report.html --pictures pictures
+    """
     from actkit.files import make_folder
     from actkit.reports import curves
     from actkit.reports.grids import assert_format

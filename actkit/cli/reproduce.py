@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from actkit import errors
-from actkit.cli import studies
+from actkit.cli import completion, studies
 from actkit.cli.group import main
 from actkit.cli.options import (
+    Given,
     arguments,
     command_line,
     consoles,
@@ -22,6 +23,8 @@ from actkit.cli.options import (
     json_option,
     plugins_option,
     settings_option,
+    threads_given,
+    threads_option,
 )
 
 if TYPE_CHECKING:
@@ -45,6 +48,7 @@ class ReproduceOptions:
     runs: str
     out: Path | None
     device: str
+    threads: int | None
     dry_run: bool
     show: bool
     how: str
@@ -52,12 +56,13 @@ class ReproduceOptions:
 
 
 @main.command("reproduce")
-@click.argument("names", nargs=-1, required=True, metavar="ITEM...")
+@click.argument("names", nargs=-1, required=True, metavar="ITEM...", shell_complete=completion.paper_items)
 @click.option(
     "--scale",
     default="full",
     show_default=True,
     metavar="NAME",
+    shell_complete=completion.scales,
     help="full: the paper's settings; small: digits, in minutes on two cores.",
 )
 @click.option("--seeds", metavar="N,N,...", help="Other seeds than the item's own.")
@@ -75,6 +80,7 @@ class ReproduceOptions:
     help="Where the item goes. Default: reproduced/<scale>.",
 )
 @device_option
+@threads_option
 @click.option("--dry-run", is_flag=True, help="Print the study behind the item, and what is left of it; run nothing.")
 @click.option("--show", is_flag=True, help="Run nothing; print what there is.")
 @format_option
@@ -165,7 +171,12 @@ def _run_tasks(options: ReproduceOptions, made: PaperStudy, display: Display) ->
 
 def _command_line(options: ReproduceOptions) -> str:
     what = {"--scale": options.scale, "--seeds": options.seeds}
-    how = {"-s": options.settings, "--plugins": options.plugins, "--device": options.device}
+    how: dict[str, Given] = {
+        "-s": options.settings,
+        "--plugins": options.plugins,
+        "--device": options.device,
+        "--threads": threads_given(options.threads),
+    }
     return command_line("reproduce", options.names, {**what, **how})
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from actkit import errors
-from actkit.cli import studies
+from actkit.cli import completion, studies
 from actkit.cli.group import main
 from actkit.cli.options import (
     Given,
@@ -24,6 +24,8 @@ from actkit.cli.options import (
     json_option,
     recipe_options,
     resolve,
+    threads_given,
+    threads_option,
 )
 from actkit.errors import InputError
 
@@ -47,13 +49,14 @@ class RunOptions:
     single: bool
     out: str | None
     device: str
+    threads: int | None
     tensorboard: bool
     dry_run: bool
     as_json: bool
 
 
 @main.command()
-@click.argument("file")
+@click.argument("file", shell_complete=completion.recipes)
 @recipe_options
 @click.option("--seed", type=int, help="The same as -s run.seed=N.")
 @click.option("--seeds", metavar="N,N,...", help="A study: a run for each of these seeds.")
@@ -62,13 +65,20 @@ class RunOptions:
     "sweeps",
     multiple=True,
     metavar="KEY=V,V,...",
+    shell_complete=completion.settings,
     help="A study: a run for each value (repeatable; all combinations).",
 )
 @studies.jobs_option("How many runs of a study at a time.")
 @studies.executor_option("Where a study's runs go.")
 @click.option("--single", is_flag=True, help="Run the recipe itself where it declares a study.")
-@click.option("--out", metavar="DIR", help="The run's folder. Default: runs/<recipe>/seed<N>-<settings>.")
+@click.option(
+    "--out",
+    metavar="DIR",
+    shell_complete=completion.folders,
+    help="The run's folder. Default: runs/<recipe>/seed<N>-<settings>.",
+)
 @device_option
+@threads_option
 @click.option(
     "--tensorboard", is_flag=True, help="Also write TensorBoard's events, into the run's folder (extra `tensorboard`)."
 )
@@ -76,6 +86,12 @@ class RunOptions:
 @json_option
 def run(**given: Any) -> int:
     """Train what the recipe FILE says and examine it. The same command again goes on, or says that it is done.
+
+    \b
+    actkit run gin/act_digits.gin                                   train ACT on digits, examine both models
+    actkit run gin/act_cifar10.gin --dry-run                        the plan and its counted cost; reads no data
+    actkit run gin/act_digits.gin -s run.epochs=5 -s run.data=moons --seed 1
+    actkit run gin/act_digits.gin --seeds 0,1,2 --sweep objective.act.alpha=0.1,0.5 -j 2
 
     With --seeds or --sweep, or where the recipe says `study.seeds = ...`, it is a study of many runs: finished ones are skipped, failed ones
     listed at the end while the rest goes on.
@@ -154,6 +170,7 @@ def _command_line(options: RunOptions) -> str:
         "--trust": reading.trust,
         "--single": options.single,
         "--device": options.device,
+        "--threads": threads_given(options.threads),
         "--out": options.out,
     }
     return command_line("run", [options.file], given)

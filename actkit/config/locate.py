@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 from pathlib import Path
+from typing import Literal
 
 from actkit.config.plugins import plugin_folders
 from actkit.errors import InputError, nearest
@@ -18,9 +19,12 @@ def recipe_roots() -> list[Path]:
 
 def locate_recipe(file: str, beside: Path | None = None) -> Path | None:
     """A recipe's path: as given (or beside the including file), else in the package."""
-    first = [beside / file] if beside else [Path(file)]
-    packaged = [root / part for root in recipe_roots() for part in (file, f"gin/{file}")]
-    return next((p for p in first + packaged if p.is_file()), None)
+    near = beside / file if beside else Path(file)
+    # Asking what is installed takes longer than looking.
+    if near.is_file():
+        return near
+    packaged = (root / part for root in recipe_roots() for part in (file, f"gin/{file}"))
+    return next((p for p in packaged if p.is_file()), None)
 
 
 def find_recipe(file: str) -> Path:
@@ -43,6 +47,26 @@ def packaged_recipes() -> dict[str, Path]:
         for path in (root / "gin").rglob("*.gin"):
             found.setdefault(f"gin/{path.relative_to(root / 'gin')}", path)
     return dict(sorted(found.items()))
+
+
+def recipe_use(recipe: Path) -> Literal["run", "evaluation", "part"]:
+    """What a recipe is for: to be run, to examine models by (`--evaluation`), or to be included. By its text and that of its includes."""
+    text = _text_with_includes(recipe, set())
+    if re.search(r"^(run\.|\s+)objective\s*=", text, re.MULTILINE) and re.search(
+        r"^(run\.|\s+)data\s*=", text, re.MULTILINE
+    ):
+        return "run"
+    own = recipe.read_text(encoding="utf-8")
+    return "evaluation" if re.search(r"^(run\.|\s+)evaluation\s*=", own, re.MULTILINE) else "part"
+
+
+def _text_with_includes(recipe: Path, seen: set[Path]) -> str:
+    """A recipe's text with that of what it includes before it, each file once; what is not found is left out."""
+    seen.add(recipe)
+    text = recipe.read_text(encoding="utf-8", errors="replace")
+    named = re.findall(r"^include\s+['\"](.+?)['\"]", text, re.MULTILINE)
+    found = (locate_recipe(name, beside=recipe.parent) for name in named)
+    return "\n".join([*(_text_with_includes(path, seen) for path in found if path and path not in seen), text])
 
 
 def portable_name(path: Path) -> str:

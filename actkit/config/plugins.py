@@ -15,7 +15,7 @@ from packaging.requirements import Requirement
 
 from actkit import __version__
 from actkit.config import registry
-from actkit.errors import InputError
+from actkit.errors import InputError, nearest
 
 # Installed plugins that were loaded or could not be, by name and distribution; and why not, '' where it is loaded.
 attempted: dict[str, str] = {}
@@ -106,7 +106,14 @@ def plugin_folders() -> list[Path]:
 def load_plugin_folder(folder: Path) -> None:
     """Import every module of a `--plugins` folder, as `<folder>.<module>`. Raises `InputError` when one fails."""
     if not folder.is_dir():
-        raise InputError("--plugins: no such folder", where=str(folder))
+        near = [p.name for p in folder.parent.iterdir() if p.is_dir()] if folder.parent.is_dir() else []
+        close = nearest(folder.name, near, listing=False)
+        raise InputError(
+            "--plugins: it is a file" if folder.is_file() else "--plugins: no such folder",
+            where=str(folder),
+            help=close
+            or "give the folder that holds the plugin's .py files; an installed plugin (`actkit list plugins`) needs no --plugins",
+        )
     parent = str(folder.resolve().parent)
     # Appended: a plugin folder must not shadow installed packages.
     if parent not in sys.path:

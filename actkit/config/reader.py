@@ -194,8 +194,13 @@ def _parsed(text: str) -> list[Any]:
 
 
 def _literal(value: str) -> str:
+    """A value of the command line as gin reads it: bare words are text, in a list too."""
+    value = value.strip()
+    if listed := re.fullmatch(r"\[([^\[\](){}'\"@%]*)\]", value):
+        items = [item for item in listed[1].split(",") if item.strip()]
+        return f"[{', '.join(item if _parsed(f'x = {item}') else _literal(item) for item in items)}]"
     words = {"true": "True", "false": "False", "none": "None"}
-    return words.get(value.strip().lower(), repr(value.strip()))
+    return words.get(value.lower(), repr(value))
 
 
 def _syntax_error(error: SyntaxError | tokenize.TokenError, text: str, shown: str) -> InputError:

@@ -84,11 +84,12 @@ class Resolver:
         if isinstance(value, Ref):
             return self._reference(value, slot)
         if isinstance(value, str) and len(slot.kinds) == 1:
-            # `-s run.data=digits`: a component by its bare name.
+            # `-s run.data=digits`: a component by its bare name, which may have a scope: 'pgd20/robust_accuracy'.
             kind = slot.kinds[0]
+            scope, _, name = value.rpartition("/")
             inner = _scope_for_attacks_of(slot.owner) if kind == "attack" else slot.scope
-            selector = value if value.startswith(f"{kind}.") else f"{kind}.{value}"
-            return self.spec(selector, replace(slot, scope=inner))
+            selector = name if name.startswith(f"{kind}.") else f"{kind}.{name}"
+            return self.spec(selector, replace(slot, scope=scope or inner))
         if isinstance(value, (list, tuple)):
             return type(value)(self.value(item, slot) for item in value)
         if isinstance(value, dict):

@@ -53,9 +53,15 @@ def amount(value: Any) -> float | None:
 
 @dataclass(frozen=True)
 class Spec:
-    """A component before it is built.
+    """A component before it is built: `Spec("attack", "pgd", {"eps": 8 / 255, "step_size": 2 / 255, "steps": 10}).build()`.
 
-    `label` is what a probe's results are called where a recipe names it, by the scope it is in: `@pgd100/probe.robust_accuracy()`.
+    It prints as its call, compares, pickles, and goes to JSON and back (`to_json`, `from_json`). What is built carries it as `.spec`.
+
+    Args:
+        kind: 'objective', 'attack', 'backbone', 'probe', 'dataset', 'optimizer' or 'schedule'; '' for run, role and study.
+        name: as it is registered.
+        kwargs: its hyper-parameters by name: numbers, text, lists, other Specs. What is not given has its default.
+        label: what a probe's results are called where a recipe names it, by the scope it is in: `@pgd100/probe.robust_accuracy()`.
     """
 
     kind: str
@@ -109,7 +115,7 @@ class Spec:
                 yield name, error
                 continue
             if (wrong := mismatch(parameters[name].annotation, value)) is not None:
-                yield name, InputError(f"{self.selector}.{name} should be {wrong}")
+                yield name, InputError(f"{self.selector}.{name} should be {wrong}", help=_remedy(parameters[name]))
         for name, parameter in parameters.items():
             if parameter.required and name not in self.kwargs:
                 add = f"add  {self.selector}.{name} = ..."
@@ -151,6 +157,7 @@ class Spec:
         return component
 
     def to_json(self) -> dict[str, Any]:
+        """As JSON can hold it; tuples become lists."""
         made = {"spec": self.selector, "kwargs": {k: _to_json(v) for k, v in self.kwargs.items()}}
         return {**made, "label": self.label} if self.label else made
 
@@ -269,6 +276,23 @@ def mismatch(annotation: Any, value: Any) -> str | None:
     return f"{wanted}, got {got}"
 
 
+def _remedy(parameter: registry.Parameter) -> str:
+    """What to write for a parameter in place of a value of the wrong type."""
+    options = _options(parameter.annotation)
+    if parameter.wants:
+        return f"`actkit list {parameter.wants[0]}` shows what can stand here"
+    examples = {bool: "True or False", int: "a whole number, such as 10", float: "a number, such as 0.5 or '8/255'"}
+    said = next((f"write {examples[option]}" for option in options if option in examples), "")
+    lists = [option for option in options if typing.get_origin(option) in (list, tuple)]
+    said = said or (
+        "write a list, such as [1, 2]" if lists else "write text in quotes" if str in options else "write one of these"
+    )
+    shown_default = (
+        f"; the default is {parameter.default!r}" if type(parameter.default) in (bool, int, float, str) else ""
+    )
+    return said + shown_default
+
+
 def _fits(annotation: Any, value: Any) -> bool:
     origin, args = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is Annotated:
@@ -305,6 +329,9 @@ def _is_fraction(value: Any) -> bool:
 
 
 def shown(annotation: Any) -> str:
+    """An annotation in words: 'a backbone', "'ema' or 'swa' or None"."""
+    if len(_options(annotation)) > 1:
+        return " or ".join(shown(option) for option in _options(annotation))
     if typing.get_origin(annotation) is Annotated:
         return f"{'an' if annotation.__metadata__[0][0] in 'aeiou' else 'a'} {annotation.__metadata__[0]}"
     if typing.get_origin(annotation) is Literal:

@@ -79,7 +79,7 @@ def test_the_options_of_run_are_what_scripts_rely_on(actkit):
     options = set(re.findall(r"--[a-z-]+", actkit("run", "--help").out))
     assert options == {
         "--set", "--plugins", "--trust", "--seed", "--out", "--device", "--dry-run", "--json", "--help",
-        "--seeds", "--sweep", "--jobs", "--executor", "--single", "--tensorboard",
+        "--seeds", "--sweep", "--jobs", "--executor", "--single", "--tensorboard", "--threads",
     }  # fmt: skip
 
 
