@@ -107,7 +107,10 @@ def _recipes(*uses: str) -> Callable[[click.Context, str], Iterator[str]]:
         from actkit.config.locate import packaged_recipes, recipe_use
 
         packaged = packaged_recipes()
-        yield from (name for name, path in packaged.items() if name.startswith(incomplete) and recipe_use(path) in uses)
+        for name, path in packaged.items():
+            # Their folder may be left out.
+            short = name.removeprefix("gin/") if incomplete else name
+            yield from (one for one in (name, short) if one.startswith(incomplete) and recipe_use(path) in uses)
         near = [path for pattern in ("*.gin", "*/*.gin") for path in sorted(Path().glob(f"{incomplete}{pattern}"))]
         yield from (str(path) for path in near if str(path) not in packaged)
 

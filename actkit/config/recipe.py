@@ -16,7 +16,7 @@ from typing import Any
 
 from actkit.config import registry
 from actkit.config.bindings import Table
-from actkit.config.locate import portable_name
+from actkit.config.locate import packaged_recipes, portable_name, recipe_use
 from actkit.config.plugins import installed_plugin_modules, load_plugin_folder, load_plugin_module
 from actkit.config.reader import Document, Import, Macro, Place, Ref, read_document
 from actkit.config.resolver import ROLE, ROOT, STUDY, Resolver, Slot, long_steps, resolve_root, unused
@@ -52,6 +52,7 @@ class RecipeFile:
 
     def recipe(self) -> Recipe:
         """The run that it declares. Raises `InputError`, or `InputErrors` with everything that is wrong with it."""
+        self._assert_no_part()
         resolver = Resolver(self.table)
         spec = resolve_root(resolver, Place(self.file))
         warnings = [*unused(resolver), *long_steps(spec)] if spec else []
@@ -59,6 +60,16 @@ class RecipeFile:
         assert spec is not None
         text, origins = _dump(resolver, self.document.imports)
         return Recipe(spec, portable_name(self.document.path), text, warnings, origins)
+
+    def _assert_no_part(self) -> None:
+        """Raise `InputError` for a packaged file that recipes include: what a run needs is missing there on purpose."""
+        bound, path = ("", ROOT, "objective") in self.table.bindings, self.document.path.resolve()
+        if not bound and path in map(Path.resolve, packaged_recipes().values()):
+            kind = "an evaluation" if recipe_use(path) == "evaluation" else "a part that recipes include"
+            raise InputError(
+                f"{self.file} is {kind}, and cannot be run: it says nothing of run.objective",
+                help="`actkit list recipes` shows what can be; with -s run.objective=... it is one",
+            )
 
     def study(self) -> Spec | None:
         """What it binds of `study`, or None when it binds nothing. Raises `InputError` as `recipe` does."""

@@ -47,6 +47,7 @@ def complete(capsys, monkeypatch, tmp_path):
         ("actkit rep", ["report", "reproduce"]),
         ("actkit completion f", ["fish"]),
         ("actkit run gin/act_dig", ["gin/act_digits.gin"]),
+        ("actkit run act_dig", ["act_digits.gin"]),
         ("actkit run gin/cyc", []),
         ("actkit config gin/cyc", ["gin/cyclic.gin"]),
         ("actkit config check gin/cyc", ["gin/cyclic.gin"]),

@@ -6,19 +6,24 @@ import json
 import os
 import re
 import shlex
-import subprocess
-import sys
 
 import click
 import pytest
+import torch
 
+from actkit import cross_entropy, register
 from actkit.cli.group import main
 from actkit.config.recipe import load_recipe
-from actkit.machine import cores
-from helpers import ROOT
 from helpers.images import folder, photographs
 
-SMALL = ["-s", "dataset.digits.test_fraction=0.8", "-s", "run.steps=1", "-s", "run.monitor=[]", "-s", "run.evaluation=[accuracy]"]  # fmt: skip
+# A step of a small network on 90 images.
+SMALL = [
+    part
+    for setting in (
+        "dataset.digits.test_fraction=0.95", "backbone.resnet.width=2", "run.steps=1", "run.monitor=[]", "run.evaluation=[accuracy]", "probe.accuracy.limit=50",
+    )
+    for part in ("-s", setting)
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("typed", "same"), [
@@ -55,6 +60,17 @@ def test_recipes_are_listed_before_evaluations_and_parts(actkit):
     recipes, evaluations, parts = actkit("list", "recipes").out.split("\n\n")
     assert recipes.startswith("RECIPE") and "gin/cifar10.gin" not in recipes
     assert evaluations.startswith("EVALUATION") and parts.startswith("PART") and "gin/cifar10.gin" in parts
+
+
+@pytest.mark.parametrize(
+    ("file", "what"),
+    [("gin/cifar10.gin", "a part that recipes include"), ("gin/evaluation_table2.gin", "an evaluation")],
+)
+def test_a_part_that_is_run_is_called_what_it_is(actkit, file, what):
+    said = actkit("run", file)
+    assert said.code == 2
+    assert said.err.splitlines()[0].endswith(f"{file} is {what}, and cannot be run: it says nothing of run.objective")
+    assert len(said.err.splitlines()) == 2
 
 
 @pytest.mark.parametrize("recipe", ["gin/act_digits.gin", "gin/act_moons.gin", "gin/own_images.gin"])
@@ -143,27 +159,27 @@ def test_every_command_shows_examples_that_the_command_line_takes(name):
 # -- threads -------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.skipif(cores() < 2, reason="there is one core")
-def test_threads_are_those_that_were_asked_for_and_are_recorded(warm, tmp_path):
-    command = [warm, "-m", "actkit", "run", "gin/natural_digits.gin", *SMALL, "--threads", "2", "--out", "run"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+@pytest.fixture
+def threads(monkeypatch):
+    """The number that torch computes with is put back, and so is what processes inherit."""
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        monkeypatch.setenv(name, "1")
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def test_threads_are_those_that_were_asked_for_and_are_recorded(actkit, threads, tmp_path):
+    said = actkit("run", "gin/natural_digits.gin", *SMALL, "--threads", "2", "--out", tmp_path / "run")
+    assert said.code == 0, said.err
     made = json.loads((tmp_path / "run/environment.json").read_text())
-    assert made["threads"] == 2
-    assert "--threads 2" in made["command"]
+    assert made["threads"] == torch.get_num_threads() == 2
+    assert " --threads 2 " in made["command"]
 
 
-@pytest.mark.skipif(cores() < 2, reason="there is one core")
-def test_threads_reach_torch_before_it_is_imported_and_what_a_study_starts(tmp_path):
-    code = (
-        "import os\nfrom actkit.cli import main\n"
-        "try: main.main(['run', 'nowhere.gin', '--threads', '2'])\nexcept SystemExit: pass\n"
-        "import torch; print(torch.get_num_threads(), os.environ['OMP_NUM_THREADS'])"
-    )
-    paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-    env = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=env, capture_output=True, text=True)
-    assert done.stdout.split() == ["2", "2"], done.stderr
+def test_threads_are_what_torch_finds_when_it_is_imported_and_what_a_study_starts_inherits(actkit, threads):
+    assert actkit("run", "nowhere.gin", "--threads", "2").code == 2
+    assert os.environ["OMP_NUM_THREADS"] == "2"
 
 
 # -- mistakes ------------------------------------------------------------------------------------------------------------
@@ -192,14 +208,20 @@ def test_a_mistake_says_what_to_do(actkit, tmp_path, monkeypatch, args, message)
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_batch_larger_than_the_data_set_is_said_and_timed_as_what_it_holds(actkit, monkeypatch, tmp_path):
+def test_a_batch_larger_than_the_data_set_is_said_and_timed_as_what_it_holds(actkit, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    said = actkit("run", "gin/natural_digits.gin", *SMALL, "-s", "run.batch_size=100000", "--dry-run")
-    # A step of 100,000 images would take seconds, and memory.
-    assert "run.batch_size is 100,000 and there are 359 training images: every batch holds all of them" in said.out
-    seconds = json.loads(actkit("run", "gin/natural_digits.gin", *SMALL, "-s", "run.batch_size=100000", "--dry-run", "--json").out)["seconds_a_step"]  # fmt: skip
-    assert seconds < 60
-    done = actkit("run", "gin/natural_digits.gin", *SMALL, "-s", "run.batch_size=100000", "--out", "run")
+    sizes = []
+
+    @register("objective", "test_sizes")
+    def sized(x, y, robust):
+        sizes.append(len(x))
+        yield {robust: cross_entropy(robust(x), y)}
+
+    few = [*SMALL, "-s", "run.objective=test_sizes", "-s", "run.batch_size=5000", "--device", "cpu"]
+    said = actkit("run", "gin/natural_digits.gin", *few, "--dry-run")
+    assert "run.batch_size is 5,000 and there are 90 training images: every batch holds all of them" in said.out
+    assert max(sizes) == 90
+    done = actkit("run", "gin/natural_digits.gin", *few, "--out", "run")
     assert done.code == 0 and "every batch holds all of them" in done.err
 
 
@@ -218,13 +240,20 @@ def test_a_run_without_data_leaves_a_folder_as_it_was(actkit, tmp_path, monkeypa
 
 
 def test_own_pictures_of_one_size_give_the_size_and_those_of_several_are_asked_about(actkit, tmp_path):
+    small = ["-s", "role.backbone=resnet", "-s", "backbone.resnet.width=4", "--dry-run", "--device", "cpu"]
     one = folder(tmp_path / "one", size=(40, 40))
-    said = actkit("run", "own_images.gin", "-s", f"dataset.imagefolder.root={one}", "--dry-run", "--device", "cpu")
+    said = actkit("run", "own_images.gin", "-s", f"dataset.imagefolder.root={one}", *small)
     assert said.code == 0 and said.err == ""
     assert re.search(r"^data .* of 3x40x40, 2 classes$", said.out, re.M)
     cost = re.search(r"^an example +(\d+) units", said.out, re.M)
     assert cost and int(cost[1]) < 700, "a light evaluation"
-    several = ["-s", f"dataset.imagefolder.root={photographs(tmp_path / 'several')}", "--dry-run", "--device", "cpu"]
+    several = [
+        "-s",
+        f"dataset.imagefolder.root={photographs(tmp_path / 'several')}",
+        "-s",
+        "run.evaluation=[accuracy]",
+        *small,
+    ]
     assert "dataset.imagefolder.size = N resizes" in actkit("run", "own_images.gin", *several).err
     said = actkit("run", "own_images.gin", *several, "-s", "dataset.imagefolder.size=32")
     assert said.code == 0 and "of 3x32x32" in said.out
