@@ -20,11 +20,11 @@ from actkit.config.recipe import load_recipe
 from actkit.training.dry_run import count
 from helpers import ROOT
 
-# Those that train; the others are parts of them, or evaluations.
+# Those that train; the others are parts of them, or evaluations, or are for a folder that is not there (own_images.gin: test_habits.py).
 RECIPES = [
     str(path.relative_to(ROOT))
     for path in sorted((ROOT / "gin").rglob("*.gin"))
-    if ("_" in path.name and path.parent.name == "gin" and not path.name.startswith("evaluation"))
+    if ("_" in path.name and path.parent.name == "gin" and not path.name.startswith(("evaluation", "own")))
     or ("studies" in path.parts and path.name != "base.gin")
 ]
 UNITS = {"natural": 3, "fast": 5, "madry": 23, "trades": 27, "act": 26, "cifar10": 26}  # by what the name begins with
