@@ -19,6 +19,7 @@ BEGIN, END = "<!-- names: made by `python docs/reference.py` -->\n", "<!-- names
 
 # What belongs together; a public name that stands nowhere here comes last.
 GROUPS = {
+    "A model in hand": ["load_model", "LoadedModel", "as_data", "attack", "evaluate", "Evaluation", "train", "Trained"],
     "Registering": ["register", "Spec", "load"],
     "Parameters that take a component": [
         "Attack", "Backbone", "Dataset", "Objective", "Optimizer", "Probe", "Schedule",
@@ -56,6 +57,12 @@ def entry(name: str) -> Iterator[str]:
         article = "an" if kind[0] in "aeiou" else "a"
         yield f"A keyword-only parameter annotated so takes {article} {kind}, built: `{KINDS[kind].contract}`.\n"
         return
+    if not callable(thing):
+        # A namespace, `attack.pgd`: what each of its names is called with.
+        function = getattr(thing, dir(thing)[0])
+        yield f"```python\n{wrapped(f'{name}.NAME{arguments(type(function).__call__, bound=True)}')}\n```\n"
+        yield f"{text_of(type(thing))}\n\n{text_of(type(function).__call__)}\n"
+        return
     yield f"```python\n{called(name, thing)}\n```\n"
     yield text_of(thing) + "\n"
     if inspect.isclass(thing):
@@ -91,10 +98,14 @@ def called(name: str, thing: Any) -> str:
     if inspect.isclass(thing) and getattr(thing, "_is_protocol", False):
         function = vars(thing).get("__call__")
         return f"{name}: {arguments(function, bound=True)}" if function else name
-    shown = f"{name}{arguments(thing, bound=False)}"
+    return wrapped(f"{name}{arguments(thing, bound=False)}")
+
+
+def wrapped(shown: str) -> str:
+    """A call in lines that are no longer than a screen is wide."""
     if len(shown) <= 110:
         return shown
-    inside, returned = re.fullmatch(rf"{name}\((.*)\)( -> .*)?", shown, re.DOTALL).groups()  # type: ignore[union-attr]
+    name, inside, returned = re.fullmatch(r"([\w.]+)\((.*)\)( -> .*)?", shown, re.DOTALL).groups()  # type: ignore[union-attr]
     parts = re.split(r", (?=(?:[^\[\]()]|\[[^\[\]]*(?:\[[^\]]*\][^\[\]]*)*\]|\([^()]*\))*$)", inside)
     return f"{name}(\n" + "".join(f"    {part},\n" for part in parts) + f"){returned or ''}"
 

@@ -71,7 +71,7 @@ def _parameters(node: ast.FunctionDef | ast.ClassDef) -> dict[str, str]:
             fields = [part for part in node.body if isinstance(part, ast.AnnAssign)]
             return {ast.unparse(one.target): ast.unparse(one.annotation) for one in fields}
         node = inits[0]
-    supplied = ("noise", "progress", "in_chans", "image_size")
+    supplied = ("noise", "progress", "ids", "batch_size", "in_chans", "image_size")
     return {
         one.arg: ast.unparse(one.annotation) if one.annotation else ""
         for one in node.args.kwonlyargs

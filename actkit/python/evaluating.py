@@ -55,6 +55,7 @@ def evaluate(
         eps, norm: of every attack, steps in proportion; eps in [0,1] pixels, 8/255 or '8/255'. Without eps a loaded model is attacked as it was saved to be.
         limit: so many examples, a fixed random choice; by default all, but for probes that say otherwise (the audit looks at 200).
         batch_size: images at once; by default what each probe says.
+        seed: of random starts; by default what each probe says.
         split: of data that has several.
         classes: their names, where the data do not say.
         device: 'cuda', 'cpu', 'auto'; by default where each model is. A model that lies elsewhere is copied there.

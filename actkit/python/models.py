@@ -26,6 +26,7 @@ class LoadedModel(nn.Module):
     """A trained model from its file: `model(x)` gives logits (B, classes) in fp32 for images (B, C, H, W) in [0,1]. It comes in eval mode.
 
     Args:
+        network: the torch module itself.
         header: what its file says of it: `role`, `backbone`, `classes`, `shape`, `data`, `objective`, `seed`, `epoch`, ...
         path: the file.
         name: what tables call it.

@@ -110,6 +110,7 @@ def train(
         seed: of new weights, the order, augmentation and every random start; 0 by default.
         precision: of the training's forward passes; weights stay fp32.
         device: by default where the model is, a GPU for a backbone by name where there is one. A module is moved there, and back at the end.
+        progress: show how far it is, on a terminal.
         settings: the objective's own: alpha=0.5 for 'act', beta=6.0 for 'trades'.
 
     Raises `InputError` for what cannot be used, before anything is trained; `ActkitError` where the training diverges.

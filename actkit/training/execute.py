@@ -144,8 +144,8 @@ def _announce(training: Training, device: torch.device, display: Display) -> Non
     )
     for note in data.notes:
         display.say(f"           {note}")
-    if (note := batch_note(run, data)) is not None:
-        display.warn(note)
+    if (unfilled := batch_note(run, data)) is not None:
+        display.warn(unfilled)
     display.say(f"examined   at the end by {', '.join(probe.spec.title for probe in run.evaluation)}")
     display.say(f"run        {training.folder} on {device}")
     if position.step:
