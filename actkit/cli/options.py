@@ -6,7 +6,7 @@ import functools
 import os
 import shlex
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from actkit.config.recipe import Recipe, RecipeFile
+    from actkit.training.study import Cell
 
 # What an option was given: text, several texts, or, of a flag, whether it is there.
 Given = str | bool | Sequence[str] | None
@@ -47,9 +48,14 @@ class RecipeOptions:
 def resolve(file: RecipeFile) -> Recipe:
     """The run that a recipe declares, its warnings printed on stderr. Raises `InputError`."""
     recipe = file.recipe()
-    for warning in recipe.warnings:
-        click.echo(f"warning: {warning}", err=True)
+    warn_of([recipe])
     return recipe
+
+
+def warn_of(read: Iterable[Recipe | Cell]) -> None:
+    """Print the warnings of recipes, or of a study's cells, on stderr, each once."""
+    for warning in dict.fromkeys(warning for one in read for warning in one.warnings):
+        click.echo(f"warning: {warning}", err=True)
 
 
 def load_plugins(folders: Sequence[str] = ()) -> None:

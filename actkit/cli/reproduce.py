@@ -65,7 +65,7 @@ class ReproduceOptions:
     shell_complete=completion.scales,
     help="full: the paper's settings; small: digits, in minutes on two cores.",
 )
-@click.option("--seeds", metavar="N,N,...", help="Other seeds than the item's own.")
+@studies.seeds_option("Other seeds than the item's own.")
 @settings_option("Override a binding of every training (repeatable).")
 @plugins_option()
 @studies.jobs_option("How many runs at a time.")

@@ -1,9 +1,10 @@
-"""What `actkit run` and `actkit reproduce` share: a study's seeds, where its runs go, and what is printed of them."""
+"""Studies on the command line: what a file and the options declare, where the runs go, and what is printed of them."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -11,6 +12,8 @@ import click
 from actkit.errors import InputError
 
 if TYPE_CHECKING:
+    from actkit.cli.options import RecipeOptions
+    from actkit.config.recipe import RecipeFile
     from actkit.display import Display
     from actkit.training.executors import Executor
     from actkit.training.study import Cell
@@ -27,18 +30,83 @@ def executor_option(text: str) -> Any:
     )
 
 
+def seeds_option(text: str) -> Any:
+    def once(context: click.Context, parameter: click.Parameter, given: tuple[str, ...]) -> str | None:
+        if len(given) > 1:
+            raise InputError("--seeds is given twice", help=f"--seeds {','.join(given)}")
+        return given[0] if given else None
+
+    return click.option("--seeds", metavar="N,N,...", multiple=True, callback=once, help=text)
+
+
 def seeds_in(text: str) -> list[int]:
-    """The seeds of `--seeds N,N,...`. Raises `InputError` for what is no number, or there twice."""
+    """The seeds of `--seeds N,N,...`. Raises `InputError` for what is no seed, or there twice."""
+    from actkit.training.study import assert_seeds
+
     try:
         found = [int(part) for part in text.split(",")]
     except ValueError:
         raise InputError(
             f"--seeds {text or repr(text)}: whole numbers are wanted", help="such as --seeds 0,1,2"
         ) from None
-    if len(set(found)) < len(found):
-        once = ",".join(map(str, dict.fromkeys(found)))
-        raise InputError(f"--seeds {text}: a seed is there twice", help=f"--seeds {once}")
+    assert_seeds(found, f"--seeds {text}")
     return found
+
+
+@dataclass(frozen=True)
+class Declared:
+    """A study as a file and the command line declare it: its recipes, its cells in their order, and what was set aside."""
+
+    recipes: Sequence[str]
+    cells: Sequence[Cell]
+    notes: tuple[str, ...] = ()
+
+
+def declared_in(
+    file: RecipeFile,
+    reading: RecipeOptions,
+    *,
+    seed: int | None = None,
+    seeds: str | None = None,
+    sweeps: Sequence[str] = (),
+    out: str | None = None,
+) -> Declared | None:
+    """The study of a recipe's file with `--seed`, `--seeds` and `--sweep`, or None where all of them declare a single run. Raises `InputError`."""
+    from actkit.config.study_file import read_study
+    from actkit.training.study import Study, cells, parse_sweeps
+
+    read = read_study(file)
+    if read is None and seeds is None and not sweeps:
+        return None
+    if seed is not None and seeds is not None:
+        raise InputError("--seed and --seeds say two things", help="give one of them")
+    study: Study = read.declared.build() if read is not None else Study()
+    wanted = study.seeds if seeds is None else seeds_in(seeds)
+    notes = []
+    if seeds is not None and study.seeds is not None and wanted != study.seeds:
+        notes.append(f"--seeds {seeds} instead of the file's study.seeds = {study.seeds}")
+    if seed is not None:
+        wanted = [seed]
+    elif wanted is not None:
+        _assert_no_other_seed(reading.settings, [line.key for line in read.lines] if read else [])
+    recipes = (read.recipes if read else ()) or (file.file,)
+    made = cells(
+        recipes,
+        seeds=wanted,
+        sweep={**study.sweep, **parse_sweeps(sweeps)},
+        settings=reading.settings,
+        lines={recipe: read.lines_for(recipe) for recipe in recipes} if read else None,
+        plugins=reading.plugins,
+        trust=reading.trust,
+        out=out,
+    )
+    return Declared(recipes, made, tuple(notes))
+
+
+def _assert_no_other_seed(settings: Iterable[str], lines: Iterable[str]) -> None:
+    for key in (*(setting.partition("=")[0].strip() for setting in settings), *lines):
+        if key == "run.seed":
+            raise InputError("run.seed and the study's seeds say two things", help="leave run.seed out")
 
 
 def executor_named(name: str, jobs: int, device: str) -> Executor:

@@ -26,6 +26,7 @@ from actkit.cli.options import (
     resolve,
     threads_given,
     threads_option,
+    warn_of,
 )
 from actkit.errors import InputError
 
@@ -59,7 +60,7 @@ class RunOptions:
 @click.argument("file", shell_complete=completion.recipes)
 @recipe_options
 @click.option("--seed", type=int, help="The same as -s run.seed=N.")
-@click.option("--seeds", metavar="N,N,...", help="A study: a run for each of these seeds.")
+@studies.seeds_option("A study: a run for each of these seeds.")
 @click.option(
     "--sweep",
     "sweeps",
@@ -100,12 +101,19 @@ def run(**given: Any) -> int:
     if options.single and (options.seeds is not None or options.sweeps):
         raise InputError("--single is for one run, and --seeds and --sweep for many", help="leave one out")
     recipe = options.reading.with_seed(options.seed).open(options.file)
-    cells = None if options.single else _cells(options, recipe)
-    if cells is None:
+    study = None if options.single else _study(options, recipe)
+    if study is None:
         return _plan(options, recipe) if options.dry_run else _run(options, recipe)
-    for warning in dict.fromkeys(warning for cell in cells for warning in cell.warnings):
-        click.echo(f"warning: {warning}", err=True)
-    return _plan_study(options, cells) if options.dry_run else _run_study(options, cells)
+    for note in study.notes:
+        click.echo(f"note: {note}", err=True)
+    warn_of(study.cells)
+    return _plan_study(options, study.cells) if options.dry_run else _run_study(options, study.cells)
+
+
+def _study(options: RunOptions, recipe: RecipeFile) -> studies.Declared | None:
+    return studies.declared_in(
+        recipe, options.reading, seed=options.seed, seeds=options.seeds, sweeps=options.sweeps, out=options.out
+    )
 
 
 def _plan(options: RunOptions, file: RecipeFile) -> int:
@@ -188,40 +196,6 @@ def _write_page(folder: Path, display: Display) -> Path | None:
     except InputError as error:
         display.warn(f"no report.html: {error.message}")
         return None
-
-
-def _cells(options: RunOptions, recipe: RecipeFile) -> Sequence[Cell] | None:
-    """The cells of a study, or None where the command is a single run."""
-    declared = recipe.study()
-    if declared is None and options.seeds is None and not options.sweeps:
-        return None
-    if options.seed is not None and options.seeds is not None:
-        raise InputError("--seed and --seeds say two things", help="give one of them")
-    from actkit.training.study import Study, cells, parse_sweeps
-
-    study: Study = declared.build() if declared is not None else Study()
-    seeds = study.seeds if options.seed is None else [options.seed]
-    return cells(
-        [_beside(options.file, other) for other in study.recipes or []] or [options.file],
-        seeds=seeds if options.seeds is None else studies.seeds_in(options.seeds),
-        sweep={**study.sweep, **parse_sweeps(options.sweeps)},
-        settings=options.reading.settings,
-        plugins=options.reading.plugins,
-        trust=options.reading.trust,
-        out=options.out,
-    )
-
-
-def _beside(file: str, recipe: str) -> str:
-    """Where a recipe that a study names lies: beside the study's file, as with `include`, or among the packaged."""
-    from actkit.config.locate import locate_recipe, packaged_recipes
-
-    folder = Path(file).parent
-    if locate_recipe(recipe, beside=folder) is None:
-        near = [*(p.name for p in folder.glob("*.gin")), *packaged_recipes()]
-        raise InputError(f"study.recipes: there is no recipe {recipe!r}", where=file, help=errors.nearest(recipe, near))
-    own = folder / recipe
-    return str(own) if own.is_file() else recipe
 
 
 def _plan_study(options: RunOptions, cells: Sequence[Cell]) -> int:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 from actkit.config import registry
-from actkit.config.reader import Binding, Ref
+from actkit.config.reader import Binding, Macro, Ref
 from actkit.errors import InputError, nearest
+
+T = TypeVar("T", Ref, Macro)
 
 # An attack's settings stand in one of these, so that a training setting can never leak into an evaluation.
 ATTACK_SCOPES = ("train", "eval")
@@ -21,16 +23,21 @@ Key = tuple[str, str, str]
 class Table:
     """What is bound, the last binding of each key winning; what fits no component is among the `problems`.
 
-    `referenced` are the scopes that references name, also those of bindings that a later one replaces.
+    `referenced` are the scopes that references name, also those of bindings that a later one replaces; `known_macros` those that a file defines
+    or some value names.
     """
 
     def __init__(self, bindings: Iterable[Binding]) -> None:
         self.bindings: dict[Key, Binding] = {}
         self.macros: dict[str, Binding] = {}
         self.referenced: set[str] = set()
+        self.known_macros: set[str] = set()
         self.problems: list[InputError] = []
         for binding in bindings:
-            self.referenced |= _scopes_in(binding.value)
+            self.referenced |= {ref.scope for ref in _inside(binding.value, Ref)} - {""}
+            self.known_macros |= macros_in(binding.value)
+            if not binding.parameter and not binding.override:
+                self.known_macros.add(binding.selector)
             try:
                 self._add(binding)
             except InputError as error:
@@ -66,6 +73,15 @@ class Table:
             found |= {p: b for (s, sel, p), b in self.bindings.items() if sel == selector and s == within}
         return found
 
+    def unknown_macros(self) -> Iterator[InputError]:
+        """Macros given from outside, by `-s` or a study, that no file defines and no value names: misspelt."""
+        choices = {*self.known_macros, *(binding.key for binding in self.bindings.values())}
+        for name, binding in self.macros.items():
+            if binding.override and name not in self.known_macros:
+                said = nearest(name, choices, listing=False) or nearest(name, self.known_macros)
+                wrong = InputError(f"nothing uses a macro {name!r}", help=said or "a setting is like run.epochs=2")
+                yield wrong.at(binding.place)
+
     def macro(self, name: str) -> Binding:
         """What `%name` stands for. Raises `InputError`."""
         if name == "gin.REQUIRED":
@@ -100,8 +116,15 @@ def assert_finite(value: Any) -> None:
         raise InputError(f"a number must be finite, this one is {value}", help="write one below 1.8e308")
 
 
-def _scopes_in(value: Any) -> set[str]:
-    if isinstance(value, Ref):
-        return {value.scope} - {""}
+def macros_in(value: Any) -> set[str]:
+    """The names of the macros in a value, at any depth."""
+    return {macro.name for macro in _inside(value, Macro)}
+
+
+def _inside(value: Any, what: type[T]) -> Iterator[T]:
+    """Every reference, or macro, in a value at any depth."""
+    if isinstance(value, what):
+        yield value
     inner = value if isinstance(value, (list, tuple)) else value.values() if isinstance(value, dict) else ()
-    return {scope for item in inner for scope in _scopes_in(item)}
+    for item in inner:
+        yield from _inside(item, what)

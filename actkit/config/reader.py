@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import tokenize
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +52,7 @@ class Place:
 class Binding:
     """One `scope/selector.parameter = value`, or, where the parameter is empty, one macro: `NAME = value`.
 
-    `included`: in a file that the recipe includes, which may offer what nobody uses. `override`: by `-s` on the command line.
+    `included`: in a file that the recipe includes, which may offer what nobody uses. `override`: by `-s` on the command line, or by the file of a study.
     """
 
     scope: str
@@ -91,13 +91,14 @@ class Document:
     problems: tuple[InputError, ...]
 
 
-def read_document(file: str, settings: Iterable[str] = ()) -> Document:
-    """Read a recipe with all that it includes, and 'KEY=VALUE' settings after it, the last one winning.
+def read_document(file: str, settings: Iterable[str | Binding] = ()) -> Document:
+    """Read a recipe with all that it includes, and settings after it, the last one winning: 'KEY=VALUE', or what another file says.
 
     Raises `InputError` for a file that is not there or cannot be read, includes that go round in a circle, or a setting that says nothing.
     """
     path = find_recipe(file)
-    found = [*_read_file(path.resolve(), file), *map(read_setting, settings)]
+    given = (replace(one, override=True) if isinstance(one, Binding) else read_setting(one) for one in settings)
+    found = [*_read_file(path.resolve(), file), *given]
     return Document(
         file,
         path,

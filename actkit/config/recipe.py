@@ -18,8 +18,8 @@ from actkit.config import registry
 from actkit.config.bindings import Table
 from actkit.config.locate import packaged_recipes, portable_name, recipe_use
 from actkit.config.plugins import installed_plugin_modules, load_plugin_folder, load_plugin_module
-from actkit.config.reader import Document, Import, Macro, Place, Ref, read_document
-from actkit.config.resolver import ROLE, ROOT, STUDY, Resolver, Slot, long_steps, resolve_root, unused
+from actkit.config.reader import Binding, Document, Import, Macro, Place, Ref, read_document
+from actkit.config.resolver import ROLE, ROOT, STUDY, Resolver, Slot, long_steps, resolve_root, unused, unused_warning
 from actkit.config.spec import Spec
 from actkit.errors import InputError, raise_all
 
@@ -28,7 +28,7 @@ from actkit.errors import InputError, raise_all
 class Recipe:
     """A recipe that was read: its Spec, and what a user may want to know of the reading.
 
-    `text` is one gin file that says the same: what was used, in complete selectors.
+    `text` is one gin file that says the same: what was used, in complete selectors. `unused` are lines that nothing uses; a warning says each.
     """
 
     spec: Spec
@@ -36,6 +36,7 @@ class Recipe:
     text: str
     warnings: list[str] = field(default_factory=list)
     origins: dict[str, Place] = field(default_factory=dict)
+    unused: list[Binding] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -50,21 +51,33 @@ class RecipeFile:
         """What the user called it."""
         return self.document.file
 
+    @property
+    def is_recipe(self) -> bool:
+        """Whether it declares a run, whole or not."""
+        return ("", ROOT, "objective") in self.table.bindings
+
     def recipe(self) -> Recipe:
         """The run that it declares. Raises `InputError`, or `InputErrors` with everything that is wrong with it."""
+        if not self.is_recipe and ("", STUDY, "recipes") in self.table.bindings:
+            raise InputError(
+                "this file is a study of other recipes and no recipe itself",
+                where=self.file,
+                help="give one of its study.recipes",
+            )
         self._assert_no_part()
         resolver = Resolver(self.table)
         spec = resolve_root(resolver, Place(self.file))
-        warnings = [*unused(resolver), *long_steps(spec)] if spec else []
-        raise_all(resolver.problems)
+        idle = unused(resolver) if spec else []
+        raise_all([*resolver.problems, *self.table.unknown_macros()])
         assert spec is not None
         text, origins = _dump(resolver, self.document.imports)
-        return Recipe(spec, portable_name(self.document.path), text, warnings, origins)
+        warnings = [*map(unused_warning, idle), *long_steps(spec)]
+        return Recipe(spec, portable_name(self.document.path), text, warnings, origins, idle)
 
     def _assert_no_part(self) -> None:
         """Raise `InputError` for a packaged file that recipes include: what a run needs is missing there on purpose."""
-        bound, path = ("", ROOT, "objective") in self.table.bindings, self.document.path.resolve()
-        if not bound and path in map(Path.resolve, packaged_recipes().values()):
+        path = self.document.path.resolve()
+        if not self.is_recipe and path in map(Path.resolve, packaged_recipes().values()):
             kind = "an evaluation" if recipe_use(path) == "evaluation" else "a part that recipes include"
             raise InputError(
                 f"{self.file} is {kind}, and cannot be run: it says nothing of run.objective",
@@ -84,7 +97,7 @@ class RecipeFile:
         """The probes in its `run.evaluation`, the rest of it left aside. Raises `InputError` as `recipe` does."""
         resolver = Resolver(self.table)
         probes = self._of_run(resolver, "evaluation", "probe")
-        raise_all(resolver.problems)
+        raise_all([*resolver.problems, *self.table.unknown_macros()])
         return list(probes)
 
     def setting(self, backbone: str) -> dict[str, Any]:
@@ -111,13 +124,13 @@ class RecipeFile:
 
 
 def open_recipe(
-    file: str, overrides: Iterable[str] = (), *, plugins: Iterable[str] = (), trust: bool | None = False
+    file: str, overrides: Iterable[str | Binding] = (), *, plugins: Iterable[str] = (), trust: bool | None = False
 ) -> RecipeFile:
     """Read a recipe's files once, and load what they import.
 
     Args:
         file: a path, or the name of a packaged recipe such as 'gin/act_cifar10.gin'.
-        overrides: 'KEY=VALUE', applied after the file, the last one winning.
+        overrides: 'KEY=VALUE', or bindings of a study's file; applied after the file, the last one winning.
         plugins: folders whose modules are loaded, and may be imported by the recipe.
         trust: allow the recipe to import any module; None where nobody could ask for that.
 
@@ -133,7 +146,7 @@ def open_recipe(
 
 
 def load_recipe(
-    file: str, overrides: Iterable[str] = (), *, plugins: Iterable[str] = (), trust: bool = False
+    file: str, overrides: Iterable[str | Binding] = (), *, plugins: Iterable[str] = (), trust: bool = False
 ) -> Recipe:
     """Read the run that a recipe declares. Nothing is built and no data are read: `load("gin/act_digits.gin").spec` is its Spec.
 
@@ -194,21 +207,21 @@ def _dump(resolver: Resolver, imports: Iterable[Import]) -> tuple[str, dict[str,
     used.sort(key=lambda b: (b.selector != ROOT, b.selector != ROLE, b.selector, b.scope, b.parameter))
     lines, origins = [f"import {one.module}" for one in imports], {}
     for binding in [*macros, *used]:
-        line = f"{binding.key} = {_gin(binding.value)}"
+        line = f"{binding.key} = {as_gin(binding.value)}"
         lines.append(line)
         origins[line] = binding.place
     return "\n".join(lines) + "\n", origins
 
 
-def _gin(value: Any) -> str:
+def as_gin(value: Any) -> str:
     """A value as gin reads it, references in complete selectors."""
     if isinstance(value, (Ref, Macro)):
         return repr(Ref(value.scope, registry.get(value.selector).selector) if isinstance(value, Ref) else value)
     if isinstance(value, list):
-        return "[" + ", ".join(map(_gin, value)) + "]"
+        return "[" + ", ".join(map(as_gin, value)) + "]"
     if isinstance(value, tuple):
-        return "(" + ", ".join(map(_gin, value)) + ("," if len(value) == 1 else "") + ")"
+        return "(" + ", ".join(map(as_gin, value)) + ("," if len(value) == 1 else "") + ")"
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{k!r}: {_gin(v)}" for k, v in value.items()) + "}"
+        return "{" + ", ".join(f"{k!r}: {as_gin(v)}" for k, v in value.items()) + "}"
     assert ast.literal_eval(repr(value)) == value
     return repr(value)

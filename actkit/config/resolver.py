@@ -222,19 +222,24 @@ def _attacks_in(value: Any, owner: str) -> Iterator[tuple[Spec, str]]:
             yield from _attacks_in(inner, owner)
 
 
-def unused(resolver: Resolver) -> list[str]:
-    """Bindings that nothing uses. What an include offers may go unused; so may what an override has swapped away."""
+def unused(resolver: Resolver) -> list[Binding]:
+    """Bindings and macros that nothing uses. What an include offers may go unused; so may what an override has swapped away."""
     table = resolver.table
     swapped = any(
         b.override and registry.get(b.selector).parameters[b.parameter].wants for b in table.bindings.values()
     )
-    warnings = []
+    idle = []
     for key, binding in table.bindings.items():
         if key[1] == STUDY:
             continue
         if key not in resolver.used and not binding.included and (binding.override or not swapped):
-            warnings.append(f"{binding.key} is set but nothing uses it\n  --> {binding.place}")
+            idle.append(binding)
     for name, binding in table.macros.items():
         if ("", name, "") not in resolver.used and not binding.included:
-            warnings.append(f"the macro {name} is set but nothing uses it\n  --> {binding.place}")
-    return warnings
+            idle.append(binding)
+    return idle
+
+
+def unused_warning(binding: Binding) -> str:
+    named = binding.key if binding.parameter else f"the macro {binding.key}"
+    return f"{named} is set but nothing uses it\n  --> {binding.place}"

@@ -11,9 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from actkit.config.reader import Binding
 from actkit.config.recipe import load_recipe
 from actkit.config.registry import register
 from actkit.config.spec import Spec
+from actkit.config.study_file import as_settings, assert_applied
 from actkit.errors import InputError, raise_all
 from actkit.evaluation.summary import Summary
 from actkit.networks.model_files import checkpoint_step
@@ -32,7 +34,8 @@ class Study:
     Args:
         seeds: `run.seed` of each; by default each recipe's own.
         sweep: settings and their values, {'objective.act.alpha': [0.1, 0.5]}: every combination is run. A component is given as text, '@backbone.resnet34()'.
-        recipes: the recipes to run, beside the one that this stands in or among the packaged; by default the one that this stands in.
+        recipes: the recipes to run, beside the one that this stands in or among the packaged; by default the one that this stands in. What else the
+            file itself binds applies to each of them, after the recipe's own.
     """
 
     seeds: list[int] | None = None
@@ -43,6 +46,7 @@ class Study:
         for name in ("seeds", "recipes"):
             if getattr(self, name) is not None and not getattr(self, name):
                 raise InputError(f"study.{name} names none", help="leave the line out, or give some")
+        assert_seeds(self.seeds or [], "study.seeds")
         for key, values in self.sweep.items():
             if not isinstance(values, (list, tuple)) or not values:
                 raise InputError(
@@ -54,6 +58,16 @@ class Study:
                     help="write it as text: '@backbone.resnet34()'",
                 )
         _assert_no_seed(self.sweep)
+
+
+def assert_seeds(seeds: Sequence[int], said: str) -> None:
+    """Raise `InputError` for a seed that is negative, or there twice. `said`: what the user gave, such as '--seeds 0,0'."""
+    for seed in seeds:
+        if seed < 0:
+            raise InputError(f"{said}: a seed is a whole number from 0 on, got {seed}", help="such as 0, 1 and 2")
+    if len(set(seeds)) < len(seeds):
+        once = ",".join(map(str, dict.fromkeys(seeds)))
+        raise InputError(f"{said}: a seed is there twice", help=f"give {once}")
 
 
 def _assert_no_seed(keys: Iterable[str]) -> None:
@@ -68,7 +82,7 @@ class Cell:
     """One run of a study."""
 
     recipe: str
-    # What it sweeps, and what all share.
+    # The study's own lines, what all were given with `-s`, what this one sweeps.
     settings: tuple[str, ...]
     seed: int
     folder: Path
@@ -139,11 +153,15 @@ def cells(
     seeds: Sequence[int] | None,
     sweep: Mapping[str, Sequence[Any]],
     settings: Sequence[str] = (),
+    lines: Mapping[str, Sequence[Binding]] | None = None,
     plugins: Sequence[str] = (),
     trust: bool = False,
     out: str | None = None,
 ) -> list[Cell]:
-    """Every combination, each recipe read and checked. Raises `InputError` for a recipe that is wrong, or two cells that are one and the same run."""
+    """Every combination, each recipe read and checked. Raises `InputError` for a recipe that is wrong, or two cells that are one and the same run.
+
+    `lines` are the study's own, by recipe; `settings` come after them.
+    """
     made: list[Cell] = []
     problems: list[InputError] = []
     for recipe, values in itertools.product(recipes, itertools.product(*sweep.values())):
@@ -155,13 +173,17 @@ def cells(
         for seed in [None] if seeds is None else seeds:
             title = " ".join([Path(recipe).stem, *shown])
             try:
-                made.append(cell(recipe, (*settings, *own), seed, title, plugins=plugins, trust=trust, out=out))
+                shared = (lines or {}).get(recipe, ())
+                made.append(
+                    cell(recipe, (*settings, *own), seed, title, lines=shared, plugins=plugins, trust=trust, out=out)
+                )
             except InputError as error:
                 problems += error.problems
                 break
     raise_all(problems)
     for i, one in enumerate(made):
-        if twin := next((c for c in made[:i] if c.folder == one.folder), None):
+        # A folder is called by its seed and settings, in one of the recipe: two recipes may say the same.
+        if twin := next((c for c in made[:i] if c.folder.name == one.folder.name), None):
             raise InputError(
                 f"two cells of the study are one and the same run: {twin.title} and {one.title}",
                 where=str(one.folder),
@@ -176,20 +198,23 @@ def cell(
     seed: int | None,
     title: str,
     *,
+    lines: Sequence[Binding] = (),
     plugins: Sequence[str] = (),
     trust: bool = False,
     out: str | None = None,
 ) -> Cell:
     """One run, its recipe read and checked, in the folder that its own command would take (in `out`, where that is given); the seed None is the recipe's own.
 
-    Raises `InputError`.
+    Raises `InputError`, also where one of the study's `lines` does nothing in this recipe.
     """
     own = [] if seed is None else [f"run.seed={seed}"]
-    read = load_recipe(recipe, [*settings, *own], plugins=plugins, trust=trust)
+    read = load_recipe(recipe, [*lines, *settings, *own], plugins=plugins, trust=trust)
+    assert_applied(read, lines, recipe)
     seed = int(read.spec.kwargs.get("seed", 0))
     folder = folder_of(read)
     folder = Path(out) / folder.relative_to("runs") if out else folder
-    return Cell(recipe, tuple(settings), seed, folder, f"{title} seed {seed}", tuple(read.warnings))
+    given = (*as_settings(lines), *settings)
+    return Cell(recipe, given, seed, folder, f"{title} seed {seed}", tuple(read.warnings))
 
 
 # What is still to run on a cell's models besides its own evaluation: probes, and whether on the headline model alone.
@@ -205,9 +230,9 @@ def dry_run_study(
     jobs: int,
     examined: Mapping[Path, Examinations] | None = None,
 ) -> tuple[list[str], float]:
-    """The cells with their state, and the estimated time of what is left, in seconds: one step of each is timed on made-up images, seeds apart.
+    """The cells with their state and the estimated time of what is left of each, and of all together, in seconds.
 
-    `examined` is by a cell's folder.
+    One step of each is timed on made-up images, seeds apart. `examined` is by a cell's folder.
     """
     from actkit.evaluation.cost import duration
 
@@ -216,15 +241,17 @@ def dry_run_study(
     lines = []
     width = max(len(cell.title) for cell in study)
     for cell in study:
-        lines.append(f"{cell.title:<{width}}  {cell.state:<9}  {cell.folder}")
         later = (examined or {}).get(cell.folder, ())
         if cell.done and not later:
+            lines.append(f"{cell.title:<{width}}  {cell.state:<9}  {'':>9}  {cell.folder}")
             continue
         key = f"{cell.recipe} {cell.settings} {cell.done} {later!r}"
         if key not in costs:
             costs[key] = _cost(cell, later, plugins=plugins, trust=trust, device=device, jobs=jobs)
         batches = 0 if cell.done else costs[key].batches - (checkpoint_step(cell.folder) or 0)
-        seconds += costs[key].step * batches + costs[key].evaluation
+        own = costs[key].step * batches + costs[key].evaluation
+        lines.append(f"{cell.title:<{width}}  {cell.state:<9}  {duration(own):>9}  {cell.folder}")
+        seconds += own
     left = sum(not cell.done for cell in study)
     lines.append(
         f"{len(study)} cell{'s' * (len(study) > 1)}, {left} to do: about {duration(seconds / jobs)} on {device}, {jobs} at a time"

@@ -121,10 +121,10 @@ def test_a_declared_study_that_makes_no_sense_is_told(actkit, write, quick, line
 def test_a_study_finds_its_recipes_beside_itself(actkit, write, quick, tmp_path, monkeypatch):
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
-    write("s.gin", QUICK + "\nstudy.recipes = ['quick.gin', 'act_digits.gin']\n")
+    write("s.gin", QUICK + "\nstudy.recipes = ['quick.gin', 'trades_digits.gin']\n")
     said = actkit("run", "../s.gin", "--dry-run", "--json", "--device", "cpu")
     assert said.code == 0, said.err
-    assert [c["title"] for c in json.loads(said.out)["cells"]] == ["quick seed 0", "act_digits seed 0"]
+    assert [c["title"] for c in json.loads(said.out)["cells"]] == ["quick seed 0", "trades_digits seed 0"]
 
 
 def test_a_declared_study_runs_its_cells_and_not_itself(actkit, write, tmp_path, monkeypatch):
