@@ -18,7 +18,7 @@ from actkit.cli.options import format_option, json_option, plugins_option
     "--pictures",
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="Draw the sweep, each training, and what each evaluation showed: SVG, PNG, and the numbers as JSON.",
+    help="Draw what compares the runs, the sweep, each training, and what each evaluation showed: SVG, PNG, and the numbers as JSON.",
 )
 @click.option(
     "--html",
@@ -39,7 +39,7 @@ def report(
     actkit report runs --html report.html --pictures pictures
     """
     from actkit.files import make_folder
-    from actkit.reports import curves
+    from actkit.reports import comparison
     from actkit.reports.grids import assert_format
     from actkit.reports.tables import find, formatted, table
 
@@ -54,7 +54,7 @@ def report(
     made = table(finished, unfinished)
     click.echo(formatted(made, "json" if as_json else how))
     if pictures is not None:
-        drawn = curves.pictures(made, finished)
+        drawn = comparison.pictures(made, finished)
         for picture in drawn:
             picture.save(pictures)
         click.echo(f"pictures   {pictures}: {', '.join(p.name for p in drawn) or 'there is nothing to see'}", err=True)

@@ -14,6 +14,8 @@ from actkit.errors import InputError
 if TYPE_CHECKING:
     from actkit.cli.options import RecipeOptions
     from actkit.config.recipe import RecipeFile
+    from pathlib import Path
+
     from actkit.display import Display
     from actkit.training.executors import Executor
     from actkit.training.study import Cell
@@ -127,6 +129,21 @@ def executor_named(name: str, jobs: int, device: str) -> Executor:
 
 def as_json(cells: Iterable[Cell]) -> list[dict[str, str]]:
     return [{"title": cell.title, "state": cell.state, "folder": str(cell.folder)} for cell in cells]
+
+
+def print_study(place: Path, display: Display) -> None:
+    """The table of a study's finished runs, in its order, and its page, `report.html`."""
+    from actkit.reports import page
+    from actkit.reports.page import of_runs
+    from actkit.reports.tables import find, formatted, table
+
+    try:
+        runs, unfinished = find([place])
+        click.echo(formatted(table(runs, unfinished), "table"))
+        page.write(of_runs(runs, unfinished), place / "report.html")
+        display.say(f"report     {place / 'report.html'}")
+    except InputError as error:
+        display.warn(f"these runs do not go into one table: {error.message}")
 
 
 def say_failures(failed: Iterable[TaskResult], display: Display) -> None:

@@ -218,33 +218,48 @@ def _plan_study(options: RunOptions, cells: Sequence[Cell]) -> int:
 
 def _run_study(options: RunOptions, cells: Sequence[Cell]) -> int:
     from actkit.cli.display import Terminal
+    from actkit.cli.study_display import watching
     from actkit.files import make_folder
-    from actkit.reports.tables import find, formatted, table
+    from actkit.training.study import work_of
+    from actkit.training.study_record import StudyRecord, place_of_study
     from actkit.training.tasks import run_tasks
 
     display = Terminal(consoles()[1], quiet=options.as_json)
-    make_folder(cells[0].folder.parent)
-    plugins: dict[str, Given] = {"--plugins": options.reading.plugins}
-    extra: dict[str, Given] = {
-        **plugins,
-        "--trust": options.reading.trust,
+    place = place_of_study(options.file, options.out)
+    make_folder(place)
+    record = StudyRecord.of(options.file, cells, place)
+    record.save()
+    executor = studies.executor_named(options.executor, options.jobs, options.device)
+    left = sum(not cell.done for cell in cells)
+    todo = f"{left} to do, {min(executor.jobs, left)} at a time" if left else "all done"
+    display.say(f"study      {len(cells)} cells, {todo}")
+    plugins, trust = options.reading.plugins, options.reading.trust
+    work = work_of(cells, plugins=plugins, trust=trust) if left > 1 else {}
+    how: dict[str, Given] = {
+        "--plugins": plugins,
+        "--trust": trust,
         "--device": options.device,
         "--tensorboard": options.tensorboard,
     }
-    executor = studies.executor_named(options.executor, options.jobs, options.device)
-    ended, code = run_tasks(cells, executor, say=display.say, extra=arguments(extra))
+    with watching(display) as show:
+        ended, code = run_tasks(cells, executor, say=display.say, extra=arguments(how), work=work, show=show)
     failed = [one for one in ended if one.failed]
-    finished = [cell.folder for cell in cells if cell.done]
+    why = {one.task.title: one.error for one in failed}
+    StudyRecord.of(options.file, cells, place, why).save()
     if options.as_json:
-        why = {one.task.title: one.error for one in failed}
         click.echo(json.dumps({"cells": studies.as_json(cells), "failed": why}))
-    elif finished:
-        try:
-            click.echo(formatted(table(*find(finished)), "table"))
-        except InputError as error:
-            display.warn(f"these runs do not go into one table: {error.message}")
+        return code
+    finished = sum(cell.done for cell in cells)
+    if finished:
+        studies.print_study(place, display)
     studies.say_failures(failed, display)
-    if finished and not options.as_json:
-        shown = [*arguments(plugins), *map(str, finished[:8])]
-        display.say(f"next       actkit report {shlex.join(shown)}{' ...' if len(finished) > 8 else ''}")
+    if code in (errors.RESUMABLE, errors.INTERRUPTED):
+        begun = sum(cell.state == "to resume" for cell in cells)
+        display.say(
+            f"stopped    {finished} of {len(cells)} cells are done, {begun} saved on the way; the same command goes on from there"
+        )
+    elif finished:
+        display.say(
+            f"next       {shlex.join(['actkit', 'report', *arguments({'--plugins': plugins}), str(place), '--format', 'latex'])}"
+        )
     return code

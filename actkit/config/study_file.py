@@ -37,7 +37,6 @@ class StudyFile:
         itself = located is not None and located.resolve() == self.file.document.path.resolve()
         return () if itself else self.lines
 
-
     def resolved(
         self, settings: Iterable[str] = (), *, plugins: Iterable[str] = (), trust: bool = False
     ) -> dict[str, Recipe]:

@@ -16,10 +16,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from actkit.probes.comparing import draw_dots, draw_panels, size_of_dots, size_of_panels
 from actkit.probes.lettering import Lettering
 from actkit.probes.triples import DIVERGING, Block, blocks_of
 
-Kind = Literal["lines", "bars", "images", "surface"]
+Kind = Literal["lines", "bars", "images", "surface", "dots", "panels"]
 
 # What a probe calls the series, or the row, of the model that it looks at.
 OWN = ""
@@ -49,13 +50,14 @@ class Picture:
 
     Args:
         name: of its files. title, caption: above and below it.
-        kind: 'lines', 'bars', 'images' or 'surface'.
+        kind: 'lines', 'bars', 'dots', 'panels', 'images' or 'surface'.
         data: everything that is on it, see below.
         about: which command, commit, machine and data made it.
 
     `data` of 'lines': `series` {name: {x, y, [low, high], [marks: [{x, y, text}]], [dashed], [as: whose colour]}}; of 'bars': `groups` (names on the axis) and `series`
-    {name: {y, [error]}}; of 'images': `rows` [{name, cells: [{pixels (H, W, C) in [0,1], text}]}], with `columns` and `span` where the cells
-    are triples (`actkit.probes.triples`); of 'surface': `x`, `y`, `z`.
+    {name: {y, [error]}}; of 'dots' the same, each group on lines of its own, with `values` (the single ones) and `doubted`; of 'panels': `panels`
+    [{title, series}], the series as of 'lines'; of 'images': `rows` [{name, cells: [{pixels (H, W, C) in [0,1], text}]}], with `columns` and `span`
+    where the cells are triples (`actkit.probes.triples`); of 'surface': `x`, `y`, `z`.
     All may have `x_label`, `y_label`, `levels` [{value, text}] (horizontal lines), `percent` (of the y axis), `log`.
     """
 
@@ -104,6 +106,18 @@ class Picture:
         if self.kind == "images":
             figure = Figure(figsize=_size_of_images(self.data), layout="constrained")
             _images(figure, self.data, letter)
+        elif self.kind == "dots":
+            width, height = size_of_dots(self.data)
+            figure = Figure(figsize=(scale * width, scale * height), layout="constrained")
+            axes = figure.subplots()
+            draw_dots(axes, self.data, letter, list(colours(list(self.data["series"]))))
+            axes.set_xlabel(letter.whole(self.data.get("x_label", "")))
+        elif self.kind == "panels":
+            width, height = size_of_panels(self.data)
+            figure = Figure(figsize=(scale * width, scale * height), layout="constrained")
+            shown = dict.fromkeys(one["as"] for panel in self.data["panels"] for one in panel["series"].values())
+            style = {**self.data, "series": {}}
+            draw_panels(figure, self.data, letter, list(colours(list(shown))), lambda a: _style_axes(a, style, letter))
         else:
             width, height = {
                 "lines": (6.0, 4.0),

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from actkit.reports import curves, tables
+from actkit.reports import comparison, curves, tables
 from actkit.reports.html_page import Page, PageTable, Remark, Section, render, write
 from actkit.reports.run_page import checks_of, of_run
 from actkit.reports.tables import Finished, table
@@ -20,7 +21,11 @@ def of_runs(runs: Sequence[Finished], unfinished: Sequence[Path] = ()) -> Page:
         return of_run(runs[0])
     made = table(runs, unfinished)
     names = list(dict.fromkeys(_recipe(run).stem for run in runs))
-    sections = [Section("Numbers", tables=[PageTable("numbers", tables.table_grid(made))])]
+    grid = tables.table_grid(made)
+    grid = dataclasses.replace(grid, caption=[*grid.numbered_notes, *grid.caption])
+    sections = [Section("Numbers", tables=[PageTable("numbers", grid)])]
+    if compared := comparison.of_study(made):
+        sections.append(Section("The methods beside each other", pictures=compared))
     if swept := curves.sweep_of(made):
         sections.append(Section("What was swept", pictures=swept))
     for run in runs:

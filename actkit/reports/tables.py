@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
@@ -18,8 +19,9 @@ from actkit.errors import InputError
 from actkit.evaluation.run_files import spec_of_run
 from actkit.evaluation.summary import RunFacts, Summary
 from actkit.networks.model_files import located
-from actkit.reports.grids import Grid, assert_format, printed
+from actkit.reports.grids import Grid, Notes, assert_format, printed
 from actkit.reports.rows import UNVERIFIED, titles, unit
+from actkit.training.study_record import StudyRecord
 
 
 @dataclass(frozen=True)
@@ -38,12 +40,16 @@ class Finished:
 
 @dataclass(frozen=True)
 class Number:
-    """A number over seeds. `values` are fractions where `percent`; an unverified one has a red flag on at least one of its models."""
+    """A number over seeds. `values` are fractions where `percent`; an unverified one has a red flag on at least one of its models.
+
+    `because`: these flags, each with its seed.
+    """
 
     values: tuple[float, ...]
     percent: bool
     verified: bool = True
     seeds: tuple[int, ...] = ()
+    because: tuple[str, ...] = ()
 
     @property
     def mean(self) -> float:
@@ -77,6 +83,7 @@ class Number:
             "seeds": list(self.seeds),
             "percent": self.percent,
             "verified": self.verified,
+            "because": list(self.because),
         }
 
 
@@ -105,14 +112,7 @@ def find(paths: Iterable[Path]) -> tuple[list[Finished], list[Path]]:
         if not path.is_dir():
             said = "this is a file" if path.exists() else "there is no such folder"
             raise InputError(said, where=str(path), help="give runs, or folders that hold runs")
-        kept = [path / "config.json"] if (path / "config.json").is_file() else sorted(path.rglob("config.json"))
-        runs = [
-            file.parent
-            for file in kept
-            if (file.parent / "metrics.jsonl").is_file()
-            or (file.parent / "checkpoints").is_dir()
-            or (file.parent / "summary.json").is_file()
-        ]
+        runs = _runs_in(path)
         if not runs:
             raise InputError(
                 "this folder is no run and holds none", where=str(path), help="a run has config.json and checkpoints"
@@ -126,6 +126,18 @@ def find(paths: Iterable[Path]) -> tuple[list[Finished], list[Path]]:
             if not any(folder.resolve() == one.folder.resolve() for one in finished):
                 finished.append(Finished(folder, spec, summary, _facts(folder, summary)))
     return finished, unfinished
+
+
+def _runs_in(path: Path) -> list[Path]:
+    """The folder itself where it is a run; else those of the study that it is, in the study's order, then the others below it."""
+    alone = (path / "config.json").is_file()
+    record = None if alone else StudyRecord.load(path)
+    listed = record.folders if record else []
+    known = {folder.resolve() for folder in listed}
+    below = [path] if alone else [file.parent for file in sorted(path.rglob("config.json"))]
+    begun = ("metrics.jsonl", "checkpoints", "summary.json")
+    others = [folder for folder in below if folder.resolve() not in known]
+    return [*listed, *(folder for folder in others if any((folder / name).exists() for name in begun))]
 
 
 def _facts(folder: Path, summary: Summary) -> RunFacts:
@@ -212,13 +224,25 @@ def _varying(settings: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     return names
 
 
+def _ended(folder: Path) -> str:
+    """Why a study's cell failed, where its log says so."""
+    log = folder.with_name(f"{folder.name}.log")
+    with contextlib.suppress(OSError):
+        errors = [
+            line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.startswith("error:")
+        ]
+        return f": {errors[-1].removeprefix('error:').strip()} ({log})" if errors else ""
+    return ""
+
+
 @dataclass(frozen=True)
 class _Cell:
-    """A number of one run."""
+    """A number of one run; `because`: the red flags on it."""
 
     seed: int
     value: float
     verified: bool
+    because: tuple[str, ...] = ()
 
 
 def table(runs: Sequence[Finished], unfinished: Sequence[Path] = ()) -> Table:
@@ -243,7 +267,8 @@ def table(runs: Sequence[Finished], unfinished: Sequence[Path] = ()) -> Table:
                 value, title = result.numbers.get(column.number), named[name.label, column.number]
                 if value is not None:
                     percents[title] = column.percent
-                    cells.setdefault(title, []).append(_Cell(run.seed, value, not result.unverified))
+                    cell = _Cell(run.seed, value, not result.unverified, result.because)
+                    cells.setdefault(title, []).append(cell)
     columns = [title for title in named.values() if title in percents]
     rows = [
         _row(group, model, members[group, model], {t: cells[t] for t in columns if t in cells}, percents)
@@ -252,7 +277,7 @@ def table(runs: Sequence[Finished], unfinished: Sequence[Path] = ()) -> Table:
     first = runs[0].summary
     caption = [f"{first.data}; mean ± standard deviation of the sample over n seeds; {unit(percents)}"]
     caption += [f"{spec.title}: {spec!r}" for spec in first.evaluation]
-    caption += [f"not finished: {folder}" for folder in unfinished]
+    caption += [f"not finished: {folder}{_ended(folder)}" for folder in unfinished]
     return Table(tuple(columns), tuple(rows), tuple(caption), tuple(unfinished))
 
 
@@ -272,28 +297,43 @@ def _row(
             percents[title],
             all(cell.verified for cell in own),
             tuple(cell.seed for cell in own),
+            _because(own),
         )
         for title, own in cells.items()
     }
     return TableRow(group, model, tuple(seeds), numbers, tuple(run.folder for run in runs))
 
 
+def _because(cells: Sequence[_Cell]) -> tuple[str, ...]:
+    """Why a number over seeds is unverified: each red flag with the seeds that have it."""
+    seeds: dict[str, list[int]] = {}
+    for cell in cells:
+        if not cell.verified:
+            for said in cell.because or ("its summary does not say why",):
+                seeds.setdefault(said, []).append(cell.seed)
+    return tuple(f"seed{'s' * (len(own) > 1)} {', '.join(map(str, own))}: {said}" for said, own in seeds.items())
+
+
 def table_grid(made: Table) -> Grid:
-    """A number that no run has is a dash."""
+    """A number that no run has is a dash; one that is unverified names the notes that say why."""
     grouped = len({row.group for row in made.rows}) > 1
     titles = [*(["group"] if grouped else []), "model", "n", *made.columns]
-    body = []
+    body, notes = [], Notes()
     for row in made.rows:
-        cells = [row.numbers[c].shown(len(row.seeds)) if c in row.numbers else "-" for c in made.columns]
+        cells = []
+        for column in made.columns:
+            number = row.numbers.get(column)
+            why = [f"{row.group}, {said}" for said in number.because] if number else []
+            cells.append(notes.marked(number.shown(len(row.seeds)), why) if number else "-")
         body.append([*([row.group] if grouped else []), row.model, str(len(row.seeds)), *cells])
-    return Grid(titles, body, list(made.caption), left=1 + grouped)
+    return Grid(titles, body, list(made.caption), left=1 + grouped, notes=[f"{UNVERIFIED}: {said}" for said in notes])
 
 
 def table_csv(made: Table) -> str:
     """Every number of every row on a line of its own, unrounded: a fraction where `percent` is true."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["group", "model", "number", "mean", "std", "percent", "n", "seeds", "verified"])
+    writer.writerow(["group", "model", "number", "mean", "std", "percent", "n", "seeds", "verified", "because"])
     for row in made.rows:
         for name, number in row.numbers.items():
             std = "" if math.isnan(number.std) else number.std
@@ -308,6 +348,7 @@ def table_csv(made: Table) -> str:
                     len(number.values),
                     " ".join(map(str, number.seeds)),
                     number.verified,
+                    "; ".join(number.because),
                 ]
             )
     return out.getvalue().rstrip("\n")

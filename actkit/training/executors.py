@@ -21,7 +21,7 @@ class Executor(Protocol):
     jobs: int
 
     def __call__(self, arguments: Sequence[str], log: Path) -> int:
-        """The exit code; what it says on stderr goes into the log. Once stopped, it starts nothing more and answers RESUMABLE."""
+        """The exit code; what it prints goes into the log. Once stopped, it starts nothing more and answers RESUMABLE."""
 
     def stop(self, number: int) -> None:
         """Pass a signal on to what is running, and start nothing more."""
@@ -48,7 +48,7 @@ class Local:
         self._gpus = bool(gpus)
 
     def __call__(self, arguments: Sequence[str], log: Path) -> int:
-        environment = {"OMP_NUM_THREADS": str(share_of_cores(self.jobs)), **os.environ}
+        environment = {**_environment(share_of_cores(self.jobs)), **os.environ}
         gpu = self._free.get() if self._gpus else None
         if gpu is not None:
             environment["CUDA_VISIBLE_DEVICES"] = gpu
@@ -66,8 +66,8 @@ class Local:
                 # A session of its own: Ctrl-C reaches the study alone, which passes it on.
                 process = subprocess.Popen(
                     [sys.executable, "-m", "actkit", *arguments],
-                    stdout=subprocess.DEVNULL,
-                    stderr=file,
+                    stdout=file,
+                    stderr=subprocess.STDOUT,
                     env=environment,
                     start_new_session=True,
                 )
@@ -83,6 +83,11 @@ class Local:
             self._stopped = True
             for process in self._running:
                 process.send_signal(number)
+
+
+def _environment(threads: int) -> dict[str, str]:
+    """What a run is told unless the user says otherwise. It prints as it goes, so that its log has results and messages in their order."""
+    return {"OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1"}
 
 
 def share_of_cores(jobs: int) -> int:
@@ -146,9 +151,9 @@ def run_on_machine(arguments: list[str], folder: str, log: str) -> int:
         process = subprocess.Popen(
             [sys.executable, "-m", "actkit", *arguments],
             cwd=folder,
-            env={"OMP_NUM_THREADS": "1", **os.environ},
-            stdout=subprocess.DEVNULL,
-            stderr=file,
+            env={**_environment(1), **os.environ},
+            stdout=file,
+            stderr=subprocess.STDOUT,
             start_new_session=True,
         )
         try:

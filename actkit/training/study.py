@@ -21,6 +21,7 @@ from actkit.evaluation.summary import Summary
 from actkit.networks.model_files import checkpoint_step
 from actkit.training.executors import share_of_cores
 from actkit.training.folder import folder_of
+from actkit.training.study_progress import Work, duration
 
 if TYPE_CHECKING:
     import torch
@@ -97,6 +98,10 @@ class Cell:
     @property
     def code(self) -> int:
         return Summary.load(self.folder).exit_code
+
+    @property
+    def because(self) -> Sequence[str]:
+        return Summary.load(self.folder).because
 
     @property
     def state(self) -> str:
@@ -234,8 +239,6 @@ def dry_run_study(
 
     One step of each is timed on made-up images, seeds apart. `examined` is by a cell's folder.
     """
-    from actkit.evaluation.cost import duration
-
     costs: dict[str, _Cost] = {}
     seconds = 0.0
     lines = []
@@ -257,6 +260,34 @@ def dry_run_study(
         f"{len(study)} cell{'s' * (len(study) > 1)}, {left} to do: about {duration(seconds / jobs)} on {device}, {jobs} at a time"
     )
     return lines, seconds / jobs
+
+
+def work_of(study: Sequence[Cell], *, plugins: Sequence[str] = (), trust: bool = False) -> dict[Path, Work]:
+    """What each cell that is to be run costs, by its folder, counted with two made-up images on the CPU; nothing where one cannot be counted."""
+    counted: dict[tuple[str, tuple[str, ...]], Work] = {}
+    try:
+        for cell in study:
+            key = (cell.recipe, cell.settings)
+            if not cell.done and key not in counted:
+                counted[key] = _work(cell, plugins=plugins, trust=trust)
+    # Whatever is wrong with it, its own run will say.
+    except Exception:
+        return {}
+    return {cell.folder: counted[key] for cell in study if (key := (cell.recipe, cell.settings)) in counted}
+
+
+def _work(cell: Cell, *, plugins: Sequence[str], trust: bool) -> Work:
+    import torch
+
+    from actkit.training.dry_run import count
+
+    recipe = load_recipe(cell.recipe, cell.settings, plugins=plugins, trust=trust)
+    counted = count(recipe, folder=cell.folder, device=torch.device("cpu"))
+    run, batches = counted.run, counted.batches
+    looks = run.epochs // run.monitor_every
+    monitored = looks * counted.examination([probe.spec for probe in run.monitor], headline=False).units
+    a_step = counted.units * run.batch_size + monitored / batches
+    return Work(a_step, batches, float(counted.evaluation.units), run.epochs)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +15,7 @@ from actkit.errors import BAD_INPUT, CHECK_FAILED, FAILED, INTERRUPTED, OK, RESU
 from actkit.files import IN_USE, in_use
 from actkit.signals import handling
 from actkit.training.executors import Executor
+from actkit.training.study_progress import StudyForecast, StudyProgress, Work, duration, roughly
 
 
 class Task(Protocol):
@@ -32,6 +33,10 @@ class Task(Protocol):
     @property
     def code(self) -> int:
         """The exit code of one that is done."""
+
+    @property
+    def because(self) -> Sequence[str]:
+        """Of one that is done, the red flags for which numbers of it are unverified."""
 
     def command(self, extra: Sequence[str]) -> list[str]: ...
 
@@ -51,19 +56,34 @@ class TaskResult:
 
 
 def run_tasks(
-    tasks: Sequence[Task], executor: Executor, *, say: Callable[[str], None], extra: Sequence[str] = ()
+    tasks: Sequence[Task],
+    executor: Executor,
+    *,
+    say: Callable[[str], None],
+    extra: Sequence[str] = (),
+    work: Mapping[Path, Work] | None = None,
+    show: Callable[[StudyProgress], None] | None = None,
 ) -> tuple[list[TaskResult], int]:
     """Run what is not done, and say how it goes: what ended, and the exit code of the whole.
 
     A failed task does not stop the others; one that another process is at is waited for. A signal is passed on to the runs, which save and stop;
     then this ends with its code.
+
+    Args:
+        say: a line, as each task starts and ends.
+        work: what each costs, by its folder; without it all cost the same.
+        show: how far the whole is, twice a second.
     """
     left = [task for task in tasks if not task.done]
     done = len(tasks) - len(left)
     if done:
         say(f"{done} of {len(tasks)} cells are done already")
     results: list[TaskResult] = []
-    runner = _TaskRunner(executor, say, extra)
+    folders = [task.folder for task in tasks]
+    forecast = StudyForecast(
+        folders, executor.jobs, work or {}, {task.folder for task in tasks} - {t.folder for t in left}
+    )
+    runner = _TaskRunner(executor, say, extra, forecast)
     with handling(runner.stop), ThreadPoolExecutor(executor.jobs) as pool:
         waiting: set[Future[TaskResult | Task | None]] = {pool.submit(runner.run, task) for task in left}
         elsewhere: list[Task] = []
@@ -74,13 +94,19 @@ def run_tasks(
             if runner.signals or not waiting:
                 waiting, elsewhere = waiting | {pool.submit(runner.run, task) for task in elsewhere}, []
             ended, waiting = wait(waiting, timeout=0.5, return_when=FIRST_COMPLETED)
+            if show is not None:
+                show(forecast.now())
             for result in (future.result() for future in ended):
                 if isinstance(result, TaskResult):
                     # One that a signal reached before it could handle it died of it: it is stopped, not failed.
                     if runner.signals and (result.code < 0 or result.code == INTERRUPTED):
                         result = dataclasses.replace(result, code=RESUMABLE)
                     results.append(result)
-                    say(f"[{done + len(results)}/{len(tasks)}] {result.task.title}: {_described(result)}")
+                    forecast.end(result.task.folder, success=result.code in (OK, CHECK_FAILED))
+                    until = "" if runner.signals else _until(forecast.now())
+                    say(f"[{done + len(results)}/{len(tasks)}] {result.task.title}: {_described(result)}{until}")
+                    for line in _why(result):
+                        say(line)
                 elif result is not None:
                     elsewhere.append(result)
     if runner.signals:
@@ -103,6 +129,7 @@ class _TaskRunner:
     executor: Executor
     say: Callable[[str], None]
     extra: Sequence[str]
+    forecast: StudyForecast
     signals: list[int] = field(default_factory=list)
     # The folders that another process was seen at, and said to be.
     announced: set[Path] = field(default_factory=set)
@@ -127,10 +154,14 @@ class _TaskRunner:
             if task.done:
                 return TaskResult(task, CHECK_FAILED if _check_failed(task) else OK, time.monotonic() - began)
             log.write_bytes(b"")
+            again = any(task.folder.glob("checkpoints/step-*"))
+            self.forecast.start(task.folder, task.title)
+            self.say(f"{'going on' if again else 'start'}: {task.title} ({log}){_until(self.forecast.now())}")
             code = self.executor(task.command(self.extra), log)
             error = _error_in(log)
             # Another process was faster.
             if code == BAD_INPUT and error.startswith(IN_USE):
+                self.forecast.leave(task.folder)
                 return task
             return TaskResult(task, code, time.monotonic() - began, error)
         except OSError as error:
@@ -146,8 +177,23 @@ def _check_failed(task: Task) -> bool:
         return False
 
 
+def _until(progress: StudyProgress) -> str:
+    """When the whole will end, where that is known and it has not ended."""
+    return f"; {roughly(progress.left)} left" if progress.left else ""
+
+
+def _why(result: TaskResult) -> list[str]:
+    """Why numbers of a task are unverified, a line a red flag."""
+    try:
+        because = result.task.because if result.code == CHECK_FAILED else ()
+    # Whoever makes a table of it says where its summary cannot be read.
+    except InputError:
+        because = ()
+    return [f"      UNVERIFIED: {said}" for said in because]
+
+
 def _described(result: TaskResult) -> str:
-    took = f"{result.seconds:.0f} s"
+    took = duration(result.seconds)
     if result.code == OK:
         return f"done in {took}"
     if result.code == CHECK_FAILED:

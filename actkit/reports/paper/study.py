@@ -55,6 +55,11 @@ class ExaminationTask:
         return OK if summary is None else summary.exit_code
 
     @property
+    def because(self) -> Sequence[str]:
+        summary = self.summary
+        return [] if summary is None else summary.because
+
+    @property
     def possible(self) -> bool:
         """Whether its models are trained, and there are enough of them."""
         return len(self.cells) > self.examination.together and all(c.done for c in self.cells)
