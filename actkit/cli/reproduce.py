@@ -28,7 +28,7 @@ from actkit.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from actkit.display import Display
+    from actkit.cli.display import Terminal
     from actkit.reports.paper.outcome import ItemOutcome
     from actkit.reports.paper.study import PaperStudy
     from actkit.training.tasks import Task, TaskResult
@@ -149,8 +149,9 @@ def _plan(options: ReproduceOptions, made: PaperStudy) -> int:
     return errors.OK
 
 
-def _run_tasks(options: ReproduceOptions, made: PaperStudy, display: Display) -> tuple[int, list[TaskResult]]:
+def _run_tasks(options: ReproduceOptions, made: PaperStudy, display: Terminal) -> tuple[int, list[TaskResult]]:
     """Train, then examine what is trained: the exit code, and what failed."""
+    from actkit.cli.study_display import watching
     from actkit.training.tasks import run_tasks
 
     extra = arguments({"--plugins": options.plugins, "--device": options.device})
@@ -160,7 +161,8 @@ def _run_tasks(options: ReproduceOptions, made: PaperStudy, display: Display) ->
     # What can be examined is known once the trainings have ended.
     stages: list[Callable[[], Sequence[Task]]] = [lambda: made.trainings, made.examinations]
     for stage in stages:
-        ended, now = run_tasks(stage(), runner, say=display.say, extra=extra)
+        with watching(display) as show:
+            ended, now = run_tasks(stage(), runner, say=display.say, extra=extra, show=show)
         if now in (errors.RESUMABLE, errors.INTERRUPTED):
             display.say("stopped; the same command goes on from there")
             return now, failed

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,10 +12,10 @@ import click
 from actkit.errors import InputError
 
 if TYPE_CHECKING:
-    from actkit.cli.options import RecipeOptions
-    from actkit.config.recipe import RecipeFile
     from pathlib import Path
 
+    from actkit.cli.options import RecipeOptions
+    from actkit.config.recipe import RecipeFile
     from actkit.display import Display
     from actkit.training.executors import Executor
     from actkit.training.study import Cell

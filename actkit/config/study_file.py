@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import contextlib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,15 +39,13 @@ class StudyFile:
         return () if itself else self.lines
 
     def resolved(
-        self, settings: Iterable[str] = (), *, plugins: Iterable[str] = (), trust: bool = False
+        self, settings: Sequence[str] = (), *, plugins: Iterable[str] = (), trust: bool = False
     ) -> dict[str, Recipe]:
         """Each of the recipes that it names, as its cells are run but for seeds and sweep. Raises `InputError`."""
         found, problems = {}, []
         for name in self.recipes:
             try:
-                lines = self.lines_for(name)
-                found[name] = load_recipe(name, [*lines, *settings], plugins=plugins, trust=trust)
-                assert_applied(found[name], lines, name)
+                found[name] = load_applied(name, self.lines_for(name), settings, plugins=plugins, trust=trust)
             except InputError as error:
                 problems += error.problems
         raise_all(problems)
@@ -107,19 +106,33 @@ def _beside(file: str, recipe: str) -> str:
     return str(own) if own.is_file() else recipe
 
 
-def assert_applied(recipe: Recipe, lines: Sequence[Binding], name: str) -> None:
-    """Raise `InputError` where a line of a study does nothing in one of its recipes: its runs would not be compared on equal terms."""
-    raise_all(_idle(recipe, lines, name))
+def load_applied(
+    name: str, lines: Sequence[Binding], settings: Sequence[str], *, plugins: Iterable[str] = (), trust: bool = False
+) -> Recipe:
+    """A recipe with a study's lines after its own, and settings after these.
+
+    Raises `InputError`, also where a line does nothing in this recipe: the study's runs would not be compared on equal terms.
+    """
+    recipe = load_recipe(name, [*lines, *settings], plugins=plugins, trust=trust)
+    idle = _idle(recipe, lines)
+    if idle and settings:
+        # A line may do nothing because `-s` replaces what uses it.
+        with contextlib.suppress(InputError):
+            idle = _idle(load_recipe(name, lines, plugins=plugins, trust=trust), lines)
+    raise_all(_refused(recipe, binding, name) for binding in idle)
+    return recipe
 
 
-def _idle(recipe: Recipe, lines: Sequence[Binding], name: str) -> Iterator[InputError]:
+def _idle(recipe: Recipe, lines: Sequence[Binding]) -> list[Binding]:
     ours = {line.place for line in lines}
-    for binding in recipe.unused:
-        if binding.place in ours:
-            what = binding.key if binding.parameter else f"the macro {binding.key}"
-            has = f", and this one has {' and '.join(there)}" if (there := _kin(recipe, binding)) else ""
-            said = f"a study's own lines apply to each of its recipes{has}: bind it in those that use it"
-            yield InputError(f"nothing in {name} uses {what}", help=said).at(binding.place)
+    return [binding for binding in recipe.unused if binding.place in ours]
+
+
+def _refused(recipe: Recipe, binding: Binding, name: str) -> InputError:
+    what = binding.key if binding.parameter else f"the macro {binding.key}"
+    has = f", and this one has {' and '.join(there)}" if (there := _kin(recipe, binding)) else ""
+    said = f"a study's own lines apply to each of its recipes{has}: bind it in those that use it"
+    return InputError(f"nothing in {name} uses {what}", help=said).at(binding.place)
 
 
 def _kin(recipe: Recipe, binding: Binding) -> list[str]:

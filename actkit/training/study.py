@@ -15,7 +15,7 @@ from actkit.config.reader import Binding
 from actkit.config.recipe import load_recipe
 from actkit.config.registry import register
 from actkit.config.spec import Spec
-from actkit.config.study_file import as_settings, assert_applied
+from actkit.config.study_file import as_settings, load_applied
 from actkit.errors import InputError, raise_all
 from actkit.evaluation.summary import Summary
 from actkit.networks.model_files import checkpoint_step
@@ -213,8 +213,7 @@ def cell(
     Raises `InputError`, also where one of the study's `lines` does nothing in this recipe.
     """
     own = [] if seed is None else [f"run.seed={seed}"]
-    read = load_recipe(recipe, [*lines, *settings, *own], plugins=plugins, trust=trust)
-    assert_applied(read, lines, recipe)
+    read = load_applied(recipe, lines, [*settings, *own], plugins=plugins, trust=trust)
     seed = int(read.spec.kwargs.get("seed", 0))
     folder = folder_of(read)
     folder = Path(out) / folder.relative_to("runs") if out else folder

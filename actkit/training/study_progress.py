@@ -130,6 +130,7 @@ class StudyForecast:
         self._running[folder] = one
 
     def end(self, folder: Path, *, success: bool) -> None:
+        """Without success, what it took says nothing of the others."""
         one = self._running.pop(folder, None)
         self._ended.add(folder)
         if one is not None and success:
@@ -202,4 +203,7 @@ def duration(seconds: float) -> str:
 
 def roughly(seconds: float) -> str:
     """A time that is only known roughly, in words."""
-    return "less than a minute" if seconds < 60 else f"about {duration(round(seconds, -1))}"
+    for limit, size, unit in ((5400, 60, "min"), (172_800, 3600, "hours")):
+        if seconds < limit:
+            return "less than a minute" if seconds < 60 else f"about {seconds / size:.{unit == 'hours':d}f} {unit}"
+    return f"about {seconds / 86400:.1f} days"

@@ -51,8 +51,12 @@ class TaskResult:
     error: str = ""
 
     @property
+    def stopped(self) -> bool:
+        return self.code in (RESUMABLE, INTERRUPTED)
+
+    @property
     def failed(self) -> bool:
-        return self.code not in (OK, CHECK_FAILED, RESUMABLE, INTERRUPTED)
+        return self.code not in (OK, CHECK_FAILED) and not self.stopped
 
 
 def run_tasks(
@@ -103,10 +107,7 @@ def run_tasks(
                         result = dataclasses.replace(result, code=RESUMABLE)
                     results.append(result)
                     forecast.end(result.task.folder, success=result.code in (OK, CHECK_FAILED))
-                    until = "" if runner.signals else _until(forecast.now())
-                    say(f"[{done + len(results)}/{len(tasks)}] {result.task.title}: {_described(result)}{until}")
-                    for line in _why(result):
-                        say(line)
+                    _say_end(result, say, forecast.now())
                 elif result is not None:
                     elsewhere.append(result)
     if runner.signals:
@@ -117,7 +118,7 @@ def run_tasks(
 def _exit_code(tasks: Sequence[Task], results: Sequence[TaskResult]) -> int:
     if any(result.failed for result in results):
         return FAILED
-    if any(result.code in (RESUMABLE, INTERRUPTED) for result in results):
+    if any(result.stopped for result in results):
         return RESUMABLE
     return CHECK_FAILED if any(_check_failed(task) for task in tasks if task.done) else OK
 
@@ -177,28 +178,36 @@ def _check_failed(task: Task) -> bool:
         return False
 
 
+def _say_end(result: TaskResult, say: Callable[[str], None], progress: StudyProgress) -> None:
+    """How a task ended, and why numbers of it are unverified, a line a red flag."""
+    if result.stopped:
+        say(f"{result.task.title}: {_described(result)}")
+        return
+    say(f"[{progress.ended}/{progress.cells}] {result.task.title}: {_described(result)}{_until(progress)}")
+    for said in _why(result):
+        say(f"      UNVERIFIED: {said}")
+
+
 def _until(progress: StudyProgress) -> str:
     """When the whole will end, where that is known and it has not ended."""
     return f"; {roughly(progress.left)} left" if progress.left else ""
 
 
-def _why(result: TaskResult) -> list[str]:
-    """Why numbers of a task are unverified, a line a red flag."""
+def _why(result: TaskResult) -> Sequence[str]:
+    """Its red flags. Whoever makes a table of it says where its summary cannot be read."""
     try:
-        because = result.task.because if result.code == CHECK_FAILED else ()
-    # Whoever makes a table of it says where its summary cannot be read.
+        return result.task.because if result.code == CHECK_FAILED else ()
     except InputError:
-        because = ()
-    return [f"      UNVERIFIED: {said}" for said in because]
+        return ()
 
 
 def _described(result: TaskResult) -> str:
-    took = duration(result.seconds)
+    took = f"{result.seconds:.0f} s" if result.seconds < 120 else duration(result.seconds)
     if result.code == OK:
         return f"done in {took}"
     if result.code == CHECK_FAILED:
         return f"done in {took}; a check did not hold (exit code {CHECK_FAILED})"
-    if result.code in (RESUMABLE, INTERRUPTED):
+    if result.stopped:
         return "stopped; the same study goes on with it"
     return f"failed after {took} (exit code {result.code}): {result.error}"
 

@@ -437,3 +437,22 @@ def test_a_setting_that_is_not_finite_is_refused_too(write):
     path = write("r.gin", "include 'natural_digits.gin'\n")
     with pytest.raises(InputError, match="a number must be finite"):
         load_recipe(str(path), ["optimizer.SGD.lr=1e999"])
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("ESP=0.1", "nothing uses a macro 'ESP'\n  --> --set ESP=0.1\n  help: did you mean 'EPS'?"),
+        ("eps=0.1", "help: did you mean 'EPS'?"),
+        ("epochs=3", "help: did you mean 'run.epochs'?"),
+    ],
+)
+def test_a_misspelt_macro_of_the_command_line_names_the_nearest(setting, message):
+    with pytest.raises(InputError) as told:
+        load_recipe("gin/act_digits.gin", [setting])
+    assert message in str(told.value)
+
+
+def test_a_macro_that_a_recipe_leaves_to_the_command_line_can_be_given_there(write):
+    recipe = str(write("r.gin", "include 'act_digits.gin'\nrun.epochs = %LENGTH\n"))
+    assert load_recipe(recipe, ["LENGTH=7"]).spec.kwargs["epochs"] == 7

@@ -15,6 +15,8 @@ from actkit.evaluation.summary import RunFacts, Summary
 from actkit.reports import curves
 from actkit.reports.grids import Grid, printed
 from actkit.reports.tables import Number, Table, find, formatted, table
+from actkit.training.study import Cell
+from actkit.training.study_record import StudyRecord
 from helpers.finished import EVALUATION, finished_run
 
 
@@ -67,6 +69,7 @@ def test_every_format_holds_the_numbers(tmp_path, how, actkit):
             "seeds": [0, 1],
             "percent": True,
             "verified": True,
+            "because": [],
         }
     else:
         assert {"table": "81.25 ± 0.00", "markdown": "| 81.25 ± 0.00 |", "latex": r"81.25 $\pm$ 0.00 &"}[
@@ -88,6 +91,70 @@ def test_an_unverified_number_is_marked_also_among_verified_ones(tmp_path):
     finished_run(tmp_path / "a")
     finished_run(tmp_path / "b", seed=1, verified=False)
     assert "50.00 ± 0.00 UNVERIFIED" in formatted(made(tmp_path), "table")
+
+
+def doubted(folder: Path, **how) -> Path:
+    """A finished run with red flags on its model."""
+    finished_run(folder, verified=False, **how)
+    summary = json.loads((folder / "summary.json").read_text())
+    flags = [f"robust, noise: {how['seed'] + 2} of 32 images", "robust, APGD-T: 1_0 %"]
+    summary["results"]["robust.robust_accuracy"]["because"] = flags
+    (folder / "summary.json").write_text(json.dumps(summary))
+    return folder
+
+
+def test_a_table_says_why_a_number_is_unverified_a_line_a_red_flag(tmp_path):
+    finished_run(tmp_path / "r/a")
+    doubted(tmp_path / "r/b", seed=1)
+    doubted(tmp_path / "r/c", seed=2)
+    wanted = ["seed 1: robust, noise: 3 of 32 images", "seeds 1, 2: robust, APGD-T: 1_0 %", "seed 2: robust, noise: 4 of 32 images"]  # fmt: skip
+    found = made(tmp_path / "r")
+    assert list(found.rows[0].numbers["PGD-20"].because) == wanted
+    text = formatted(found, "table").splitlines()
+    assert text[1].endswith("50.00 ± 0.00 UNVERIFIED [1,2,3]")
+    assert text[2:5] == [f"[{i}] UNVERIFIED: r, {said}" for i, said in enumerate(wanted, 1)]
+    assert f"- [2] UNVERIFIED: r, {wanted[1]}" in formatted(found, "markdown")
+    assert (
+        "; ".join(wanted)
+        in next(csv.DictReader(formatted(found, "csv").splitlines()[0:1] + formatted(found, "csv").splitlines()[2:]))[
+            "because"
+        ]
+    )
+    assert json.loads(formatted(found, "json"))["rows"][0]["numbers"]["PGD-20"]["because"] == wanted
+
+
+def test_in_latex_the_reasons_are_footnotes_below_the_tabular(tmp_path):
+    doubted(tmp_path / "r/b", seed=1)
+    text = formatted(made(tmp_path / "r"), "latex")
+    assert r"50.00 UNVERIFIED\textsuperscript{1,2} \\" in text
+    _, _, below = text.partition(r"\end{tabular}")
+    assert below.splitlines()[1:] == [
+        r"\par{\footnotesize\textsuperscript{1} UNVERIFIED: r, seed 1: robust, noise: 3 of 32 images\par}",
+        r"\par{\footnotesize\textsuperscript{2} UNVERIFIED: r, seed 1: robust, APGD-T: 1\_0 \%\par}",
+    ]
+
+
+def test_a_study_stands_in_its_own_order_with_what_failed_and_why(tmp_path):
+    """The folders of a study's cells are called by sums: their order says nothing."""
+    folders = [tmp_path / f"runs/{name}" for name in ("m/seed0-1", "a/seed0-9", "a/seed0-2", "z/seed0-0")]
+    for folder, objective, alpha in zip(folders, ["madry", "act", "act", "trades"], [0, 0.9, 0.1, 0], strict=True):
+        finished_run(folder, objective=objective, alpha=alpha)
+    (folders[3] / "summary.json").unlink()
+    (tmp_path / "runs/z/seed0-0.log").write_text("epoch 1\nerror: the disk is full\n")
+    study = [Cell("r.gin", (), 0, folder, folder.name) for folder in folders]
+    StudyRecord.of("s.gin", study, tmp_path / "runs/s").save()
+    found = made(tmp_path / "runs/s")
+    assert [row.group for row in found.rows] == ["madry", "act alpha=0.9", "act alpha=0.1"]
+    assert found.caption[-1] == f"not finished: {folders[3]}: the disk is full ({folders[3]}.log)"
+    (tmp_path / "runs/s/study.json").write_text("{")
+    with pytest.raises(InputError, match=r"this study's study.json cannot be read"):
+        made(tmp_path / "runs/s")
+
+
+def test_what_lies_in_the_folder_of_a_study_and_is_no_cell_of_it_comes_last(tmp_path):
+    one, other = (finished_run(tmp_path / f"s/{name}", seed=seed) for name, seed in (("b", 0), ("a", 1)))
+    StudyRecord.of("s.gin", [Cell("r.gin", (), 0, one, "b")], tmp_path / "s").save()
+    assert made(tmp_path / "s").rows[0].folders == (one, other)
 
 
 def test_an_unfinished_run_stays_visible(tmp_path):
@@ -305,7 +372,10 @@ def test_report_draws_what_there_is(tmp_path, actkit):
         finished_run(tmp_path / f"r/{alpha}", alpha=alpha)
     said = actkit("report", tmp_path / "r", "--pictures", tmp_path / "p")
     assert said.code == 0, said.err
-    assert {p.name for p in (tmp_path / "p").iterdir()} == {"sweep-alpha.svg", "sweep-alpha.png", "sweep-alpha.json"}
+    kinds = ("svg", "png", "json")
+    assert {p.name for p in (tmp_path / "p").iterdir()} == {
+        f"{n}.{k}" for n in ("sweep-alpha", "methods") for k in kinds
+    }
     (tmp_path / "r/0.1/probes").mkdir()
     (tmp_path / "r/0.1/probes/x.picture.json").write_text("{}")
     said = actkit("report", tmp_path / "r", "--pictures", tmp_path / "p")

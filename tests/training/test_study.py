@@ -87,6 +87,10 @@ def test_a_study_declared_in_a_recipe_is_planned(actkit, write, tmp_path, monkey
     [
         (["--seeds", "a"], "--seeds a: whole numbers are wanted"),
         (["--seeds", "0", "--seed", "1"], "--seed and --seeds say two things"),
+        (["--seeds", "0,-1"], "--seeds 0,-1: a seed is a whole number from 0 on, got -1"),
+        (["--seeds", "0", "--seeds", "1"], "--seeds is given twice\n  help: --seeds 0,1"),
+        (["--seeds", "0,1,0"], "--seeds 0,1,0: a seed is there twice\n  help: give 0,1"),
+        (["--seeds", "0,1", "-s", "run.seed=3"], "run.seed and the study's seeds say two things"),
         (["--sweep", "objective.act.alhpa=1"], "has no parameter 'alhpa'"),
         (["--sweep", "nothing"], "a setting and its values are wanted"),
         (["--seeds", ""], "--seeds '': whole numbers are wanted"),
@@ -105,6 +109,8 @@ def test_a_mistake_in_a_study_gets_one_line(actkit, quick, args, message):
     [
         ("study.seeds = []", "study.seeds names none"),
         ("study.recipes = []", "study.recipes names none"),
+        ("study.seeds = [0, 0]", "study.seeds: a seed is there twice"),
+        ("study.seeds = [-1]", "study.seeds: a seed is a whole number from 0 on, got -1"),
         ("study.sweep = {'run.epochs': 2}", "'run.epochs' has no list of values, but 2"),
         ("study.sweep = {'run.epochs': '1,2'}", "has no list of values"),
         ("study.sweep = {'role.backbone': [@backbone.resnet18(), @backbone.resnet34()]}", "write it as text: '@backbone.resnet34()'"),
@@ -134,10 +140,130 @@ def test_a_declared_study_runs_its_cells_and_not_itself(actkit, write, tmp_path,
     said = actkit("run", "s.gin", "-j", "2", "--device", "cpu")
     assert said.code == 0, said.err
     assert len(list(tmp_path.rglob("summary.json"))) == 2
+    assert said.err.startswith("study      2 cells, 2 to do, 2 at a time\nstart: s seed 0 (runs/s/seed0-")
+    assert "report     runs/s/report.html\n" in said.err
+    assert "s, seed1-" in (tmp_path / "runs/s/report.html").read_text()
     (summary,) = tmp_path.rglob("seed1-*/summary.json")
     assert json.loads(summary.read_text())["command"].startswith("actkit run s.gin -s run.seed=1 --single --device cpu")
     assert actkit("run", "s.gin", "--single", "--device", "cpu").err.startswith("recipe")
     assert actkit("run", "s.gin", "--single", "--seeds", "0").code == 2
+
+
+NAMED = "study.recipes = ['quick.gin', 'trades_digits.gin']\nstudy.seeds = [0, 1]\n"
+
+
+def shown(actkit, *args) -> dict[str, dict]:
+    """What `config show` says of each recipe's run."""
+    said = actkit("config", "show", *args, "--json")
+    assert said.code == 0, said.err
+    return {Path(name).name: recipe["kwargs"] for name, recipe in json.loads(said.out)["recipes"].items()}
+
+
+def test_what_else_a_study_binds_applies_to_each_of_its_recipes_after_their_own_and_before_s(actkit, write, quick):
+    study = write("s.gin", NAMED + "EPS = 0.2\nHOW_LONG = 3\nrun.epochs = %HOW_LONG\n")
+    found = shown(actkit, study)
+    assert {name: run["epochs"] for name, run in found.items()} == {"quick.gin": 3, "trades_digits.gin": 3}
+    assert all(run["evaluation"][1]["kwargs"]["attack"]["kwargs"]["eps"] == 0.2 for run in found.values())
+    given = shown(actkit, study, "-s", "run.epochs=5")
+    assert {run["epochs"] for run in given.values()} == {5}
+    assert "run.epochs = %HOW_LONG  # " in actkit("config", "show", study, "--origin").out
+    assert f"{study}:5" in actkit("config", "show", study, "--origin").out
+
+
+def test_each_cells_own_command_has_the_studys_lines(write, quick):
+    from actkit.cli.options import RecipeOptions
+    from actkit.cli.studies import declared_in
+
+    study = write("s.gin", NAMED + "EPS = 0.2\nrun.epochs = 3\nrole.backbone = @backbone.mlp()\n")
+    reading = RecipeOptions(settings=("run.batch_size=64",))
+    made = declared_in(reading.open(str(study)), reading)
+    assert [cell.title for cell in made.cells] == ["quick seed 0", "quick seed 1", "trades_digits seed 0", "trades_digits seed 1"]  # fmt: skip
+    assert made.cells[2].command([])[:11] == [
+        "run", "trades_digits.gin", "--single", "-s", "EPS=0.2", "-s", "run.epochs=3", "-s", "role.backbone=@backbone.mlp()", "-s", "run.batch_size=64",
+    ]  # fmt: skip
+
+
+def test_a_line_that_does_nothing_in_one_of_the_recipes_is_refused(actkit, write, quick):
+    said = actkit("run", write("s.gin", NAMED + "objective.act.alpha = 0.1\nrun.epochs = 1\n"))
+    assert said.code == 2
+    assert "nothing in trades_digits.gin uses objective.act.alpha\n  --> " in said.err
+    assert "s.gin:3" in said.err
+    assert "this one has objective.trades: bind it in those that use it" in said.err
+    said = actkit("run", write("s.gin", NAMED + "EPSS = 1\n"))
+    assert said.err.count("nothing uses a macro 'EPSS'") == 1
+    assert "help: did you mean 'EPS'?" in said.err
+
+
+def test_a_macro_of_the_study_alone_is_none_of_the_recipes(actkit, write, quick):
+    text = "SEEDS = [4]\nstudy.recipes = ['quick.gin', 'trades_digits.gin']\nstudy.seeds = %SEEDS\n"
+    said = actkit("config", "check", write("s.gin", text))
+    assert (said.code, said.err) == (0, "")
+    assert said.out.endswith("s.gin  (a study: 2 cells of 2 recipes)\n")
+
+
+@pytest.mark.parametrize(("line", "what"), [("include 'digits.gin'", "an include"), ("import actkit", "an import")])
+def test_what_cannot_reach_the_recipes_is_refused(actkit, write, quick, line, what):
+    said = actkit("run", write("s.gin", f"{line}\n{NAMED}"))
+    assert said.code == 2
+    assert f"study.recipes: {what} in this file does not reach the recipes that it names" in said.err
+
+
+def test_a_study_that_is_a_recipe_too_applies_its_own_lines_alone_and_can_be_run_itself(actkit, write, quick):
+    study = write("s.gin", f"include 'madry_digits.gin'\n{NAMED}run.epochs = 1\n")
+    assert {run["objective"]["spec"] for run in shown(actkit, study).values()} == {"objective.act", "objective.trades"}
+    assert "objective    objective.madry" in actkit("run", study, "--single", "--dry-run", "--device", "cpu").out
+
+
+def test_a_study_of_recipes_is_none_itself(actkit, write, quick):
+    said = actkit("run", write("s.gin", NAMED), "--single")
+    assert said.code == 2
+    assert said.err.startswith("error: this file is a study of other recipes and no recipe itself\n")
+
+
+def test_two_recipes_that_say_the_same_are_one_run(actkit, write, quick):
+    write("other.gin", "include 'quick.gin'\n")
+    said = actkit("run", write("s.gin", "study.recipes = ['quick.gin', 'other.gin']\n"))
+    assert said.code == 2
+    assert "two cells of the study are one and the same run: quick seed 0 and other seed 0" in said.err
+
+
+def test_seeds_given_beside_those_of_the_file_are_said(write, quick):
+    from actkit.cli.options import RecipeOptions
+    from actkit.cli.studies import declared_in
+
+    made = declared_in(RecipeOptions().open(str(write("s.gin", NAMED))), RecipeOptions(), seeds="3")
+    assert made.notes == ("--seeds 3 instead of the file's study.seeds = [0, 1]",)
+    assert [cell.title for cell in made.cells] == ["quick seed 3", "trades_digits seed 3"]
+
+
+def test_every_cell_of_a_study_is_checked(actkit, write, quick):
+    study = write("s.gin", NAMED + "study.sweep = {'train/attack.pgd.eps': [0.1, -1]}\n")
+    said = actkit("config", "check", study)
+    assert said.code == 2
+    assert said.out == ""
+    assert said.err.count("eps must not be negative, got -1") == 1
+
+
+def test_studies_are_compared_recipe_by_recipe(actkit, write, quick):
+    a, b = write("a.gin", NAMED + "run.epochs = 1\n"), write("b.gin", NAMED.replace("[0, 1]", "[2]"))
+    lines = [line.split() for line in actkit("config", "diff", a, b).out.splitlines()[1:]]
+    assert lines == [
+        ["study.seeds", "[0,", "1]", "[2]"],
+        ["quick:", "run.epochs", "1", "2"],
+        ["trades_digits:", "run.epochs", "1", "60"],
+    ]
+    (line,) = actkit("config", "diff", a, "trades_digits.gin").out.splitlines()[1:]
+    assert line.split() == ["trades_digits:", "run.epochs", "1", "60"]
+    said = actkit("config", "diff", a, "madry_digits.gin")
+    assert said.code == 2
+    assert "have no recipe of one name: quick, trades_digits and madry_digits" in said.err
+
+
+def test_the_dry_run_of_a_study_says_what_each_cell_costs(actkit, write, quick):
+    study = write("s.gin", "study.recipes = ['quick.gin']\nstudy.seeds = [0]\nrun.epochs = 100000\n")
+    line, whole = actkit("run", study, "--dry-run", "--device", "cpu").out.splitlines()
+    assert line.split()[3:5] == ["to", "run"] and line.split()[6] in ("hours", "days", "min")
+    assert line.split()[5] in whole
 
 
 def test_a_cell_of_seed_0_is_the_plain_run(actkit, quick, tmp_path, monkeypatch):

@@ -62,6 +62,33 @@ def test_done_cells_are_skipped_and_failed_ones_do_not_stop_the_rest(tmp_path):
     assert executor.ran[0][-2:] == ["--device", "cpu"]
     assert said[0] == "1 of 4 cells are done already"
     assert any("bad: failed after 0 s (exit code 1): it broke" in line for line in said)
+    assert {line.split(";")[0] for line in said if line.startswith("start")} == {
+        f"start: {name} ({tmp_path / name}.log)" for name in ("bad", "good", "flagged")
+    }
+    assert sorted(line[:5] for line in said if line.startswith("[")) == ["[2/4]", "[3/4]", "[4/4]"]
+
+
+def test_a_cell_whose_numbers_are_unverified_says_why_a_line_a_red_flag(tmp_path):
+    found = {"numbers": {}, "images": 4, "columns": [], "threat": None, "flags": [], "verified": False, "because": ["robust, noise: 3 of 4 images", "robust, APGD-T: 0 of 4"]}  # fmt: skip
+
+    class Doubted(Fake):
+        def __call__(self, arguments, log):
+            code = super().__call__(arguments, log)
+            read = json.loads(FINE) | {"results": {"robust.pgd": found}}
+            (log.with_suffix("") / "summary.json").write_text(json.dumps(read))
+            return code
+
+    said = []
+    _, code = run_tasks(fake_cells(tmp_path, ["a"]), Doubted({"a": 3}), say=said.append)
+    assert code == 3
+    assert said[-2:] == ["      UNVERIFIED: robust, noise: 3 of 4 images", "      UNVERIFIED: robust, APGD-T: 0 of 4"]
+
+
+def test_how_far_the_whole_is_is_shown_while_it_runs(tmp_path):
+    shown = []
+    run_tasks(fake_cells(tmp_path, ["a", "b"]), Fake({"a": 0, "b": 1}), say=lambda text: None, show=shown.append)
+    assert {one.cells for one in shown} == {2}
+    assert shown[-1].ended >= 1
 
 
 @pytest.mark.parametrize(("codes", "wanted"), [({"a": 0, "b": 0}, 0), ({"a": 0, "b": 3}, 3), ({"a": 2, "b": 3}, 1)])
@@ -219,7 +246,8 @@ def test_cells_on_a_cluster_write_their_logs_and_fail_alone(tmp_path, quick, mon
     assert code == 1
     assert {one.task.title: one.code for one in ended} == {"quick seed 0": 0, "bad": 2}
     assert study[0].done
-    assert "epoch 2/2" in study[0].folder.with_name(study[0].folder.name + ".log").read_text()
+    log = study[0].folder.with_name(study[0].folder.name + ".log").read_text()
+    assert log.index("epoch 2/2") < log.index("PGD-2 worst run") < log.index("files      ")
 
 
 def test_a_machine_of_the_cluster_that_is_gone_is_a_failure(tmp_path):
