@@ -131,14 +131,15 @@ def as_json(cells: Iterable[Cell]) -> list[dict[str, str]]:
     return [{"title": cell.title, "state": cell.state, "folder": str(cell.folder)} for cell in cells]
 
 
-def print_study(place: Path, display: Display) -> None:
-    """The table of a study's finished runs, in its order, and its page, `report.html`."""
+def print_study(cells: Sequence[Cell], place: Path, display: Display) -> None:
+    """The table of a study's finished runs, in its order, and its page, `report.html`, in `place`."""
     from actkit.reports import page
     from actkit.reports.page import of_runs
     from actkit.reports.tables import find, formatted, table
 
     try:
-        runs, unfinished = find([place])
+        runs, _ = find([cell.folder for cell in cells if cell.done])
+        unfinished = [cell.folder for cell in cells if not cell.done]
         click.echo(formatted(table(runs, unfinished), "table"))
         page.write(of_runs(runs, unfinished), place / "report.html")
         display.say(f"report     {place / 'report.html'}")

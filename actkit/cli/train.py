@@ -227,39 +227,36 @@ def _run_study(options: RunOptions, cells: Sequence[Cell]) -> int:
     display = Terminal(consoles()[1], quiet=options.as_json)
     place = place_of_study(options.file, options.out)
     make_folder(place)
-    record = StudyRecord.of(options.file, cells, place)
-    record.save()
+    StudyRecord.of(options.file, cells, place).save()
     executor = studies.executor_named(options.executor, options.jobs, options.device)
     left = sum(not cell.done for cell in cells)
     todo = f"{left} to do, {min(executor.jobs, left)} at a time" if left else "all done"
     display.say(f"study      {len(cells)} cells, {todo}")
     plugins, trust = options.reading.plugins, options.reading.trust
+    how: dict[str, Given] = {"--plugins": plugins, "--trust": trust, "--device": options.device}
+    extra = arguments({**how, "--tensorboard": options.tensorboard})
     work = work_of(cells, plugins=plugins, trust=trust) if left > 1 else {}
-    how: dict[str, Given] = {
-        "--plugins": plugins,
-        "--trust": trust,
-        "--device": options.device,
-        "--tensorboard": options.tensorboard,
-    }
     with watching(display) as show:
-        ended, code = run_tasks(cells, executor, say=display.say, extra=arguments(how), work=work, show=show)
+        ended, code = run_tasks(cells, executor, say=display.say, extra=extra, work=work, show=show)
     failed = [one for one in ended if one.failed]
-    why = {one.task.title: one.error for one in failed}
-    StudyRecord.of(options.file, cells, place, why).save()
     if options.as_json:
+        why = {one.task.title: one.error for one in failed}
         click.echo(json.dumps({"cells": studies.as_json(cells), "failed": why}))
         return code
-    finished = sum(cell.done for cell in cells)
-    if finished:
-        studies.print_study(place, display)
+    if any(cell.done for cell in cells):
+        studies.print_study(cells, place, display)
     studies.say_failures(failed, display)
-    if code in (errors.RESUMABLE, errors.INTERRUPTED):
-        begun = sum(cell.state == "to resume" for cell in cells)
-        display.say(
-            f"stopped    {finished} of {len(cells)} cells are done, {begun} saved on the way; the same command goes on from there"
-        )
-    elif finished:
-        display.say(
-            f"next       {shlex.join(['actkit', 'report', *arguments({'--plugins': plugins}), str(place), '--format', 'latex'])}"
-        )
+    display.say(_what_next(cells, code, place, plugins))
     return code
+
+
+def _what_next(cells: Sequence[Cell], code: int, place: Path, plugins: Sequence[str]) -> str:
+    """The last line of a study."""
+    done, begun = (sum(cell.state == state for cell in cells) for state in ("done", "to resume"))
+    if code in (errors.RESUMABLE, errors.INTERRUPTED):
+        saved = f"{done} of {len(cells)} cells are done, {begun} saved on the way"
+        return f"stopped    {saved}; the same command goes on from there"
+    if not done:
+        return "next       the same command tries the failed ones again"
+    report = ["actkit", "report", *arguments({"--plugins": plugins}), str(place), "--format", "latex"]
+    return f"next       {shlex.join(report)}"

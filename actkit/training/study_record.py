@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,11 +21,10 @@ FILE = "study.json"
 
 @dataclass(frozen=True)
 class RecordedCell:
-    """A cell of a study. `folder` is seen from the record's; `failed` says why its last run did, if it did."""
+    """A cell of a study; `folder` is seen from the record's."""
 
     title: str
     folder: str
-    failed: str = ""
 
 
 @dataclass(frozen=True)
@@ -50,10 +49,8 @@ class StudyRecord:
         write_json(self.place / FILE, {"file": self.file, "cells": [vars(cell) for cell in self.cells]})
 
     @staticmethod
-    def of(file: str, cells: Sequence[Cell], place: Path, failed: Mapping[str, str] | None = None) -> StudyRecord:
-        """`failed`: why, by the cells' titles."""
-        why = failed or {}
-        made = [RecordedCell(c.title, os.path.relpath(c.folder, place), why.get(c.title, "")) for c in cells]
+    def of(file: str, cells: Sequence[Cell], place: Path) -> StudyRecord:
+        made = [RecordedCell(cell.title, os.path.relpath(cell.folder, place)) for cell in cells]
         return StudyRecord(file, tuple(made), place)
 
     @staticmethod

@@ -149,6 +149,16 @@ def test_a_declared_study_runs_its_cells_and_not_itself(actkit, write, tmp_path,
     assert actkit("run", "s.gin", "--single", "--seeds", "0").code == 2
 
 
+@pytest.mark.parametrize(
+    ("study", "cells"),
+    [("digits_defences", 6), ("cifar10_small", 5), ("cifar10_small_readings", 3)],
+)
+def test_every_shipped_study_is_right(actkit, study, cells):
+    said = actkit("config", "check", f"gin/studies/{study}.gin", "-s", "run.data=cifar10")
+    assert (said.code, said.err) == (0, "")
+    assert f"a study: {cells} cells of " in said.out
+
+
 NAMED = "study.recipes = ['quick.gin', 'trades_digits.gin']\nstudy.seeds = [0, 1]\n"
 
 
