@@ -151,12 +151,12 @@ def _checked(file: str, reading: RecipeOptions) -> str:
 
 
 def _specs(path: str, reading: RecipeOptions) -> dict[str, Spec]:
-    """What a recipe or a run says, by its name; of a study of recipes, what each says; what a study declares, by no name."""
+    """What a recipe or a run says, by its recipe's name; of a study of recipes, what each says; what a study declares, by no name."""
     if (Path(path) / "config.json").is_file():
         # This one imports torch, which recipes alone do not need.
         from actkit.evaluation.run_files import spec_of_run
 
-        return {Path(path).stem: spec_of_run(Path(path))}
+        return {Path(path).resolve().parent.name: spec_of_run(Path(path))}
     opened = reading.open(path)
     study = read_study(opened)
     declared = {} if study is None else {"": Spec.from_json(study.declared.to_json())}
