@@ -59,3 +59,16 @@ class Display:
     def training(self, run: Any) -> Iterator[TrainingView]:
         """Meanwhile, a training is shown."""
         yield TrainingView()
+
+
+def duration(seconds: float) -> str:
+    """A time in words: '12 ms', '4.2 s', '45 s', '12 min', '3 h 20 min', '2.5 days'."""
+    if seconds < 0.1:
+        return f"{seconds * 1e3:.3g} ms"
+    if seconds < 90:
+        return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 90:
+        return f"{minutes} min"
+    hours, rest = divmod(minutes, 60)
+    return f"{hours} h {rest} min" if hours < 48 and rest else f"{hours} h" if hours < 48 else f"{hours / 24:.1f} days"

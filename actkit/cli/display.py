@@ -14,12 +14,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from actkit.display import Display, Tell, TrainingView, listening
+from actkit.display import Display, Tell, TrainingView, duration, listening
 from actkit.evaluation.looks import EpochLine, images_of_all, watched_in_words
 from actkit.evaluation.summary import Summary
 from actkit.reports import words
 from actkit.reports.rows import UNVERIFIED, rows, summary_caption
-from actkit.reports.words import duration
 
 # A bar is drawn again after so many seconds at the soonest; where there is none, a line is said after so many at the soonest.
 _REDRAWN, _SAID, _BAR = 0.5, 60, 20

@@ -13,7 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from actkit.cli.display import Terminal
-from actkit.training.study_progress import StudyProgress, duration, roughly
+from actkit.display import duration
+from actkit.training.study_progress import StudyProgress, roughly
 
 # Seconds between two lines, where there is no terminal.
 EVERY = 600

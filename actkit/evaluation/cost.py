@@ -294,11 +294,3 @@ def _forward_and_backward(role: Role, data: Data, size: int) -> float:
     with role.frozen("eval") as view:
         torch.autograd.grad(view(x).sum(), x)
     return now(role.device) - began
-
-
-def duration(seconds: float) -> str:
-    """A time in words."""
-    for limit, size, unit in ((0.1, 1e-3, "ms"), (120, 1, "s"), (7200, 60, "min"), (172_800, 3600, "hours")):
-        if seconds < limit:
-            return f"{seconds / size:.3g} {unit}"
-    return f"{seconds / 86400:.3g} days"

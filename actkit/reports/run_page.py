@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from actkit.config.spec import Spec
+from actkit.display import duration
 from actkit.evaluation.summary import Summary
 from actkit.probes.pictures import Picture
 from actkit.reports import curves, tables, words
@@ -179,10 +180,10 @@ def _times(run: Finished) -> dict[str, str]:
     images, times = run.summary.sizes.get("train"), {}
     rates = [line.images_per_second for line in curves.lines_of(run.folder)]
     if images and rates and all(rates):
-        times["training"] = words.duration(sum(images / rate for rate in rates))
+        times["training"] = duration(sum(images / rate for rate in rates))
     seconds = _environment(run.folder).get("examination_seconds")
     if isinstance(seconds, (int, float)):
-        times["examination"] = words.duration(seconds)
+        times["examination"] = duration(seconds)
     return times
 
 

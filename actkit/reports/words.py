@@ -246,14 +246,3 @@ def method(objective: Spec) -> str:
 def listed(names: Sequence[str]) -> str:
     """'a, b and c'."""
     return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
-
-
-def duration(seconds: float) -> str:
-    """A time in words: '45 s', '12 min', '3 h 20 min'."""
-    if seconds < 90:
-        return f"{max(round(seconds), 1)} s"
-    minutes = round(seconds / 60)
-    if minutes < 90:
-        return f"{minutes} min"
-    hours, rest = divmod(minutes, 60)
-    return f"{hours} h {rest} min" if hours < 48 and rest else f"{hours} h" if hours < 48 else f"{hours / 24:.1f} days"

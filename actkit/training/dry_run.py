@@ -13,7 +13,8 @@ import torch
 from actkit.config.recipe import Recipe
 from actkit.config.spec import Spec
 from actkit.datasets import Data, random_batch
-from actkit.evaluation.cost import ExaminationCost, Pass, counting, duration, examination_of, now, units_of
+from actkit.display import duration
+from actkit.evaluation.cost import ExaminationCost, Pass, counting, examination_of, now, units_of
 from actkit.networks.roles import Role
 from actkit.noise import Noise
 from actkit.training.loop import update

@@ -16,12 +16,13 @@ from actkit.config.recipe import load_recipe
 from actkit.config.registry import register
 from actkit.config.spec import Spec
 from actkit.config.study_file import as_settings, load_applied
+from actkit.display import duration
 from actkit.errors import InputError, raise_all
 from actkit.evaluation.summary import Summary
 from actkit.networks.model_files import checkpoint_step
 from actkit.training.executors import share_of_cores
 from actkit.training.folder import folder_of
-from actkit.training.study_progress import Work, duration
+from actkit.training.study_progress import Work
 
 if TYPE_CHECKING:
     import torch

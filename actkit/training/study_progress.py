@@ -193,14 +193,6 @@ def _last_line(metrics: Path) -> tuple[int, int]:
     return 0, 0
 
 
-def duration(seconds: float) -> str:
-    """A time in words."""
-    for limit, size, unit in ((0.1, 1e-3, "ms"), (120, 1, "s"), (7200, 60, "min"), (172_800, 3600, "hours")):
-        if seconds < limit:
-            return f"{seconds / size:.3g} {unit}"
-    return f"{seconds / 86400:.3g} days"
-
-
 def roughly(seconds: float) -> str:
     """A time that is only known roughly, in words."""
     for limit, size, unit in ((5400, 60, "min"), (172_800, 3600, "hours")):

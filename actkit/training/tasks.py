@@ -11,11 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from actkit.display import duration
 from actkit.errors import BAD_INPUT, CHECK_FAILED, FAILED, INTERRUPTED, OK, RESUMABLE, InputError
 from actkit.files import IN_USE, in_use
 from actkit.signals import handling
 from actkit.training.executors import Executor
-from actkit.training.study_progress import StudyForecast, StudyProgress, Work, duration, roughly
+from actkit.training.study_progress import StudyForecast, StudyProgress, Work, roughly
 
 
 class Task(Protocol):

@@ -9,6 +9,7 @@ import pytest
 
 from actkit.attacks import Threat
 from actkit.config.spec import Quantity, Spec
+from actkit.display import duration
 from actkit.evaluation.summary import Found, Summary
 from actkit.probes import Column, Flag, ResultName
 from actkit.reports import words
@@ -119,10 +120,10 @@ def test_a_component_is_shown_without_the_look_of_a_call():
 
 @pytest.mark.parametrize(
     ("seconds", "said"),
-    [(0.2, "1 s"), (60, "60 s"), (95, "2 min"), (5400, "1 h 30 min"), (7200, "2 h"), (200_000, "2.3 days")],
+    [(0.004, "4 ms"), (0.2, "0.2 s"), (60, "60 s"), (95, "2 min"), (5400, "1 h 30 min"), (7200, "2 h"), (200_000, "2.3 days")],
 )
 def test_a_time_in_words(seconds, said):
-    assert words.duration(seconds) == said
+    assert duration(seconds) == said
 
 
 def test_the_page_of_a_run_says_what_was_trained_against_what_and_how_long(tmp_path):
