@@ -272,7 +272,7 @@ def test_studies_are_compared_recipe_by_recipe(actkit, write, quick):
 def test_the_dry_run_of_a_study_says_what_each_cell_costs(actkit, write, quick):
     study = write("s.gin", "study.recipes = ['quick.gin']\nstudy.seeds = [0]\nrun.epochs = 100000\n")
     line, whole = actkit("run", study, "--dry-run", "--device", "cpu").out.splitlines()
-    assert line.split()[3:5] == ["to", "run"] and line.split()[6] in ("hours", "days", "min")
+    assert line.split()[3:5] == ["to", "run"] and line.split()[6] in ("h", "days", "min")
     assert line.split()[5] in whole
 
 
