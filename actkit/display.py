@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 # What is done, which part of it, of how many at most.
@@ -31,6 +32,44 @@ def listening(listener: Tell) -> Iterator[None]:
         _tell.reset(before)
 
 
+class TimeLeft:
+    """The time that is left of work whose pieces were estimated, told of each part as `tell` is; what is quicker than it was estimated makes the rest quicker.
+
+    Args:
+        seconds: what each piece is expected to take, by name.
+        clock: in seconds.
+    """
+
+    # What comes at once was kept from before, and says nothing of the speed.
+    _AT_ONCE = 0.5
+    # So many seconds are needed to know it.
+    _ENOUGH = 3.0
+
+    def __init__(self, seconds: Mapping[str, float], clock: Callable[[], float] = time.monotonic) -> None:
+        self._seconds, self._clock = dict(seconds), clock
+        self._share: dict[str, float] = {}
+        self._began = self._from = clock()
+        self._done_before = 0.0
+
+    def tell(self, what: str, part: int, parts: int) -> None:
+        """A part begins: what was told of before is done."""
+        self._share = {**dict.fromkeys(self._share, 1.0), what: (part - 1) / max(parts, 1)}
+        if self._clock() - self._began < self._AT_ONCE:
+            self._from, self._done_before = self._clock(), self._done()
+
+    def _done(self) -> float:
+        return sum(self._seconds.get(name, 0.0) * share for name, share in self._share.items())
+
+    @property
+    def left(self) -> float:
+        """In seconds."""
+        done, elapsed = self._done(), self._clock() - self._from
+        rest = max(sum(self._seconds.values()) - done, 0.0)
+        if elapsed < self._ENOUGH or done <= self._done_before:
+            return rest
+        return rest * elapsed / (done - self._done_before)
+
+
 class TrainingView:
     """What is shown of a training: told of every batch, and of every epoch with its line of metrics; it may ask a forecast how long the run still takes."""
 
@@ -51,8 +90,8 @@ class Display:
         """What its reader should not miss."""
 
     @contextlib.contextmanager
-    def progress(self) -> Iterator[None]:
-        """Meanwhile, what `tell` says is shown."""
+    def progress(self, seconds: Mapping[str, float] | None = None) -> Iterator[None]:
+        """Meanwhile, what `tell` says is shown; `seconds`: what each of the things that it will name is expected to take, in all."""
         yield
 
     @contextlib.contextmanager

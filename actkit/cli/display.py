@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from rich.console import Console
@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from actkit.display import Display, Tell, TrainingView, duration, listening
+from actkit.display import Display, Tell, TimeLeft, TrainingView, duration, listening
 from actkit.evaluation.looks import EpochLine, images_of_all, watched_in_words
 from actkit.evaluation.summary import Summary
 from actkit.reports import words
@@ -73,13 +73,14 @@ class Terminal(Display):
         self.console.print(f"warning: {text}", style="yellow", highlight=False, soft_wrap=True, markup=False)
 
     @contextlib.contextmanager
-    def progress(self) -> Iterator[None]:
-        """A bar in a terminal, elsewhere a line every half minute."""
-        with self._listener() as listener, listening(listener):
+    def progress(self, seconds: Mapping[str, float] | None = None) -> Iterator[None]:
+        """A bar in a terminal, elsewhere a line every half minute; with `seconds`, the time that is left of all of it."""
+        left = TimeLeft(seconds) if seconds else None
+        with self._listener(left) as listener, listening(listener):
             yield
 
     @contextlib.contextmanager
-    def _listener(self) -> Iterator[Tell]:
+    def _listener(self, left: TimeLeft | None) -> Iterator[Tell]:
         if self.quiet:
             yield lambda what, part, parts: None
         elif self.console.is_terminal:
@@ -87,7 +88,7 @@ class Terminal(Display):
                 TextColumn("  {task.description}"),
                 BarColumn(24),
                 MofNCompleteColumn(),
-                TimeRemainingColumn(compact=True),
+                TextColumn("{task.fields[left]}") if left else TimeRemainingColumn(compact=True),
                 console=self.console,
                 transient=True,
                 # Drawn when something has changed, not all the time: a bar that is drawn again and again flickers.
@@ -103,8 +104,8 @@ class Terminal(Display):
                     if new:
                         for old in tasks.values():
                             bar.update(old, visible=False)
-                        tasks[what] = bar.add_task(escape(what), total=parts)
-                    bar.update(tasks[what], completed=part - 1, total=parts)
+                        tasks[what] = bar.add_task(escape(what), total=parts, left="")
+                    bar.update(tasks[what], completed=part - 1, total=parts, left=_left(left, what, part, parts))
                     if new or time.monotonic() - drawn > _REDRAWN:
                         drawn = time.monotonic()
                         bar.refresh()
@@ -115,9 +116,10 @@ class Terminal(Display):
 
             def line(what: str, part: int, parts: int) -> None:
                 nonlocal said
+                time_left = _left(left, what, part, parts)
                 if time.monotonic() - said > 30:
                     said = time.monotonic()
-                    self.say(f"  {what}: {part:,} of {parts:,}")
+                    self.say(f"  {what}: {part:,} of {parts:,}{time_left and f', {time_left}'}")
 
             yield line
 
@@ -128,6 +130,14 @@ class Terminal(Display):
             return
         with Live(console=self.console, auto_refresh=False, transient=True) as live:
             yield _Live(self, run, live)
+
+
+def _left(left: TimeLeft | None, what: str, part: int, parts: int) -> str:
+    """The time that is left of everything, now that this part begins."""
+    if left is None:
+        return ""
+    left.tell(what, part, parts)
+    return f"{_duration(left.left)} left in all"
 
 
 def describe(line: EpochLine) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -23,11 +24,12 @@ from actkit.cli.options import (
     threads_option,
     threat_options,
 )
-from actkit.errors import InputError
+from actkit.errors import INTERRUPTED, InputError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from actkit.evaluation.examination import Stopped
     from actkit.evaluation.summary import Summary
 
 
@@ -108,24 +110,45 @@ def probe(**given: Any) -> int:
     Interrupted, the same command goes on. Exit code 3 when a check raised a red flag.
     """
     options = ProbeOptions(**given)
-    from actkit.cli.display import print_table
     from actkit.reports.rows import write_csv
 
     stdout, stderr = consoles()
-    found = _examine(options, stderr)
+    said: list[Stopped] = []
+
+    def stopped(what: Stopped) -> None:
+        said.append(what)
+        if not options.as_json:
+            _print(options, stdout, what.found)
+        parts = "" if what.parts is None else f" of at most {max(what.parts, what.kept):,}"
+        kept = f"{what.kept:,}{parts} parts are kept; the same command goes on"
+        click.echo(f"stopped; {kept if what.kept else 'nothing was done yet, or nothing can be kept'}", err=True)
+
+    try:
+        found = _examine(options, stderr, stopped)
+    except KeyboardInterrupt:
+        if not said:
+            raise
+        return INTERRUPTED
     if options.csv_file:
         write_csv(Path(options.csv_file), found)
     if options.as_json:
         click.echo(json.dumps([summary.to_json() for summary in found]))
     else:
-        for i, summary in enumerate(found):
-            if i:
-                stdout.print()
-            print_table(stdout, summary, every_flag=bool(options.probes))
+        _print(options, stdout, found)
     return max(summary.exit_code for summary in found)
 
 
-def _examine(options: ProbeOptions, stderr: Console) -> list[Summary]:
+def _print(options: ProbeOptions, stdout: Console, found: Sequence[Summary]) -> None:
+    """A table for each."""
+    from actkit.cli.display import print_table
+
+    for i, summary in enumerate(found):
+        if i:
+            stdout.print()
+        print_table(stdout, summary, every_flag=bool(options.probes))
+
+
+def _examine(options: ProbeOptions, stderr: Console, stopped: Callable[[Stopped], None]) -> list[Summary]:
     from actkit.cli.display import Terminal
     from actkit.config.recipe import load_evaluation
     from actkit.evaluation.examination import probe_checkpoints
@@ -152,6 +175,7 @@ def _examine(options: ProbeOptions, stderr: Console) -> list[Summary]:
             out=Path(options.out) if options.out else None,
             pictures=Path(options.pictures) if options.pictures else None,
             classes=options.classes,
+            on_stop=stopped,
         )
 
 

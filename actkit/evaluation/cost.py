@@ -17,6 +17,7 @@ from torch.overrides import TorchFunctionMode
 from actkit.config.spec import Spec
 from actkit.datasets import Data, Split, random_batch
 from actkit.display import listening
+from actkit.errors import ActkitError
 from actkit.networks.roles import Role
 from actkit.probes import measure
 
@@ -275,6 +276,37 @@ def now(device: torch.device) -> float:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What an examination of models that are there costs at most, as a person reads it.
+
+    Args:
+        seconds: by what each piece of the work tells of itself.
+        parts: how many it has.
+    """
+
+    seconds: dict[str, float]
+    parts: int
+    said: str
+
+
+def cost_of(probes: Sequence[Any], data: Data, roles: Mapping[str, Role]) -> Estimate | None:
+    """Count an examination, and time a pass of each model. None where a probe cannot be counted on a made-up image: it may well work on real ones."""
+    try:
+        cost = examination_of(probes, data, list(roles))
+        an_image = {name: seconds_of_an_image(role, data, 256) for name, role in roles.items()}
+    except (ActkitError, RuntimeError, ValueError, LookupError, TypeError, AttributeError, OSError):
+        return None
+    seconds = {piece.name: piece.seconds(an_image) for piece in cost.work}
+    ways = Counter[str]()
+    for p, n in cost.passes.items():
+        ways[p.direction] += n
+    passes = " and ".join(f"{n:,} {way}" for way, n in ways.items()) or "no"
+    # Two digits: it is an estimate.
+    about = duration(float(f"{sum(seconds.values()):.2g}"))
+    return Estimate(seconds, cost.parts, f"{passes} passes an image at most, about {about}")
 
 
 def seconds_of_an_image(role: Role, data: Data, batch_size: int) -> float:

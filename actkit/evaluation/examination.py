@@ -17,6 +17,7 @@ from actkit.config.spec import Spec
 from actkit.datasets import Data
 from actkit.display import Display
 from actkit.errors import InputError, nearest
+from actkit.evaluation.cost import cost_of
 from actkit.evaluation.flags import keep_flags
 from actkit.evaluation.results import write_summary
 from actkit.evaluation.resume import key_of, resumable
@@ -34,13 +35,17 @@ from actkit.probes import Progress, Result, ResultName, measure
 
 
 def examine(
-    probes: Sequence[Any], roles: Mapping[str, Role], data: Data, progress: Progress | None = None
+    probes: Sequence[Any],
+    roles: Mapping[str, Role],
+    data: Data,
+    progress: Progress | None = None,
+    results: dict[str, Result] | None = None,
 ) -> dict[str, Result]:
-    """Run probes on roles, in fp32 whatever they train in: the one place where training and `actkit probe` measure."""
+    """Run probes on roles, in fp32 whatever they train in: the one place where training and `actkit probe` measure. For `results` see `measure`."""
     models: dict[str, Model] = {
         name: role if role.precision == "fp32" else _InFp32(name, role) for name, role in roles.items()
     }
-    return measure(probes, models, data, progress)
+    return measure(probes, models, data, progress, results)
 
 
 class _InFp32:
@@ -127,6 +132,8 @@ def examine_models(
     *,
     unfinished: Path | None = None,
     orders: Mapping[str, list[int] | None] | None = None,
+    seconds: Mapping[str, float] | None = None,
+    on_stop: Callable[[Examined, int], Any] | None = None,
 ) -> Iterator[Examined]:
     """Examine models and keep what was checked of them; an interrupted examination goes on, until what is written in the block is written.
 
@@ -134,6 +141,8 @@ def examine_models(
         files: the models' files, by the names of the roles.
         unfinished: where its progress is kept meanwhile; in the cache folder by default.
         orders: the models' classes where these were put into another order than their files have: such models are others.
+        seconds: what each piece of the work is expected to take, so that it can be said how long all will.
+        on_stop: called with what was found when a signal ends the examination, and the number of parts that are kept of it.
     """
     evaluation = [probe.spec for probe in probes]
     for said in dict.fromkeys(said for spec in evaluation for said in too_short(spec)):
@@ -144,10 +153,19 @@ def examine_models(
     if orders and any(order is not None for order in orders.values()):
         key = sha256_of([key, dict(orders)], 32)
     cache = cache_folder("unfinished")
-    with resumable(unfinished or (cache and cache / f"{key}.safetensors"), key, display) as progress:
-        results = examine(probes, roles, data, progress)
-        keep_flags(results, files, evaluation, tested, display)
-        yield Examined(results, apply_flags(results, files), tested)
+    place = unfinished or (cache and cache / f"{key}.safetensors")
+    results: dict[str, Result] = {}
+    kept: Mapping[str, Tensor] = {}
+    try:
+        with resumable(place, key, display, seconds=seconds) as progress:
+            kept = progress.kept
+            examine(probes, roles, data, progress, results)
+            keep_flags(results, files, evaluation, tested, display)
+            yield Examined(results, apply_flags(results, files), tested)
+    except (KeyboardInterrupt, SystemExit):
+        if on_stop is not None:
+            on_stop(Examined(results, apply_flags(results, files), tested), len(kept) if place else 0)
+        raise
 
 
 def probe_checkpoints(
@@ -165,6 +183,7 @@ def probe_checkpoints(
     out: Path | None = None,
     pictures: Path | None = None,
     classes: class_names.Mapping | None = None,
+    on_stop: Callable[[Stopped], Any] | None = None,
 ) -> list[Summary]:
     """Rebuild models from their files alone and examine them: one summary for each group that shares its data and its evaluation.
 
@@ -177,6 +196,7 @@ def probe_checkpoints(
         out: a folder for the results and what happened to each example; a numbered one in it for each group, if there are several.
         pictures: a folder for what the probes show, likewise.
         classes: how a model's classes belong to the data's, where they are called differently or come in another order.
+        on_stop: called when a signal ends it, before that is passed on.
     """
     deterministic(device)
     if out is not None:
@@ -195,8 +215,34 @@ def probe_checkpoints(
         norm=norm,
     )
     groups = groups_of(subjects, probes, display)
+    work = _Work(device, display, command, classes, on_stop)
     with locked(out, warn=display.warn) if out is not None else contextlib.nullcontext():
-        return _in_groups(groups, device, display, command, out, pictures, classes)
+        return _in_groups(groups, work, out, pictures)
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """An examination that a signal ended.
+
+    Args:
+        found: of each group of models what was finished.
+        kept, parts: how many parts of the last one are kept, and how many it has at most; None where that is not known.
+    """
+
+    found: list[Summary]
+    kept: int
+    parts: int | None
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What all groups of models have in common."""
+
+    device: torch.device
+    display: Display
+    command: str
+    classes: class_names.Mapping | None
+    on_stop: Callable[[Stopped], Any] | None
 
 
 def _assert_no_run(out: Path) -> None:
@@ -209,64 +255,78 @@ def _assert_no_run(out: Path) -> None:
         )
 
 
-def _in_groups(
-    groups: list[list[Subject]],
-    device: torch.device,
-    display: Display,
-    command: str,
-    out: Path | None,
-    pictures: Path | None,
-    classes: class_names.Mapping | None,
-) -> list[Summary]:
+def _in_groups(groups: list[list[Subject]], work: _Work, out: Path | None, pictures: Path | None) -> list[Summary]:
     places = [
         [folder and (folder if len(groups) == 1 else folder / str(i)) for folder in (out, pictures)]
         for i in range(len(groups))
     ]
-    return [
-        _examine_group(group, device, display, command, *place, classes=classes)
-        for group, place in zip(groups, places, strict=True)
-    ]
+    found: list[Summary] = []
+    for group, place in zip(groups, places, strict=True):
+        found.append(_examine_group(group, work, *place, before=found))
+    return found
 
 
 def _examine_group(
-    group: list[Subject],
-    device: torch.device,
-    display: Display,
-    command: str,
-    folder: Path | None,
-    pictures: Path | None,
-    *,
-    classes: class_names.Mapping | None,
+    group: list[Subject], work: _Work, folder: Path | None, pictures: Path | None, *, before: Sequence[Summary]
 ) -> Summary:
-    """Examine models that share their data and their evaluation; write the results and the pictures where that is asked for."""
+    """Examine models that share their data and their evaluation; write the results and the pictures where that is asked for.
+
+    Args:
+        before: what was found of other groups, for whoever stops at this one.
+    """
     data: Data = group[0].data.build()()
+    display = work.display
     for note in data.notes:
         display.say(f"data       {note}")
-    orders = {subject.name: _order(subject, data, group[0], classes) for subject in group}
+    orders = {subject.name: _order(subject, data, group[0], work.classes) for subject in group}
     _say_contracts(group, display)
-    evaluation = group[0].evaluation
-    probes = [spec.build() for spec in evaluation]
+    probes = [spec.build() for spec in group[0].evaluation]
     assert_fits(probes, data, len(group))
     roles = {}
     for subject in group:
-        role, about = model_files.load_role(subject.file, device=device, order=orders[subject.name])
+        role, about = model_files.load_role(subject.file, device=work.device, order=orders[subject.name])
         assert_takes(role, about.backbone, data.shape, data.num_classes)
         roles[subject.name] = role
     files = {subject.name: subject.file for subject in group}
-    with examine_models(probes, roles, files, data, group[0].data, display, orders=orders) as made:
-        summary = Summary(
-            command=command,
-            data=data.name,
-            data_fingerprint=made.tested,
-            sizes=dict(data.sizes),
-            evaluation=evaluation,
-            results=made.found,
-            versions=provenance(),
-            device=str(device),
-            models={subject.name: ModelFacts.of(subject.file, subject.header) for subject in group},
-        )
+    cost = cost_of(probes, data, roles)
+    if cost is not None:
+        display.say(f"cost       {cost.said} on {work.device}")
+
+    def stopped(made: Examined, kept: int) -> None:
+        found = [*before, _summary(group, data, made, work)] if made.results else list(before)
+        if work.on_stop is not None:
+            work.on_stop(Stopped(found, kept, None if cost is None else cost.parts))
+
+    with examine_models(
+        probes,
+        roles,
+        files,
+        data,
+        group[0].data,
+        display,
+        orders=orders,
+        seconds=None if cost is None else cost.seconds,
+        on_stop=stopped,
+    ) as made:
+        summary = _summary(group, data, made, work)
         write_summary(summary, made.results, folder, pictures, display)
     return summary
+
+
+def _summary(group: Sequence[Subject], data: Data, made: Examined, work: _Work) -> Summary:
+    """What was found of a group, by those of its probes that are done."""
+    done = {name.label for name in made.found}
+    return Summary(
+        command=work.command,
+        data=data.name,
+        data_fingerprint=made.tested,
+        sizes=dict(data.sizes),
+        evaluation=tuple(spec for spec in group[0].evaluation if spec.title in done),
+        results=made.found,
+        versions=provenance(),
+        device=str(work.device),
+        models={subject.name: ModelFacts.of(subject.file, subject.header) for subject in group},
+    )
 
 
 def _order(subject: Subject, data: Data, first: Subject, classes: class_names.Mapping | None) -> list[int] | None:

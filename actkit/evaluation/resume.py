@@ -21,10 +21,12 @@ from actkit.probes import Progress
 
 
 @contextlib.contextmanager
-def resumable(path: Path | None, key: str, display: Display, *, every: float = 5.0) -> Iterator[Progress]:
+def resumable(
+    path: Path | None, key: str, display: Display, *, every: float = 5.0, seconds: Mapping[str, float] | None = None
+) -> Iterator[Progress]:
     """The progress of an examination, kept in a file while it is unfinished: the same one (by `key`) goes on from there.
 
-    Without a path nothing is kept.
+    Without a path nothing is kept. `seconds` are what each piece of it is expected to take, by name, for the display.
     """
     kept = {} if path is None else _kept(path, key)
     if kept:
@@ -49,7 +51,7 @@ def resumable(path: Path | None, key: str, display: Display, *, every: float = 5
                 display.warn(f"progress cannot be kept, an interruption would lose it: {error.strerror}: {path}")
 
     try:
-        with display.progress():
+        with display.progress(seconds):
             yield Progress(kept, done=done)
     except BaseException:
         if kept:

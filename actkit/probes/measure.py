@@ -26,11 +26,19 @@ def labels(probes: Sequence[Any]) -> list[str]:
 
 
 def measure(
-    probes: Iterable[Any], models: Mapping[str, Model], data: Data, progress: Progress | None = None
+    probes: Iterable[Any],
+    models: Mapping[str, Model],
+    data: Data,
+    progress: Progress | None = None,
+    results: dict[str, Result] | None = None,
 ) -> dict[str, Result]:
-    """Run every probe on every model (every ordered group, if it takes several); results by '<model>.<probe>', a `ResultName` as text."""
+    """Run every probe on every model (every ordered group, if it takes several); results by '<model>.<probe>', a `ResultName` as text.
+
+    Args:
+        results: filled as probes are done, so that whoever is interrupted has those.
+    """
     probes, progress = list(probes), progress or Progress()
-    results: dict[str, Result] = {}
+    results = {} if results is None else results
     for probe, label in zip(probes, labels(probes), strict=True):
         target = probe.func if hasattr(probe, "func") else probe.__call__
         asks = "progress" in inspect.signature(target).parameters

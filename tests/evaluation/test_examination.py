@@ -324,6 +324,7 @@ def test_an_interrupted_examination_goes_on_where_it_was(actkit, warm, runs, tmp
     out, err = began.communicate(timeout=60)
     assert began.returncode == {signal.SIGINT: 130, signal.SIGTERM: 75}[number], err
     assert out == "" and "Traceback" not in err
+    assert re.search(r"stopped; \d+ of at most 80 parts are kept; the same command goes on", err)
     (left,) = (tmp_path / "cache/actkit/unfinished").glob("*.safetensors")
     parts = len(load_file(left))
     assert 0 < parts < 80
@@ -347,6 +348,35 @@ def slow(self, name, compute):
 result.Progress.part = slow
 main.main(sys.argv[1:], prog_name="actkit")
 """
+
+
+def test_what_is_done_when_it_is_stopped_is_printed(actkit, runs, monkeypatch, tmp_path):
+    """A plugin's probe that somebody interrupts, after the accuracies are done."""
+    plugin = tmp_path / "plugin"
+    plugin.mkdir()
+    (plugin / "endless.py").write_text(ENDLESS)
+    args = ("probe", "--ckpt", runs / "madry", "--probe", "accuracy", "--probe", "endless", "--plugins", plugin, *FEW)
+    said = actkit(*args)
+    assert said.code == 130
+    assert columns(said) == ["model", "clean"] and "probe.endless" not in said.out
+    assert "stopped; 1 of at most" in said.err and "the same command goes on" in said.err
+
+
+ENDLESS = """
+import actkit
+
+@actkit.register("probe")
+def endless(model, data, *, limit: int | None = None):
+    if len(data.split("test")) > 1:
+        raise KeyboardInterrupt
+    return actkit.Result({})
+"""
+
+
+def test_it_is_said_before_what_an_examination_will_cost(actkit, runs):
+    said = actkit("probe", "--ckpt", runs / "madry", "--probe", "pgd4", "--eps", "0.1", *FEW)
+    # Clean, four steps, and the last point; a gradient a step.
+    assert re.search(r"cost       6 forward and 4 backward passes an image at most, about [\d.]+ m?s on cpu", said.err)
 
 
 def test_what_another_examination_left_is_not_taken_over(tmp_path):
