@@ -73,6 +73,7 @@ def import_(**given: Any) -> None:
     """
     options = ImportOptions(**given)
     from actkit.networks.importing import convert
+    from actkit.networks.normalisation import UNNORMALISED, is_unsaid
 
     made = convert(options.file, options.arch, _wanted(options))
     if options.as_json:
@@ -82,6 +83,8 @@ def import_(**given: Any) -> None:
         click.echo(f"{to}  {model.backbone!r}: {model.parameters:,} parameters, {model.num_classes} classes")
         for note in model.notes:
             click.echo(f"  {note}")
+        if is_unsaid(model.notes):
+            click.secho(f"warning: {UNNORMALISED}", fg="yellow", err=True)
     click.echo("next  actkit probe " + " ".join(f"--ckpt {shlex.quote(str(to))}" for to, _ in made), err=True)
     from actkit.networks.first_weights import options_of
 

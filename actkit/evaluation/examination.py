@@ -28,6 +28,7 @@ from actkit.files import cache_folder, locked, make_folder, sha256_of
 from actkit.machine import deterministic, provenance
 from actkit.networks import class_names, model_files
 from actkit.networks.frozen import Mode
+from actkit.networks.normalisation import UNNORMALISED, is_unsaid
 from actkit.networks.roles import Role
 from actkit.networks.trial import assert_takes
 from actkit.networks.views import View, with_features
@@ -199,8 +200,8 @@ def probe_checkpoints(
         on_stop: called when a signal ends it, before that is passed on.
     """
     deterministic(device)
-    if out is not None:
-        _assert_no_run(out)
+    if out is not None and out.is_dir():
+        _assert_free(out)
     for folder in (out, pictures):
         if folder is not None:
             make_folder(folder)
@@ -245,14 +246,32 @@ class _Work:
     on_stop: Callable[[Stopped], Any] | None
 
 
-def _assert_no_run(out: Path) -> None:
-    """Raise `InputError` for a folder whose own summary the results would replace."""
+def _assert_free(out: Path) -> None:
+    """Raise `InputError` for a folder that holds what is no earlier examination's: a run's own summary, or somebody's files."""
     if (out / "config.json").is_file():
         raise InputError(
             "a run or an export lies in this folder, and an examination would replace its files",
             where=str(out),
             help="choose another --out",
         )
+    there = [path.name for path in out.iterdir() if not path.name.startswith(".")]
+    # Of one group of models, or of the first of several.
+    earlier = any(_is_examination(folder) for folder in (out, out / "0"))
+    if there and not earlier:
+        more = f" and {len(there) - 3} more" if len(there) > 3 else ""
+        raise InputError(
+            f"other files lie in this folder: {', '.join(sorted(there)[:3])}{more}",
+            where=str(out),
+            help="give --out a new or an empty folder, or one that an earlier `actkit probe --out` has written",
+        )
+
+
+def _is_examination(folder: Path) -> bool:
+    """Whether `actkit probe --out` has written this folder."""
+    try:
+        return Summary.load(folder).run is None
+    except InputError:
+        return False
 
 
 def _in_groups(groups: list[list[Subject]], work: _Work, out: Path | None, pictures: Path | None) -> list[Summary]:
@@ -280,6 +299,9 @@ def _examine_group(
         display.say(f"data       {note}")
     orders = {subject.name: _order(subject, data, group[0], work.classes) for subject in group}
     _say_contracts(group, display)
+    for subject in group:
+        if subject.header.imported and is_unsaid(subject.header.imported.notes):
+            display.warn(f"{subject.name}: {UNNORMALISED}")
     probes = [spec.build() for spec in group[0].evaluation]
     assert_fits(probes, data, len(group))
     roles = {}
@@ -310,7 +332,24 @@ def _examine_group(
     ) as made:
         summary = _summary(group, data, made, work)
         write_summary(summary, made.results, folder, pictures, display)
+    _say_near_chance(group, data, summary, display)
     return summary
+
+
+def _say_near_chance(group: Sequence[Subject], data: Data, summary: Summary, display: Display) -> None:
+    """A warning for each imported model that knows next to nothing of the data: it is likely to be fed something else than it was trained on."""
+    chance = 1 / data.num_classes
+    for subject in group:
+        found = [f for f in summary.of(subject.name).values() if f.images and f.numbers.get("clean") is not None]
+        if not subject.header.imported or not found:
+            continue
+        clean, images = found[0].numbers["clean"] or 0.0, found[0].images or 1
+        # Three deviations of guessing, and a little.
+        if clean <= chance + 3 * (chance * (1 - chance) / images) ** 0.5 + 0.02:
+            display.warn(
+                f"{subject.name} is right on {100 * clean:.1f} % of images, next to chance ({100 * chance:.1f} %): were they normalised in its training "
+                "(import it again with --normalise, or --mean and --std), are its classes in another order (--classes), has it another activation?"
+            )
 
 
 def _summary(group: Sequence[Subject], data: Data, made: Examined, work: _Work) -> Summary:

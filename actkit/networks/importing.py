@@ -163,6 +163,8 @@ def _normalised(
     if one_for_all and len(mean) == 1:
         mean, std = mean * made.in_chans, std * made.in_chans
     normalisation.assert_in_range(mean, std, in_file=held_by_file)
+    if not held_by_file:
+        normalisation.assert_for_channels(mean, std, made.in_chans)
     backbone = Spec("backbone", "normalized", {"net": made.backbone, "mean": mean, "std": std})
     layers = shapes_of(backbone.build(), num_classes=made.num_classes, in_chans=made.in_chans, image_size=image_size)
     weights = {f"1.{name}": value for name, value in made.weights.items()}

@@ -19,10 +19,21 @@ KNOWN: dict[str, tuple[list[float], list[float]]] = {
 }
 
 # What is said where a file holds no normalisation and none is given.
+_NOBODY_SAYS = "no normalisation is in the file and none was given"
 NONE_FOUND = (
-    "no normalisation is in the file and none was given: the network will see images in [0,1] as they are. If its code normalised them, accuracy "
+    f"{_NOBODY_SAYS}: the network takes [0,1] images as they are. If it was trained on normalised images, accuracy "
     "falls, often to chance, and eps means something else: --normalise cifar10|cifar100|imagenet|half, or --mean and --std; --normalise none says that there is none"
 )
+
+
+# The same in short, for whoever uses such a model.
+UNNORMALISED = "it takes [0,1] images as they are; if it was trained on normalised images, its numbers mean nothing: import it with --normalise, or --mean and --std"
+
+
+def is_unsaid(notes: Sequence[str]) -> bool:
+    """Whether nobody has said how images were normalised, by the notes of an import."""
+    return any(note.startswith(_NOBODY_SAYS) for note in notes)
+
 
 # The last parts of names under which codes keep a mean and a deviation.
 _PAIRS = [("mean", "std"), ("mu", "sigma"), ("mean", "sigma"), ("mean", "stdev"), ("means", "stds"), ("means", "sds")]
@@ -56,6 +67,20 @@ def assert_in_range(mean: Sequence[float], std: Sequence[float], *, in_file: boo
         )
     if min(mean) < 0 or max(values) > 1:
         raise InputError(f"{what} must be for images in [0,1], got {held}")
+
+
+def assert_for_channels(mean: Sequence[float], std: Sequence[float], channels: int) -> None:
+    """Raise `InputError` where there is not a mean and a positive deviation for each of the network's channels."""
+    for option, given, such in (("--mean", mean, "0.491,0.482,0.447"), ("--std", std, "0.247,0.243,0.262")):
+        if len(given) != channels:
+            wanted = f"{channels} numbers, one a channel" if channels > 1 else "one number"
+            such = such if channels == 3 else ",".join(["0.5"] * channels)
+            raise InputError(
+                f"{option} has {len(given)} number{'s' * (len(given) != 1)}, images of {channels} channel{'s' * (channels > 1)} want {wanted}",
+                help=f"such as {option} {such}",
+            )
+    if min(std) <= 0:
+        raise InputError(f"--std wants positive deviations, got {shown(std)}")
 
 
 def _scaled(values: Sequence[float]) -> str:

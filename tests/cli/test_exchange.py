@@ -54,12 +54,14 @@ def test_where_none_is_named_and_none_found_it_is_said_what_that_does(take):
     assert said.code == 0, said.err
     assert "no normalisation is in the file and none was given" in said.out
     assert "--normalise none" in said.out
+    assert "warning: it takes [0,1] images as they are; if it was trained on normalised images" in said.err
     assert "images in [0,1], NCHW, 3x32x32" in header().contract
     assert "10 classes: airplane, automobile, bird, ..., truck" in header().contract
 
 
 def test_that_there_is_none_can_be_said(take):
-    assert "normalisation" not in take("--normalise", "none").out
+    said = take("--normalise", "none")
+    assert "normalisation" not in said.out and "normalised" not in said.err
 
 
 @pytest.mark.parametrize(

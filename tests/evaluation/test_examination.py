@@ -17,9 +17,11 @@ import torch
 from safetensors.torch import load_file
 
 from actkit.config.spec import Spec
+from actkit.errors import InputError
 from actkit.evaluation.selection import Subject, names_of, probes_named
 from actkit.files import sha256
 from actkit.networks import model_files
+from actkit.networks.normalisation import NONE_FOUND
 from helpers.runs import QUICK
 
 
@@ -254,6 +256,60 @@ def test_an_examination_does_not_replace_a_runs_own_summary(actkit, runs):
     assert said.code == 2
     assert "a run or an export lies in this folder" in said.err
     assert (run / "summary.json").read_text() == before
+
+
+def test_an_examination_writes_into_a_new_an_empty_or_its_own_folder_alone(actkit, runs, tmp_path):
+    probe = ("probe", "--ckpt", runs / "madry", "--probe", "norms", "--out")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/thesis.tex").write_text("")
+    said = actkit(*probe, tmp_path / "mine")
+    assert said.code == 2 and "other files lie in this folder: thesis.tex" in said.err and "an empty folder" in said.err
+    assert sorted(path.name for path in (tmp_path / "mine").iterdir()) == ["thesis.tex"]
+    (tmp_path / "empty").mkdir()
+    for folder in ("new", "empty", "empty"):
+        assert actkit(*probe, tmp_path / folder).code == 0
+
+
+def test_an_imported_model_of_which_nobody_says_how_images_were_normalised_is_warned_of(actkit, runs, tmp_path):
+    file = model_files.find(runs / "madry")[0]
+
+    def imported(name, notes):
+        about = model_files.header(file).to_json()
+        about["imported"] = {"file": "m.pt", "sha256": "0", "key": "", "notes": notes}
+        weights = {key: torch.zeros_like(value) for key, value in load_file(file).items()}
+        model_files.save_tensors(weights, tmp_path / name, {"actkit": json.dumps(about)})
+        return actkit("probe", "--ckpt", tmp_path / name, "--probe", "accuracy", *FEW)
+
+    said = imported("unsaid.safetensors", [NONE_FOUND])
+    assert "warning: unsaid: it takes [0,1] images as they are" in said.err
+    assert "next to chance (10.0 %)" in said.err and "--normalise, or --mean and --std" in said.err
+    assert "it takes [0,1] images as they are" not in imported("said.safetensors", []).err
+
+
+def folders(runs, tmp_path):
+    """Folders that --ckpt cannot mean, and what is said of each: the nearest right path."""
+    (tmp_path / "new").mkdir()
+    for name in ("config.json", "metrics.jsonl"):
+        (tmp_path / "new" / name).write_text("")
+    (tmp_path / "all/recipe").mkdir(parents=True)
+    shutil.copytree(runs / "madry", tmp_path / "all/recipe/run")
+    (tmp_path / "files").mkdir()
+    shutil.copy(model_files.find(runs / "madry")[0], tmp_path / "files/mine.safetensors")
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs/model.pt").write_text("")
+    return {
+        "new": "this run is not finished, and has saved no checkpoint yet",
+        "all": f"the newest is {tmp_path / 'all/recipe/run'}",
+        "all/recipe/run/checkpoints": f"give the run itself: {tmp_path / 'all/recipe/run'}",
+        "files": f"give one of its model files: {tmp_path / 'files/mine.safetensors'}",
+        "theirs": f"actkit import {tmp_path / 'theirs/model.pt'} --arch NAME",
+    }
+
+
+def test_a_folder_without_a_model_says_what_is_there_and_the_nearest_right_path(runs, tmp_path):
+    for folder, said in folders(runs, tmp_path).items():
+        with pytest.raises(InputError, match=re.escape(said)):
+            model_files.find(tmp_path / folder)
 
 
 def test_a_model_for_another_number_of_classes_is_told(actkit, runs, tmp_path):

@@ -183,7 +183,14 @@ def test_a_normalisation_outside_the_model_becomes_its_first_layer(tmp_path, act
         (["m.pt", "--arch", "resnet50", *given], "holds a normalisation of its own"),
         (["w.pt", "--arch", "wrn_16_2", *given[:2]], "--mean and --std go together"),
         (["w.pt", "--arch", "wrn_16_2", "--mean", "a,b", "--std", "1,1"], "--mean a,b: numbers are wanted"),
-        (["w.pt", "--arch", "wrn_16_2", "--mean", "0.5", "--std", "0.2"], "normalized needs 3 means"),
+        (
+            ["w.pt", "--arch", "wrn_16_2", "--mean", "0.5", "--std", "0.2"],
+            "--mean has 1 number, images of 3 channels want 3 numbers, one a channel",
+        ),
+        (
+            ["w.pt", "--arch", "wrn_16_2", "--mean", "0.5,0.4,0.3", "--std", "0.2,0.2"],
+            "such as --std 0.247,0.243,0.262",
+        ),
     ):
         said = actkit("import", *args, "--out", "x.safetensors")
         assert said.code == 2
