@@ -5,11 +5,12 @@ This one is silent: what a notebook or a test wants. `actkit.cli.display.Termina
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import contextvars
 import time
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 # What is done, which part of it, of how many at most.
 Tell = Callable[[str, int, int], Any]
@@ -32,42 +33,57 @@ def listening(listener: Tell) -> Iterator[None]:
         _tell.reset(before)
 
 
+def piece_of(part: str) -> str:
+    """The piece of work that a part belongs to: 'robust.pgd20/0/0' of its third batch, 'robust.pgd20/0/0/2'."""
+    return part.rpartition("/")[0]
+
+
+class Expected(NamedTuple):
+    """What a piece of work is expected to take at most: how long, and in how many parts."""
+
+    name: str
+    seconds: float
+    parts: int
+
+
 class TimeLeft:
-    """The time that is left of work whose pieces were estimated, told of each part as `tell` is; what is quicker than it was estimated makes the rest quicker.
+    """The time that is left of work whose pieces were estimated. What is quicker than was expected makes the rest quicker; what drops out ends a piece early.
 
     Args:
-        seconds: what each piece is expected to take, by name.
+        work: the pieces in their order.
+        kept: the parts that are done already, and say nothing of the speed.
         clock: in seconds.
     """
 
-    # What comes at once was kept from before, and says nothing of the speed.
-    _AT_ONCE = 0.5
-    # So many seconds are needed to know it.
+    # So many seconds are needed to know the speed.
     _ENOUGH = 3.0
 
-    def __init__(self, seconds: Mapping[str, float], clock: Callable[[], float] = time.monotonic) -> None:
-        self._seconds, self._clock = dict(seconds), clock
-        self._share: dict[str, float] = {}
-        self._began = self._from = clock()
-        self._done_before = 0.0
+    def __init__(
+        self, work: Sequence[Expected], kept: Iterable[str] = (), clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._work, self._clock = list(work), clock
+        self._place = {piece.name: i for i, piece in enumerate(self._work)}
+        self._done = collections.Counter(map(piece_of, kept))
+        self._began, self._spent, self._now = clock(), 0.0, 0
 
-    def tell(self, what: str, part: int, parts: int) -> None:
-        """A part begins: what was told of before is done."""
-        self._share = {**dict.fromkeys(self._share, 1.0), what: (part - 1) / max(parts, 1)}
-        if self._clock() - self._began < self._AT_ONCE:
-            self._from, self._done_before = self._clock(), self._done()
-
-    def _done(self) -> float:
-        return sum(self._seconds.get(name, 0.0) * share for name, share in self._share.items())
+    def done(self, part: str) -> None:
+        """A part is done, and so are the pieces before its own."""
+        name = piece_of(part)
+        self._done[name] += 1
+        if name in self._place:
+            self._now = max(self._now, self._place[name])
+            piece = self._work[self._now]
+            self._spent += piece.seconds / max(piece.parts, 1)
 
     @property
     def left(self) -> float:
         """In seconds."""
-        done, elapsed = self._done(), self._clock() - self._from
-        rest = max(sum(self._seconds.values()) - done, 0.0)
-        if elapsed < self._ENOUGH or done <= self._done_before:
-            return rest
-        return rest * elapsed / (done - self._done_before)
+        rest = sum(
+            piece.seconds * max(1 - self._done[piece.name] / max(piece.parts, 1), 0)
+            for piece in self._work[self._now :]
+        )
+        elapsed = self._clock() - self._began
+        return rest * elapsed / self._spent if elapsed > self._ENOUGH and self._spent else rest
 
 
 class TrainingView:
@@ -90,8 +106,8 @@ class Display:
         """What its reader should not miss."""
 
     @contextlib.contextmanager
-    def progress(self, seconds: Mapping[str, float] | None = None) -> Iterator[None]:
-        """Meanwhile, what `tell` says is shown; `seconds`: what each of the things that it will name is expected to take, in all."""
+    def progress(self, left: TimeLeft | None = None) -> Iterator[None]:
+        """Meanwhile, what `tell` says is shown, and the time that is left of all of it."""
         yield
 
     @contextlib.contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 from rich.console import Console
@@ -73,9 +73,8 @@ class Terminal(Display):
         self.console.print(f"warning: {text}", style="yellow", highlight=False, soft_wrap=True, markup=False)
 
     @contextlib.contextmanager
-    def progress(self, seconds: Mapping[str, float] | None = None) -> Iterator[None]:
-        """A bar in a terminal, elsewhere a line every half minute; with `seconds`, the time that is left of all of it."""
-        left = TimeLeft(seconds) if seconds else None
+    def progress(self, left: TimeLeft | None = None) -> Iterator[None]:
+        """A bar in a terminal, elsewhere a line every half minute; with the time that is left of all of it, where that is known."""
         with self._listener(left) as listener, listening(listener):
             yield
 
@@ -105,7 +104,7 @@ class Terminal(Display):
                         for old in tasks.values():
                             bar.update(old, visible=False)
                         tasks[what] = bar.add_task(escape(what), total=parts, left="")
-                    bar.update(tasks[what], completed=part - 1, total=parts, left=_left(left, what, part, parts))
+                    bar.update(tasks[what], completed=part - 1, total=parts, left=_left(left))
                     if new or time.monotonic() - drawn > _REDRAWN:
                         drawn = time.monotonic()
                         bar.refresh()
@@ -116,10 +115,9 @@ class Terminal(Display):
 
             def line(what: str, part: int, parts: int) -> None:
                 nonlocal said
-                time_left = _left(left, what, part, parts)
                 if time.monotonic() - said > 30:
                     said = time.monotonic()
-                    self.say(f"  {what}: {part:,} of {parts:,}{time_left and f', {time_left}'}")
+                    self.say(f"  {what}: {part:,} of {parts:,}{', ' if left else ''}{_left(left)}")
 
             yield line
 
@@ -132,12 +130,9 @@ class Terminal(Display):
             yield _Live(self, run, live)
 
 
-def _left(left: TimeLeft | None, what: str, part: int, parts: int) -> str:
-    """The time that is left of everything, now that this part begins."""
-    if left is None:
-        return ""
-    left.tell(what, part, parts)
-    return f"{_duration(left.left)} left in all"
+def _left(left: TimeLeft | None) -> str:
+    """The time that is left of everything."""
+    return f"{duration(left.left)} left in all" if left else ""
 
 
 def describe(line: EpochLine) -> str:

@@ -16,10 +16,10 @@ from torch.overrides import TorchFunctionMode
 
 from actkit.config.spec import Spec
 from actkit.datasets import Data, Split, random_batch
-from actkit.display import listening
+from actkit.display import Expected, duration, piece_of
 from actkit.errors import ActkitError
 from actkit.networks.roles import Role
-from actkit.probes import measure
+from actkit.probes import Progress, measure
 
 
 @dataclass(frozen=True)
@@ -47,10 +47,19 @@ def units_of(passes: Mapping[Pass, int]) -> int:
 
 
 @dataclass(frozen=True)
+class Speed:
+    """How long a model takes for one image, in seconds: a forward pass alone, and one with the gradient of the image."""
+
+    forward: float
+    with_gradient: float
+
+
+@dataclass(frozen=True)
 class WorkCost:
-    """What one piece of an examination costs at most; `name` is what it tells of itself, such as 'robust.pgd20'.
+    """What one piece of an examination costs at most: such as one run of an attack on all examples.
 
     Args:
+        name: what its parts are kept under: 'robust.pgd20/0/0', whose batches are 'robust.pgd20/0/0/0' and so on.
         passes: those that one example takes.
         parts: how many parts a batch takes.
         images, batches: how many there are.
@@ -67,14 +76,21 @@ class WorkCost:
         """Of all images."""
         return units_of(self.passes) * self.images
 
-    def seconds(self, an_image: Mapping[str, float]) -> float:
-        """`an_image`: the seconds of a unit on one image, by role."""
-        return self.images * sum(p.units * n * an_image.get(p.role, 0.0) for p, n in self.passes.items())
+    def seconds(self, speeds: Mapping[str, Speed]) -> float:
+        """At these speeds, by role."""
+        found = 0.0
+        for role, speed in speeds.items():
+            forward, backward = (
+                sum(n for p, n in self.passes.items() if (p.role, p.direction) == (role, way))
+                for way in ("forward", "backward")
+            )
+            found += backward * speed.with_gradient + max(forward - backward, 0) * speed.forward
+        return found * self.images
 
 
 @dataclass(frozen=True)
 class ExaminationCost:
-    """What an evaluation costs, at most, a piece of work a probe and model."""
+    """What an evaluation costs, at most, in the order in which it is done."""
 
     work: tuple[WorkCost, ...]
 
@@ -114,7 +130,7 @@ def examination_of(probes: Sequence[Any], data: Data, roles: Sequence[str]) -> E
 # The hyper-parameters in which the number of passes is linear, and how large they are while passes are counted; what is beyond is reckoned.
 _LINEAR, _FEW = ("steps", "queries", "epochs"), 4
 
-# By what a piece of work tells of itself: its passes, and its parts.
+# By what the parts of a piece of work are kept under: its passes, and how many parts it has.
 _Work = Mapping[str, tuple[Mapping[Pass, int], int]]
 
 
@@ -127,7 +143,7 @@ def _work_on_an_example(
     splits: tuple[str, ...],
     roles: tuple[str, ...],
 ) -> _Work:
-    """The passes and the parts of each piece of work, by what it tells of itself. An attack of 1,000 steps is counted at 4 and at 8."""
+    """The passes and the parts of each piece of work, by what these are kept under. An attack of 1,000 steps is counted at 4 and at 8."""
 
     def read(split: str) -> Split:
         x, y = random_batch(data, 1)
@@ -136,9 +152,10 @@ def _work_on_an_example(
         return Split(x, y)
 
     def counted(spec: Spec) -> _Work:
-        with counting(stand_ins) as passes, _attributing(passes, probe.title) as work:
-            measure([spec.build()], stand_ins, data)
-        return work
+        with counting(stand_ins) as passes:
+            work = _Attribution(passes, probe.title)
+            measure([spec.build()], stand_ins, data, Progress(work.kept, done=work.done))
+        return work.made()
 
     data = Data(name, shape, classes, dict.fromkeys(splits, 1), read)
     long = [(path, value) for path, value in _settings(probe) if value > 2 * _FEW]
@@ -177,30 +194,32 @@ def _further(work: _Work, least: _Work, more: _Work, times: float) -> _Work:
     return made
 
 
-@contextmanager
-def _attributing(passes: Counter[Pass], otherwise: str) -> Iterator[dict[str, tuple[Counter[Pass], int]]]:
-    """Passes, and parts, by what tells of its progress while they are counted; `otherwise`: the name of what tells nothing."""
-    work: dict[str, tuple[Counter[Pass], int]] = {}
-    current, settled = "", Counter[Pass]()
+class _Attribution:
+    """Attributes passes to the parts during which they are made, by what the parts are kept under.
 
-    def settle() -> None:
-        nonlocal settled
-        of, parts = work.get(current or otherwise, (Counter[Pass](), 0))
-        work[current or otherwise] = (of + (passes - settled), parts)
-        settled = passes.copy()
+    Args:
+        passes: the counter, which grows meanwhile.
+        otherwise: the name of what keeps no part.
+    """
 
-    def hear(what: str, part: int, parts: int) -> None:
-        nonlocal current
-        # What is done before the first part belongs to it.
-        if current:
-            settle()
-        current = what
-        of, told = work.get(what, (Counter[Pass](), 0))
-        work[what] = (of, told + 1)
+    def __init__(self, passes: Counter[Pass], otherwise: str) -> None:
+        self.kept: dict[str, Tensor] = {}
+        self._passes, self._settled, self._otherwise = passes, Counter[Pass](), otherwise
+        self._work: dict[str, tuple[Counter[Pass], int]] = {}
 
-    with listening(hear):
-        yield work
-    settle()
+    def done(self) -> None:
+        """A part is done: what was counted since the one before is its own."""
+        self._attribute(piece_of(next(reversed(self.kept))), 1)
+
+    def _attribute(self, name: str, parts: int) -> None:
+        before, count = self._work.get(name, (Counter[Pass](), 0))
+        self._work[name] = (before + (self._passes - self._settled), count + parts)
+        self._settled = self._passes.copy()
+
+    def made(self) -> _Work:
+        """All of it; what came after the last part belongs to that."""
+        self._attribute(next(reversed(self._work), self._otherwise), 0)
+        return self._work
 
 
 class _Unbreakable(nn.Module):
@@ -283,46 +302,51 @@ class Estimate:
     """What an examination of models that are there costs at most, as a person reads it.
 
     Args:
-        seconds: by what each piece of the work tells of itself.
-        parts: how many it has.
+        work: what is expected of each of its pieces, in their order.
     """
 
-    seconds: dict[str, float]
-    parts: int
+    work: tuple[Expected, ...]
     said: str
+
+    @property
+    def parts(self) -> int:
+        return sum(piece.parts for piece in self.work)
 
 
 def cost_of(probes: Sequence[Any], data: Data, roles: Mapping[str, Role]) -> Estimate | None:
     """Count an examination, and time a pass of each model. None where a probe cannot be counted on a made-up image: it may well work on real ones."""
     try:
         cost = examination_of(probes, data, list(roles))
-        an_image = {name: seconds_of_an_image(role, data, 256) for name, role in roles.items()}
+        speeds = {name: speed_of(role, data) for name, role in roles.items()}
     except (ActkitError, RuntimeError, ValueError, LookupError, TypeError, AttributeError, OSError):
         return None
-    seconds = {piece.name: piece.seconds(an_image) for piece in cost.work}
+    work = tuple(Expected(piece.name, piece.seconds(speeds), piece.parts * piece.batches) for piece in cost.work)
     ways = Counter[str]()
     for p, n in cost.passes.items():
         ways[p.direction] += n
     passes = " and ".join(f"{n:,} {way}" for way, n in ways.items()) or "no"
-    # Two digits: it is an estimate.
-    about = duration(float(f"{sum(seconds.values()):.2g}"))
-    return Estimate(seconds, cost.parts, f"{passes} passes an image at most, about {about}")
+    about = duration(sum(piece.seconds for piece in work))
+    return Estimate(work, f"at most {passes} passes an image, about {about}")
 
 
-def seconds_of_an_image(role: Role, data: Data, batch_size: int) -> float:
-    """The time of a unit, a forward pass of one image, from a forward and a backward pass of a few made-up ones, or of a batch where that is quick."""
-    size = min(batch_size, 2)
-    _forward_and_backward(role, data, size)
-    seconds = _forward_and_backward(role, data, size)
-    if seconds < 0.2:
-        size = min(batch_size, 64)
-        seconds = _forward_and_backward(role, data, size)
-    return seconds / size / 2
+def speed_of(role: Role, data: Data) -> Speed:
+    """A model's, from a few made-up images, or from more where those are quick."""
+    _times(role, data, 2)
+    for size, enough in ((2, 0.2), (32, 0.2), (256, 0.0)):
+        forward, with_gradient = _times(role, data, size)
+        if forward + with_gradient > enough:
+            break
+    return Speed(forward / size, with_gradient / size)
 
 
-def _forward_and_backward(role: Role, data: Data, size: int) -> float:
-    x = random_batch(data, size)[0].to(role.device).requires_grad_()
-    began = now(role.device)
+def _times(role: Role, data: Data, size: int) -> tuple[float, float]:
+    """The seconds of a forward pass alone, and of one with the gradient of the images."""
+    x = random_batch(data, size)[0].to(role.device)
     with role.frozen("eval") as view:
+        began = now(role.device)
+        with torch.no_grad():
+            view(x)
+        middle = now(role.device)
+        x.requires_grad_()
         torch.autograd.grad(view(x).sum(), x)
-    return now(role.device) - began
+        return middle - began, now(role.device) - middle

@@ -15,7 +15,7 @@ from actkit.attacks.goals import CLASSES_NEEDED
 from actkit.config.registry import Model
 from actkit.config.spec import Spec
 from actkit.datasets import Data
-from actkit.display import Display
+from actkit.display import Display, Expected
 from actkit.errors import InputError, nearest
 from actkit.evaluation.cost import cost_of
 from actkit.evaluation.flags import keep_flags
@@ -133,7 +133,7 @@ def examine_models(
     *,
     unfinished: Path | None = None,
     orders: Mapping[str, list[int] | None] | None = None,
-    seconds: Mapping[str, float] | None = None,
+    work: Sequence[Expected] = (),
     on_stop: Callable[[Examined, int], Any] | None = None,
 ) -> Iterator[Examined]:
     """Examine models and keep what was checked of them; an interrupted examination goes on, until what is written in the block is written.
@@ -142,7 +142,7 @@ def examine_models(
         files: the models' files, by the names of the roles.
         unfinished: where its progress is kept meanwhile; in the cache folder by default.
         orders: the models' classes where these were put into another order than their files have: such models are others.
-        seconds: what each piece of the work is expected to take, so that it can be said how long all will.
+        work: what each piece of it is expected to take, so that it can be said how long all will.
         on_stop: called with what was found when a signal ends the examination, and the number of parts that are kept of it.
     """
     evaluation = [probe.spec for probe in probes]
@@ -158,7 +158,7 @@ def examine_models(
     results: dict[str, Result] = {}
     kept: Mapping[str, Tensor] = {}
     try:
-        with resumable(place, key, display, seconds=seconds) as progress:
+        with resumable(place, key, display, work=work) as progress:
             kept = progress.kept
             examine(probes, roles, data, progress, results)
             keep_flags(results, files, evaluation, tested, display)
@@ -327,7 +327,7 @@ def _examine_group(
         group[0].data,
         display,
         orders=orders,
-        seconds=None if cost is None else cost.seconds,
+        work=() if cost is None else cost.work,
         on_stop=stopped,
     ) as made:
         summary = _summary(group, data, made, work)

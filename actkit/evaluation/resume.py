@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from actkit.config.spec import Spec
-from actkit.display import Display
+from actkit.display import Display, Expected, TimeLeft
 from actkit.errors import InputError
 from actkit.files import sha256, sha256_of, writing
 from actkit.machine import versions
@@ -22,11 +22,11 @@ from actkit.probes import Progress
 
 @contextlib.contextmanager
 def resumable(
-    path: Path | None, key: str, display: Display, *, every: float = 5.0, seconds: Mapping[str, float] | None = None
+    path: Path | None, key: str, display: Display, *, every: float = 5.0, work: Sequence[Expected] = ()
 ) -> Iterator[Progress]:
     """The progress of an examination, kept in a file while it is unfinished: the same one (by `key`) goes on from there.
 
-    Without a path nothing is kept. `seconds` are what each piece of it is expected to take, by name, for the display.
+    Without a path nothing is kept. `work` is what its pieces are expected to take, so that the display can say what is left.
     """
     kept = {} if path is None else _kept(path, key)
     if kept:
@@ -40,8 +40,12 @@ def resumable(
         with writing(path) as temporary:
             model_files.save_tensors(kept, temporary, {"actkit": json.dumps({"key": key})})
 
+    left = TimeLeft(work, kept) if work else None
+
     def done() -> None:
         nonlocal saved
+        if left is not None:
+            left.done(next(reversed(kept)))
         if time.monotonic() - saved > every:
             saved = time.monotonic()
             try:
@@ -51,7 +55,7 @@ def resumable(
                 display.warn(f"progress cannot be kept, an interruption would lose it: {error.strerror}: {path}")
 
     try:
-        with display.progress(seconds):
+        with display.progress(left):
             yield Progress(kept, done=done)
     except BaseException:
         if kept:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -49,7 +49,9 @@ def selected(
     if evaluation is not None:
         found = [replace(subject, evaluation=tuple(evaluation)) for subject in found]
     before = [subject.evaluation for subject in found]
-    found = [replace(subject, evaluation=_chosen(subject, probes, eps, norm, display)) for subject in found]
+    found = [replace(subject, evaluation=_chosen(subject, probes, eps, norm)) for subject in found]
+    for line in dict.fromkeys(_named_lines(probes, found, before)):
+        display.say(line)
     data, settings = _other_data(settings)
     if data is not None:
         found = [replace(subject, data=data) for subject in found]
@@ -61,25 +63,31 @@ def selected(
     for subject, stored in zip(ready, before, strict=True):
         _assert_usable(subject, stored, asked_for_eps=eps is not None or any(".eps" in s for s in settings))
     if eps is not None or norm is not None:
-        for line in dict.fromkeys(filter(None, (threat.described(spec) for s in ready for spec in s.evaluation))):
+        said = set(filter(threat.is_conventional, probes))
+        moved = [spec for s in ready for spec in s.evaluation if spec.title not in said]
+        for line in dict.fromkeys(filter(None, map(threat.described, moved))):
             display.say(f"threat     {line}")
     return ready
 
 
-def _chosen(
-    subject: Subject, probes: Sequence[str], eps: float | str | None, norm: str | None, display: Display
-) -> tuple[Spec, ...]:
+def _chosen(subject: Subject, probes: Sequence[str], eps: float | str | None, norm: str | None) -> tuple[Spec, ...]:
     """The probes that a model is examined by, under the threat model that was asked for."""
     chosen = subject.evaluation
     if probes:
-        chosen = tuple(
-            spec
-            for name in probes
-            for spec in probes_named(name, subject.evaluation, eps=eps, norm=norm, display=display)
-        )
+        chosen = tuple(spec for name in probes for spec in probes_named(name, subject.evaluation, eps=eps, norm=norm))
     if eps is None and norm is None:
         return chosen
     return tuple(threat.under(spec, eps=eps, norm=norm) for spec in chosen)
+
+
+def _named_lines(probes: Sequence[str], found: Sequence[Subject], stored: Sequence[Sequence[Spec]]) -> Iterator[str]:
+    """What a name of the field's was taken for: the model's own probe of that label, or what the field calls so."""
+    for name in filter(threat.is_conventional, probes):
+        for subject, own in zip(found, stored, strict=True):
+            for spec in subject.evaluation:
+                if spec.title == name:
+                    whose = "as it is stored with the model" if spec in own else "by that name"
+                    yield f"{name:<10} {whose}: {spec!r}"
 
 
 def _assert_usable(subject: Subject, stored: Sequence[Spec], *, asked_for_eps: bool) -> None:
@@ -177,7 +185,6 @@ def probes_named(
     *,
     eps: float | str | None = None,
     norm: str | None = None,
-    display: Display | None = None,
 ) -> list[Spec]:
     """The probes that `--probe NAME` means: those of the stored evaluation with this label or name; or what the field calls so ('pgd20'); or the
     registered one. What is not stored takes the attack (or its eps and norm) from the stored evaluation, so that it fits the models' own threat model.
@@ -185,11 +192,8 @@ def probes_named(
     A stored 'pgd20' gives way to the field's where another eps or norm is asked for. Raises `InputError` for a name that is none.
     """
     by_name = threat.is_conventional(name)
-    say = (display or Display()).say
     for chosen in ([s for s in stored if s.title == name], [s for s in stored if s.name == name and not by_name]):
         if chosen and not (by_name and any(threat.says_otherwise(spec, eps, norm) for spec in chosen)):
-            if by_name:
-                say(f"{name:<10} as it is stored with the model: {', '.join(map(repr, chosen))}")
             return chosen
     known = {entry.name for entry in registry.entries("probe")}
     if name not in known and not by_name:
@@ -197,9 +201,7 @@ def probes_named(
         raise InputError(f"there is no probe {name!r}", help=nearest(name, words))
     attack = next((s.kwargs["attack"] for s in stored if isinstance(s.kwargs.get("attack"), Spec)), None)
     if by_name:
-        spec = _by_the_fields_name(name, attack, eps, norm)
-        say(f"{name:<10} by that name: {spec!r}")
-        return [spec]
+        return [_by_the_fields_name(name, attack, eps, norm)]
     return [_registered(name, attack, eps, norm)]
 
 

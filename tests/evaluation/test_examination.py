@@ -432,7 +432,7 @@ def endless(model, data, *, limit: int | None = None):
 def test_it_is_said_before_what_an_examination_will_cost(actkit, runs):
     said = actkit("probe", "--ckpt", runs / "madry", "--probe", "pgd4", "--eps", "0.1", *FEW)
     # Clean, four steps, and the last point; a gradient a step.
-    assert re.search(r"cost       6 forward and 4 backward passes an image at most, about [\d.]+ m?s on cpu", said.err)
+    assert re.search(r"cost       at most 6 forward and 4 backward passes an image, about [\d.]+ m?s on cpu", said.err)
 
 
 def test_what_another_examination_left_is_not_taken_over(tmp_path):
