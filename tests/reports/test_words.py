@@ -120,7 +120,15 @@ def test_a_component_is_shown_without_the_look_of_a_call():
 
 @pytest.mark.parametrize(
     ("seconds", "said"),
-    [(0.004, "4 ms"), (0.2, "0.2 s"), (60, "60 s"), (95, "2 min"), (5400, "1 h 30 min"), (7200, "2 h"), (200_000, "2.3 days")],
+    [
+        (0.004, "4 ms"),
+        (0.2, "0.2 s"),
+        (60, "60 s"),
+        (95, "2 min"),
+        (5400, "1 h 30 min"),
+        (7200, "2 h"),
+        (200_000, "2.3 days"),
+    ],
 )
 def test_a_time_in_words(seconds, said):
     assert duration(seconds) == said
