@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from actkit.config.plugins import load_installed_plugins
-from actkit.display import Display, TrainingView, listening
+from actkit.display import Display, TimeLeft, TrainingView, listening
 from actkit.machine import deterministic
 
 
@@ -78,7 +78,7 @@ class Line(Display):
         self._width = len(text)
 
     @contextlib.contextmanager
-    def progress(self) -> Iterator[None]:
+    def progress(self, left: TimeLeft | None = None) -> Iterator[None]:
         def told(what: str, part: int, parts: int) -> None:
             self.show(f"{what}: {part - 1:,} of {parts:,}")
 
