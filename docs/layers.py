@@ -21,6 +21,7 @@ FLOORS = [
     ["evaluation"],
     ["models", "probes"],
     ["attacks", "datasets", "networks"],
+    ["findings"],
     ["config"],
     ["losses", "files", "machine", "signals"],
     ["errors", "noise", "display"],

@@ -7,10 +7,11 @@ Inputs are images in [0,1] of shape (B, C, H, W); eps and step_size are in the s
 
 from actkit.attacks.apgd import apgd
 from actkit.attacks.goals import Goal, Rows, ascend, away_from, targeted, untargeted
-from actkit.attacks.norms import NORMS, Norm, Threat, budget_problems, check_budget, threat
+from actkit.attacks.norms import NORMS, budget_problems, check_budget, threat
 from actkit.attacks.pgd import fgsm, pgd
 from actkit.attacks.smallest import smallest_perturbation
 from actkit.attacks.square import square
+from actkit.findings import Norm, Threat
 
 __all__ = [
     "NORMS",

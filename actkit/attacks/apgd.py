@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from actkit.attacks.goals import LOSS_TITLES, ActiveSet, Goal, ascend
-from actkit.attacks.norms import NORMS, Norm, batch_view, budget_problems, check_budget
+from actkit.attacks.norms import NORMS, batch_view, budget_problems, check_budget
 from actkit.config.registry import register
+from actkit.findings import Norm
 from actkit.noise import Noise
 
 # alpha of Algorithm 1: the share of the new step, the rest being the step before.

@@ -5,20 +5,16 @@ from __future__ import annotations
 import functools
 import inspect
 import math
-import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from actkit.config.spec import amount
-from actkit.config.typed import typed
 from actkit.errors import InputError, raise_first
+from actkit.findings import Threat, length
 from actkit.noise import Noise
 
-Norm = Literal["linf", "l2"]
 # Of shape (B, 1, 1, 1) where each example has its own.
 Eps = float | Tensor
 
@@ -27,7 +23,7 @@ class Linf:
     @staticmethod
     def length(v: Tensor) -> Tensor:
         """The norm of each example, shape (B,)."""
-        return v.flatten(1).abs().amax(1)
+        return length("linf", v)
 
     @staticmethod
     def uniform(noise: Noise, x: Tensor) -> Tensor:
@@ -54,7 +50,7 @@ class Linf:
 class L2:
     @staticmethod
     def length(v: Tensor) -> Tensor:
-        return v.flatten(1).norm(dim=1)
+        return length("l2", v)
 
     @classmethod
     def uniform(cls, noise: Noise, x: Tensor) -> Tensor:
@@ -84,57 +80,6 @@ NORMS: dict[str, type[Linf] | type[L2]] = {"linf": Linf, "l2": L2}
 def batch_view(values: Tensor, x: Tensor) -> Tensor:
     """Shape (B,) as (B, 1, 1, 1), to go with images."""
     return values.view(-1, *[1] * (x.dim() - 1))
-
-
-@dataclass(frozen=True)
-class Threat:
-    """What the attacker may do: every image within `eps` of x in `norm`, and in [0,1]. An eps that is no number: several, each said elsewhere."""
-
-    norm: Norm
-    # Prints as it was written: '8/255'.
-    eps: float
-
-    def __str__(self) -> str:
-        return self.norm if math.isnan(self.eps) else f"{self.norm} eps {self.eps}"
-
-    @property
-    def written(self) -> str | None:
-        """Its eps as it was written, '8/255'; None where there are several."""
-        return None if math.isnan(self.eps) else str(self.eps)
-
-    def to_json(self) -> dict[str, Any]:
-        value = None if math.isnan(self.eps) else float(self.eps)
-        return vars(_ThreatInFile(self.norm, self.written, value))
-
-    @staticmethod
-    def from_json(data: Any, where: str = "") -> Threat:
-        """Raises `ValueError`, which says where and what, for what is none."""
-        found = typed(_ThreatInFile, data, where)
-        if found.eps is None:
-            return Threat(cast(Norm, found.norm), math.nan)
-        eps = amount(found.eps) if _AMOUNT.fullmatch(found.eps) else None
-        if eps is None:
-            raise ValueError(f"{where}.eps: {found.eps[:40]!r} is no number".removeprefix("."))
-        return Threat(cast(Norm, found.norm), eps)
-
-    def allows(self, x_adv: Tensor, x: Tensor) -> Tensor:
-        """Whether each example obeys, but for rounding; shape (B,)."""
-        most = self.eps * (1 + 1e-5) + 1e-6
-        inside = ((x_adv >= 0) & (x_adv <= 1)).flatten(1).all(1)
-        return inside & (NORMS[self.norm].length(x_adv - x) <= most)
-
-
-@dataclass(frozen=True)
-class _ThreatInFile:
-    """A threat as JSON: eps as it was written and as a number."""
-
-    norm: str
-    eps: str | None
-    value: float | None = None
-
-
-# A number, or a quotient of two; of an exponent that would fill the memory nothing is read.
-_AMOUNT = re.compile(r"[\d.]{1,40}(e[-+]?\d{1,3})?(/[\d.]{1,40})?")
 
 
 def threat(attack: Any) -> Threat:

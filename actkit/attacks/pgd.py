@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from actkit.attacks.goals import ActiveSet, Goal, ascend, with_loss
-from actkit.attacks.norms import NORMS, Norm, batch_view, budget_problems, check_budget, setting
+from actkit.attacks.norms import NORMS, batch_view, budget_problems, check_budget, setting
 from actkit.config.registry import register
+from actkit.findings import Norm
 from actkit.noise import Noise
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,15 @@ import click
 
 from actkit.cli import completion
 from actkit.cli.group import main
-from actkit.cli.options import RecipeOptions, classes_option, json_option, load_plugins, recipe_options
+from actkit.cli.options import (
+    Given,
+    RecipeOptions,
+    classes_option,
+    command_line,
+    json_option,
+    load_plugins,
+    recipe_options,
+)
 from actkit.errors import InputError
 
 if TYPE_CHECKING:
@@ -85,12 +93,20 @@ def import_(**given: Any) -> None:
             click.echo(f"  {note}")
         if is_unsaid(model.notes):
             click.secho(f"warning: {UNNORMALISED}", fg="yellow", err=True)
-    click.echo("next  actkit probe " + " ".join(f"--ckpt {shlex.quote(str(to))}" for to, _ in made), err=True)
+    _say_next(options, made)
+
+
+def _say_next(options: ImportOptions, made: Sequence[tuple[Path, Imported]]) -> None:
+    """What to do with the files: examine them, or train on, a setting a line as a shell takes them."""
     from actkit.networks.first_weights import options_of
 
+    plugins: dict[str, Given] = {"--plugins": options.reading.plugins}
+    again = command_line("probe", [], {"--ckpt": [str(to) for to, _ in made], **plugins})
+    click.echo(f"next  {again}", err=True)
     to, model = made[0]
-    weights = shlex.quote(f"role.weights={to}")
-    click.echo(f"  or  actkit run RECIPE -s {weights} {options_of(model.backbone)}", err=True)
+    between = " \\\n        "
+    begin = command_line("run", ["RECIPE"], {**plugins, "-s": f"role.weights={to}"})
+    click.echo(f"  or  {begin}{between}{options_of(model.backbone, between)}", err=True)
 
 
 @dataclass(frozen=True)

@@ -129,23 +129,31 @@ def reproduce_(**given: Any) -> int:
 
 
 def _plan(options: ReproduceOptions, made: PaperStudy) -> int:
+    """The trainings and the examinations, how far each is, and what is left of them costs."""
+    from actkit.display import duration
     from actkit.machine import pick_device
-    from actkit.training.study import dry_run_study
+    from actkit.training.study import cost_of, describe_study
 
-    lines, seconds = dry_run_study(
-        made.trainings,
-        plugins=options.plugins,
-        device=pick_device(options.device),
-        jobs=options.jobs,
-        examined=made.probes(),
-    )
-    for one in made.examinations(possible=False):
-        later = "" if one.possible else ", once its models are trained"
-        lines.append(f"{one.title}  {'done' if one.done else 'to do'}{later}")
+    device, tasks = pick_device(options.device), made.examinations(possible=False)
+    left = [made.left_of(task) for task in tasks]
+    cost = cost_of(made.trainings, plugins=options.plugins, device=device, jobs=options.jobs, examined=left)
+    trainings, examinations = (sum(one) / options.jobs for one in (cost.cells, cost.examinations))
     if options.as_json:
-        click.echo(json.dumps({"cells": studies.as_json(made.trainings), "seconds": seconds}))
-    else:
-        click.echo("\n".join(lines))
+        parts = {"trainings": trainings, "examinations": examinations}
+        found = {"cells": studies.as_json(made.trainings), "seconds": trainings + examinations, **parts}
+        click.echo(json.dumps(found))
+        return errors.OK
+    lines = describe_study(made.trainings, cost, device=device, jobs=options.jobs)
+    for task, seconds in zip(tasks, cost.examinations, strict=True):
+        later = "" if task.possible else ", once its models are trained"
+        lines.append(f"{task.title}  {'done' if task.done else f'to do{later}: about {duration(seconds)}'}")
+    if tasks:
+        to_do = sum(not task.done for task in tasks)
+        counted = f"{len(tasks)} examination{'s' * (len(tasks) > 1)}, {to_do} to do"
+        lines.append(
+            f"{counted}: about {duration(examinations)}; all together about {duration(trainings + examinations)}"
+        )
+    click.echo("\n".join(lines))
     return errors.OK
 
 

@@ -134,17 +134,17 @@ def as_json(cells: Iterable[Cell]) -> list[dict[str, str]]:
 def print_study(cells: Sequence[Cell], place: Path, display: Display) -> None:
     """The table of a study's finished runs, in its order, and its page, `report.html`, in `place`."""
     from actkit.reports import page
-    from actkit.reports.page import of_runs
-    from actkit.reports.tables import find, formatted, table
+    from actkit.reports.overview import formatted, overview
+    from actkit.reports.runs import find
 
     try:
-        runs, _ = find([cell.folder for cell in cells if cell.done])
-        unfinished = [cell.folder for cell in cells if not cell.done]
-        click.echo(formatted(table(runs, unfinished), "table"))
-        page.write(of_runs(runs, unfinished), place / "report.html")
-        display.say(f"report     {place / 'report.html'}")
+        made = overview(find([cell.folder for cell in cells if (cell.folder / "config.json").is_file()]))
+        click.echo(formatted(made, "table"))
+        if made.groups:
+            page.write(page.of_overview(made), place / "report.html")
+            display.say(f"report     {place / 'report.html'}")
     except InputError as error:
-        display.warn(f"these runs do not go into one table: {error.message}")
+        display.warn(f"no report of this study: {error.message}")
 
 
 def say_failures(failed: Iterable[TaskResult], display: Display) -> None:

@@ -164,9 +164,8 @@ def _run(options: RunOptions, file: RecipeFile) -> int:
     display.say(f"files      {outcome.folder}")
     if report is not None:
         display.say(f"report     {report}      (for a browser)")
-    display.say(
-        f"next       actkit probe --ckpt {shlex.quote(str(outcome.folder))}      (the same table, from the models alone)"
-    )
+    again = command_line("probe", [], {"--ckpt": str(outcome.folder), "--plugins": options.reading.plugins})
+    display.say(f"next       {again}      (the same table, from the models alone)")
     return outcome.exit_code
 
 

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
 
 from actkit.config.spec import Spec
 
 
-def flat(spec: Spec, prefix: str = "") -> dict[str, Any]:
-    """Every setting of a Spec by its path, defaults included: what a comparison looks at."""
+def flat(spec: Spec, prefix: str = "", *, defaults: bool = True) -> dict[str, Any]:
+    """Every setting of a Spec by its path: what a comparison looks at.
+
+    Args:
+        defaults: those that it leaves out included, as the components have them that are here. Without, no component is imported.
+    """
     found: dict[str, Any] = {prefix or spec.selector: spec.selector}
     prefix = prefix or spec.selector
-    for name, parameter in spec.entry.parameters.items():
-        value = spec.kwargs.get(name, parameter.default)
+    own = {name: parameter.default for name, parameter in spec.parameters.items()} if defaults else {}
+    for name, value in {**own, **spec.kwargs}.items():
         if value is inspect.Parameter.empty:
             continue
         items = {"": value}
@@ -25,7 +30,9 @@ def flat(spec: Spec, prefix: str = "") -> dict[str, Any]:
         for suffix, item in items.items():
             path = f"{prefix}.{name}{suffix}"
             found |= (
-                flat(item, path) if isinstance(item, Spec) else {path: list(item) if isinstance(item, tuple) else item}
+                flat(item, path, defaults=defaults)
+                if isinstance(item, Spec)
+                else {path: list(item) if isinstance(item, tuple) else item}
             )
     return found
 
@@ -38,6 +45,27 @@ def diff(a: Spec, b: Spec) -> list[tuple[str, Any, Any]]:
         for path in dict.fromkeys([*left, *right])
         if not _same(left.get(path, "-"), right.get(path, "-"))
     ]
+
+
+def flats(specs: Sequence[Spec]) -> list[dict[str, Any]]:
+    """The settings of several Specs, to be compared: with defaults, and so with the components, only where one leaves out what another says."""
+    said = [flat(spec, defaults=False) for spec in specs]
+    if all(one.keys() == said[0].keys() for one in said):
+        return said
+    return [flat(spec) for spec in specs]
+
+
+def alike(a: Any, b: Any) -> bool:
+    """Whether two settings, such as two Specs, mean the same, defaults included; a component is imported only where what both say does not decide it."""
+    if isinstance(a, Spec) and isinstance(b, Spec):
+        if (a.selector, a.label) != (b.selector, b.label):
+            return False
+        both, one = a.kwargs.keys() & b.kwargs.keys(), a.kwargs.keys() ^ b.kwargs.keys()
+        said = all(alike(a.kwargs[name], b.kwargs[name]) for name in both)
+        return said and all(alike(a.get(name), b.get(name)) for name in one)
+    if isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)):
+        return len(a) == len(b) and all(alike(x, y) for x, y in zip(a, b, strict=True))
+    return _same(a, b)
 
 
 def canonical(value: Any) -> Any:

@@ -6,16 +6,21 @@ import contextlib
 import importlib
 import importlib.metadata
 import importlib.util
+import json
 import os
+import re
 import sys
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from packaging.requirements import Requirement
 
 from actkit import __version__
 from actkit.config import registry
-from actkit.errors import InputError, nearest
+from actkit.config.spec import Spec
+from actkit.errors import InputError, nearest, raise_all
 
 # Installed plugins that were loaded or could not be, by name and distribution; and why not, '' where it is loaded.
 attempted: dict[str, str] = {}
@@ -152,3 +157,92 @@ def installed_plugin_modules() -> set[str]:
         return set()
     points = importlib.metadata.entry_points(group="actkit.plugins")
     return {(p.value if hasattr(p, "value") else p.module).partition(":")[0].partition(".")[0] for p in points}
+
+
+# -- whose the components of a file are ----------------------------------------------------------------------------------
+
+
+def plugins_of(value: Any) -> dict[str, str]:
+    """Whose the components in Specs are that are not actkit's own: by distribution its version.
+
+    A folder that was given with `--plugins` goes by its name and a slash, and has no version.
+    """
+    found = {}
+    for spec in _specs_in(value):
+        if not registry.has(spec.selector):
+            continue
+        origin = spec.entry.origin
+        # The optimizers and schedules are torch's.
+        if origin in ("actkit", "torch"):
+            continue
+        if os.sep in origin:
+            found[f"{Path(origin).parent.name}/"] = ""
+        else:
+            name, _, version = origin.partition(" ")
+            found[name] = version
+    return dict(sorted(found.items()))
+
+
+def plugins_beside(recipe: Path) -> dict[str, str]:
+    """Whose the components of a recipe are, as far as its folder says: beside a run's `config.gin` its `config.json`; a plugin's own `gin/` lies in it."""
+    folder = recipe.resolve().parent
+    if folder.name == "gin" and (folder.parent / "__init__.py").is_file():
+        return {f"{folder.parent}/": ""}
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        saved = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("plugins", {})
+        return {name: version for name, version in saved.items() if isinstance(version, str)}
+    return {}
+
+
+def assert_there(value: Any, saved: Mapping[str, str], *, where: str) -> None:
+    """Raise `InputError`, which says what to install, where a component in Specs is not here.
+
+    Args:
+        saved: whose the file's components are, as `plugins_of` told when it was written; nothing of older files.
+    """
+    missing = dict.fromkeys(spec.selector for spec in _specs_in(value) if not registry.has(spec.selector))
+    raise_all([not_here(name, saved, where=where) for name in missing])
+
+
+# What may stand on a command line that a message proposes: a file may say anything.
+_PLAIN = re.compile(r"[\w.+!/-]{0,200}")
+
+
+def not_here(selector: str, saved: Mapping[str, str], *, where: str) -> InputError:
+    """That a component's plugin is not here, and which it is: of those that a file was saved with, the ones that are not here, or not in that version."""
+    known = {name: version for name, version in saved.items() if _PLAIN.fullmatch(name) and _PLAIN.fullmatch(version)}
+    known = {name: version for name, version in known.items() if _version_here(name) != version} or known
+    releases = {name: version for name, version in known.items() if version}
+    folders = [name.rstrip("/") for name, version in known.items() if not version]
+    said = []
+    if releases:
+        listed = " and ".join(f"{name} {version}" for name, version in releases.items())
+        wanted = " ".join(f"{name}=={version}" for name, version in releases.items())
+        said.append(
+            f"it was saved with {listed}: pip install {wanted} if you trust it, or give its folder with --plugins"
+        )
+    if folders:
+        said.append(f"it is of a folder: --plugins {' --plugins '.join(folders)}")
+    said = said or ["a plugin has it, and nothing here says which: install it, or give its folder with --plugins"]
+    said += [f"{name} {version} is installed" for name in releases if (version := _version_here(name))]
+    said += [f"plugin {name} could not be loaded: {why}" for name, why in registry.failures.items()]
+    return InputError(f"{selector!r} is not here", where=where, help="; ".join(said))
+
+
+def _version_here(distribution: str) -> str | None:
+    try:
+        return importlib.metadata.version(distribution)
+    except (importlib.metadata.PackageNotFoundError, ValueError):
+        return None
+
+
+def _specs_in(value: Any) -> Iterator[Spec]:
+    """Every Spec in a value, however deep; of a Spec, itself too."""
+    if isinstance(value, Spec):
+        yield value
+        value = value.kwargs
+    inside: Iterable[Any] = (
+        value.values() if isinstance(value, Mapping) else value if isinstance(value, (list, tuple)) else ()
+    )
+    for inner in inside:
+        yield from _specs_in(inner)

@@ -17,7 +17,13 @@ from typing import Any
 from actkit.config import registry
 from actkit.config.bindings import Table
 from actkit.config.locate import packaged_recipes, portable_name, recipe_use
-from actkit.config.plugins import installed_plugin_modules, load_plugin_folder, load_plugin_module
+from actkit.config.plugins import (
+    installed_plugin_modules,
+    load_plugin_folder,
+    load_plugin_module,
+    not_here,
+    plugins_beside,
+)
 from actkit.config.reader import Binding, Document, Import, Macro, Place, Ref, read_document
 from actkit.config.resolver import ROLE, ROOT, STUDY, Resolver, Slot, long_steps, resolve_root, unused, unused_warning
 from actkit.config.spec import Spec
@@ -138,6 +144,7 @@ def open_recipe(
     """
     document = read_document(file, overrides)
     _load_imports(document.imports, [Path(p) for p in plugins], trust)
+    _assert_plugins(document)
     table = Table(document.bindings)
     # What follows would be guesses about half a recipe.
     if document.problems:
@@ -166,6 +173,28 @@ def load_recipe(
 def load_evaluation(file: str, overrides: Iterable[str] = (), *, plugins: Iterable[str] = ()) -> list[Spec]:
     """The probes in a recipe's `run.evaluation`, the rest of it left aside. Raises `InputError` as `load_recipe` does."""
     return open_recipe(file, overrides, plugins=plugins, trust=None).evaluation()
+
+
+def _assert_plugins(document: Document) -> None:
+    """Raise `InputError`, which says what to install, where the recipe of a run, or of a plugin, names components that are not here."""
+    saved = plugins_beside(document.path)
+    if not saved:
+        return
+    missing: dict[str, Place] = {}
+    for binding in document.bindings:
+        for name in [binding.selector, *_refs_in(binding.value)]:
+            kind, _, own = name.partition(".")
+            if kind in registry.KINDS and own and not registry.has(name):
+                missing.setdefault(name, binding.place)
+    raise_all([not_here(name, saved, where=str(place)) for name, place in missing.items()])
+
+
+def _refs_in(value: Any) -> list[str]:
+    """The components that a value names."""
+    if isinstance(value, Ref):
+        return [value.selector]
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ()
+    return [name for item in inner for name in _refs_in(item)]
 
 
 def _load_imports(imports: Iterable[Import], plugins: list[Path], trust: bool | None) -> None:

@@ -409,9 +409,19 @@ def get(selector: str, *, where: str | None = None) -> Entry:
     if failures:
         failed = "; ".join(f"plugin {name} could not be loaded: {why}" for name, why in failures.items())
         hint = f"{hint}  ({failed})" if hint else failed
-    raise InputError(
-        f"there is no component {selector!r}", where=where, help=hint or "`actkit list` shows what there is"
-    )
+    plugin = "a plugin's is there once that is installed, or its folder is given with --plugins"
+    hint = hint or f"`actkit list {kind if kind in COMPONENTS else ''}".rstrip() + "` shows what there is"
+    raise InputError(f"there is no component {selector!r}", where=where, help=f"{hint}  ({plugin})")
+
+
+def has(selector: str) -> bool:
+    """Whether there is a component of exactly this selector; no more than its own kind's modules are imported where there is."""
+    kind = selector.partition(".")[0]
+    if kind in COMPONENTS:
+        _load(kind)
+    if selector not in registered:
+        load_builtins()
+    return selector in registered
 
 
 def entries(kind: str | None = None) -> list[Entry]:

@@ -83,11 +83,17 @@ class Spec:
     def entry(self) -> registry.Entry:
         return registry.get(self.selector)
 
+    @property
+    def parameters(self) -> dict[str, registry.Parameter]:
+        """The component's own hyper-parameters; none of one that is not here, such as a plugin's that is not installed: it can be shown and compared."""
+        return self.entry.parameters if registry.has(self.selector) else {}
+
     def get(self, name: str, default: Any = None) -> Any:
-        """The value of a hyper-parameter, its own default included; `default` where the component has no such parameter."""
+        """The value of a hyper-parameter, its own default included; `default` where the component has no such parameter, or is not here."""
         if name in self.kwargs:
             return self.kwargs[name]
-        return self.entry.parameters[name].default if name in self.entry.parameters else default
+        parameters = self.parameters
+        return parameters[name].default if name in parameters else default
 
     def replace(self, **kwargs: Any) -> Spec:
         return Spec(self.kind, self.name, {**self.kwargs, **kwargs}, self.label)

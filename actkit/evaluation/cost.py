@@ -46,6 +46,14 @@ def units_of(passes: Mapping[Pass, int]) -> int:
     return sum(p.units * n for p, n in passes.items())
 
 
+def units_by_role(passes: Mapping[Pass, int]) -> Counter[str]:
+    """The units that each model goes through."""
+    found = Counter[str]()
+    for one, number in passes.items():
+        found[one.role] += one.units * number
+    return found
+
+
 @dataclass(frozen=True)
 class Speed:
     """How long a model takes for one image, in seconds: a forward pass alone, and one with the gradient of the image."""
@@ -108,6 +116,14 @@ class ExaminationCost:
         return sum(piece.units for piece in self.work)
 
     @property
+    def by_role(self) -> Counter[str]:
+        """The units of all examples, by the model that goes through them."""
+        found = Counter[str]()
+        for piece in self.work:
+            found.update({role: n * piece.images for role, n in units_by_role(piece.passes).items()})
+        return found
+
+    @property
     def parts(self) -> int:
         return sum(piece.parts * piece.batches for piece in self.work)
 
@@ -162,7 +178,7 @@ def _work_on_an_example(
     short = functools.reduce(lambda spec, setting: _with(spec, setting[0], _FEW), long, probe)
     # The stand-ins' own weights are drawn from the global generator, which stays as it was.
     with torch.random.fork_rng(devices=[]):
-        stand_ins = {role: Role(role, _Unbreakable(data)) for role in roles}
+        stand_ins = {role: Role(role, Unbreakable(data)) for role in roles}
         work = least = counted(short)
         for path, value in long:
             work = _further(work, least, counted(_with(short, path, 2 * _FEW)), (value - _FEW) / _FEW)
@@ -222,7 +238,7 @@ class _Attribution:
         return self._work
 
 
-class _Unbreakable(nn.Module):
+class Unbreakable(nn.Module):
     """Stands in for a model while an examination is counted: right whatever the input, so nothing is dropped; and quick."""
 
     def __init__(self, data: Data) -> None:

@@ -8,14 +8,18 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from actkit.config.spec import Spec
 from actkit.config.typed import typed
 from actkit.display import Display
 from actkit.evaluation.run_files import run_of
 from actkit.files import locked_file, sha256, write_json
-from actkit.networks import model_files
-from actkit.probes import Flag, Result, ResultName
+from actkit.findings import Flag, ResultName
+from actkit.networks.checkpoints import EXAMPLES
+
+if TYPE_CHECKING:
+    from actkit.probes import Result
 
 # By the sum of the weights, then by what was checked.
 Kept = dict[str, dict[str, list[Flag]]]
@@ -49,7 +53,7 @@ def keep_flags(
 
 def _keep(file: Path, new: dict[str, list[Flag]], display: Display) -> None:
     kept = _flags_file(file)
-    if kept is None or kept.is_relative_to(model_files.EXAMPLES):
+    if kept is None or kept.is_relative_to(EXAMPLES):
         return
     own = sha256(file)
     try:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from actkit.config.typed import typed
-from actkit.probes import Result, ResultName
-from actkit.probes.result import headline_among
+from actkit.findings import ResultName, headline_among
+
+if TYPE_CHECKING:
+    from actkit.probes import Result
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ from actkit.config.spec import Spec
 from actkit.config.typed import spec_from
 from actkit.errors import InputError
 from actkit.files import sha256
-from actkit.networks import model_files
+from actkit.networks.checkpoints import best, find, newest
+from actkit.networks.headers import header
 
 
 def spec_of_run(folder: Path) -> Spec:
@@ -37,10 +38,10 @@ def run_of(file: Path) -> Path | None:
 def files_of_run(folder: Path) -> dict[str, Path]:
     """The files of a run's models that are examined, by role and in the objective's order: of its best checkpoint where one was chosen, else of
     its newest."""
-    files = _models_in(model_files.find(folder)[0].parent)
-    order = model_files.header(files[0]).roles
+    files = _models_in(find(folder)[0].parent)
+    order = header(files[0]).roles
     ordered = sorted(files, key=lambda file: order.index(file.stem))
-    return {file.stem: file for file in ordered if model_files.header(file).classifies}
+    return {file.stem: file for file in ordered if header(file).classifies}
 
 
 def _models_in(checkpoint: Path) -> list[Path]:
@@ -53,14 +54,14 @@ def _models_in(checkpoint: Path) -> list[Path]:
 
 def last_files_of_run(folder: Path) -> dict[str, Path]:
     """Where a run chose another checkpoint than its last: the last's model files, as `<role>.last`."""
-    chosen, (newest, _) = model_files.best(folder / "checkpoints"), model_files.newest(folder / "checkpoints")
-    if chosen is None or newest is None or newest == chosen:
+    chosen, (last, _) = best(folder / "checkpoints"), newest(folder / "checkpoints")
+    if chosen is None or last is None or last == chosen:
         return {}
     found = {}
-    for name in model_files.header(_models_in(newest)[0]).roles:
-        own, before = newest / f"{name}.safetensors", chosen / f"{name}.safetensors"
+    for name in header(_models_in(last)[0]).roles:
+        own, before = last / f"{name}.safetensors", chosen / f"{name}.safetensors"
         # A helper's weights are those of the chosen checkpoint: nothing to examine twice.
         same = before.is_file() and sha256(own) == sha256(before)
-        if not same and model_files.header(own).classifies:
+        if not same and header(own).classifies:
             found[f"{name}.last"] = own
     return found

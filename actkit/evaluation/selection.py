@@ -9,6 +9,7 @@ from pathlib import Path
 
 from actkit.config import registry
 from actkit.config.override import override_spec
+from actkit.config.plugins import assert_there
 from actkit.config.spec import Spec, amount
 from actkit.display import Display
 from actkit.errors import InputError, nearest
@@ -55,6 +56,9 @@ def selected(
     data, settings = _other_data(settings)
     if data is not None:
         found = [replace(subject, data=data) for subject in found]
+    for subject in found:
+        needed = [subject.header.backbone, subject.data, list(subject.evaluation)]
+        assert_there(needed, subject.header.plugins, where=str(subject.file))
     changed = override_spec([{"data": s.data, "evaluation": list(s.evaluation)} for s in found], settings)
     ready = [
         replace(subject, data=now["data"], evaluation=tuple(now["evaluation"]))

@@ -8,17 +8,19 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from actkit.attacks import Threat
 from actkit.config.spec import Spec
 from actkit.config.typed import typed
 from actkit.errors import CHECK_FAILED, OK, InputError
 from actkit.evaluation.flags import standing_flags
 from actkit.evaluation.run_files import files_of_run, last_files_of_run
 from actkit.files import sha256, write_json
-from actkit.networks.model_files import Header, ImportedFrom
-from actkit.probes import Column, Flag, Result, ResultName
+from actkit.findings import Column, Flag, ResultName, Threat
+from actkit.networks.headers import Header, ImportedFrom
+
+if TYPE_CHECKING:
+    from actkit.probes import Result
 
 FILE = "summary.json"
 
@@ -245,6 +247,9 @@ class Summary:
                 where=str(folder),
                 help="remove that file; the same `actkit run` again examines the models anew",
             ) from error
+        # Where no run's check has left any, its models need not be looked for.
+        if found.run is not None and not any((folder / "probes").glob("flags-*.json")):
+            return found
         return found.with_flags_of(found.files(folder))
 
     def files(self, folder: Path) -> dict[str, Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from actkit.config.reader import read_setting
 from actkit.config.spec import Spec
 from actkit.errors import InputError
 from actkit.networks import class_names, model_files
@@ -92,10 +94,21 @@ def settings_of(backbone: Spec) -> list[str]:
                 waiting.append(value)
                 made.append(f"{spec.selector}.{name}=@{value.selector}()")
             else:
-                made.append(f"{spec.selector}.{name}={value!r}")
+                made.append(_setting(f"{spec.selector}.{name}", value))
     return made
 
 
-def options_of(backbone: Spec) -> str:
+def _setting(key: str, value: Any) -> str:
+    """KEY=VALUE, in quotation marks only what would be read as something else: those of a shell come around it."""
+    if not isinstance(value, str):
+        return f"{key}={value!r}"
+    bare = f"{key}={value}"
+    try:
+        return bare if read_setting(bare).value == value else f"{key}={json.dumps(value)}"
+    except InputError:
+        return f"{key}={json.dumps(value)}"
+
+
+def options_of(backbone: Spec, between: str = " ") -> str:
     """The same as options of `actkit run`."""
-    return " ".join(f"-s {shlex.quote(setting)}" for setting in settings_of(backbone))
+    return between.join(f"-s {shlex.quote(setting)}" for setting in settings_of(backbone))

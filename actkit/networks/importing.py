@@ -15,6 +15,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from actkit.config.plugins import plugins_of
 from actkit.config.recipe import open_recipe
 from actkit.config.spec import Spec
 from actkit.errors import InputError, first_line
@@ -220,6 +221,7 @@ def write(
         epoch=None,
         step=None,
         versions=versions(),
+        plugins=plugins_of([model.backbone, data, list(evaluation)]),
         imported=model_files.ImportedFrom(source.name, sha256(source), model.key, tuple(model.notes)),
     )
     with writing(to) as temporary:

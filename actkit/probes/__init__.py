@@ -5,6 +5,7 @@ example is kept. Random starts depend on (seed, example, start) alone, so neithe
 A probe whose first parameter is called `models` gets all of them at once, by name, and gives one Result for each.
 """
 
+from actkit.findings import Column, Flag, ResultName
 from actkit.probes.accuracy import accuracy, robust_accuracy, sweep
 from actkit.probes.analyses import compression, entropy, norms
 from actkit.probes.audit import audit
@@ -12,7 +13,7 @@ from actkit.probes.autoattack import autoattack
 from actkit.probes.corruptions import corruptions
 from actkit.probes.gallery import adversarial_images, gallery, surface
 from actkit.probes.measure import labels, measure
-from actkit.probes.result import Column, Flag, Progress, Result, ResultName
+from actkit.probes.result import Progress, Result
 from actkit.probes.smallest import fgsm_k
 from actkit.probes.transfer import transfer
 

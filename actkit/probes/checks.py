@@ -20,6 +20,7 @@ from actkit.attacks import NORMS, Norm, Threat, apgd, fgsm, square
 from actkit.attacks.goals import CLASSES_NEEDED, ascend
 from actkit.attacks.norms import setting
 from actkit.config.registry import Model
+from actkit.findings import Flag, Level
 from actkit.noise import Noise
 from actkit.probes.protocols import (
     AttackRun,
@@ -34,7 +35,7 @@ from actkit.probes.protocols import (
     title,
     with_setting,
 )
-from actkit.probes.result import Flag, Level, Progress, share
+from actkit.probes.result import Progress, share
 
 # -- what is audited, and what a check returns ---------------------------------------------------------------------------
 

@@ -10,7 +10,8 @@ from typing import Any
 from actkit.config.registry import Model
 from actkit.datasets import Data
 from actkit.errors import InputError
-from actkit.probes.result import Progress, Result, ResultName
+from actkit.findings import ResultName
+from actkit.probes.result import Progress, Result
 
 
 def labels(probes: Sequence[Any]) -> list[str]:

@@ -2,85 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from actkit.attacks import Threat
 from actkit.display import tell
 from actkit.errors import InputError
+from actkit.findings import Column, Flag, Threat, headline_among
 from actkit.probes.pictures import Picture
-
-Level = Literal["green", "yellow", "red"]
-
-
-class ResultName(NamedTuple):
-    """Whose result it is, and of which probe: 'robust.ema.pgd20' is that of the model robust.ema under the probe labelled pgd20."""
-
-    model: str
-    label: str
-
-    @staticmethod
-    def parse(text: str) -> ResultName:
-        model, _, label = text.rpartition(".")
-        if not model or not label:
-            raise InputError(
-                f"{text!r} names no result: a model and the label of a probe with a '.' between them are wanted"
-            )
-        return ResultName(model, label)
-
-    @property
-    def models(self) -> list[str]:
-        """A probe of several models names them in order: 'source>target'."""
-        return self.model.split(">")
-
-    def __str__(self) -> str:
-        return f"{self.model}.{self.label}"
-
 
 # A result that does not say which number is the one to watch.
 UNSAID = ""
-# What the number to watch is called by probes that do not say it (those written before results had a headline), the most telling first.
-_USUAL_HEADLINES = ("worst_run", "worst_case", "clean")
-
-
-def headline_among(numbers: Mapping[str, Any]) -> str | None:
-    """The number to watch, of a probe that does not name it; None where none has one of the usual names."""
-    return next((name for name in _USUAL_HEADLINES if name in numbers), None)
-
-
-@dataclass(frozen=True)
-class Column:
-    """How a number of a `Result` is shown in a table.
-
-    Args:
-        number: its name in `Result.numbers`.
-        title: the column's title.
-        percent: whether a fraction is shown in percent; else as it is.
-    """
-
-    number: str
-    title: str
-    percent: bool = True
-
-
-@dataclass(frozen=True)
-class Flag:
-    """What a check found.
-
-    Args:
-        check: what was checked, in a word or two: 'zero gradients'.
-        level: 'green': it holds. 'yellow': look at it. 'red': the robustness that was measured cannot be believed, and the model's numbers under
-            attack are marked UNVERIFIED wherever they are shown.
-        said: what was found, in a sentence with its numbers.
-    """
-
-    check: str
-    level: Level
-    said: str
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ from actkit.errors import InputError
 from actkit.evaluation.looks import EpochLine, Look
 from actkit.evaluation.summary import Summary
 from actkit.probes.pictures import Picture
-from actkit.reports.tables import Finished, Table
+from actkit.reports.runs import Finished
+from actkit.reports.tables import Table
 
 
 def curves(folder: Path, *, percent: bool = True) -> Picture | None:

@@ -176,7 +176,7 @@ def _write(
         described = {**described, "weights_sha256": sha256(weights)}
         write_json(temporary / "config.json", config)
         write_json(temporary / "description.json", described)
-        (temporary / "README.md").write_text(model_card(described, measured), encoding="utf-8")
+        (temporary / "README.md").write_text(model_card(described, measured, shape=header.shape), encoding="utf-8")
 
 
 def _chosen(path: Path, role: str | None) -> tuple[Path, Header]:

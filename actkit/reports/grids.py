@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -87,7 +89,19 @@ def as_latex(made: Grid) -> str:
 FORMATS = ("table", "markdown", "csv", "latex", "json")
 
 
-_PRINTED: Mapping[str, Callable[[Grid], str]] = {"table": as_text, "markdown": as_markdown, "latex": as_latex}
+def as_csv(made: Grid) -> str:
+    """Titles and cells as they stand, without the caption."""
+    out = io.StringIO()
+    csv.writer(out, lineterminator="\n").writerows([made.titles, *made.body])
+    return out.getvalue().rstrip("\n")
+
+
+_PRINTED: Mapping[str, Callable[[Grid], str]] = {
+    "table": as_text,
+    "markdown": as_markdown,
+    "latex": as_latex,
+    "csv": as_csv,
+}
 
 
 def assert_format(how: str) -> None:
@@ -97,5 +111,5 @@ def assert_format(how: str) -> None:
 
 
 def printed(made: Grid, how: str) -> str:
-    """As text, Markdown or LaTeX."""
+    """As text, Markdown, LaTeX or CSV."""
     return _PRINTED[how](made)

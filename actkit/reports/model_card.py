@@ -69,8 +69,8 @@ model = load_model("{name}", dataset="{dataset}", threat_model="{norm}")
 _ROBUSTBENCH_DATA = ("cifar10", "cifar100", "imagenet")
 
 
-def model_card(about: Mapping[str, Any], measured: Summary | None) -> str:
-    """The card, from an export's description and what was measured of the model."""
+def model_card(about: Mapping[str, Any], measured: Summary | None, *, shape: Sequence[int]) -> str:
+    """The card, from an export's description and what was measured of the model; `shape` of an image, (C, H, W)."""
     threat = about["threat_model"]
     said = {
         "name": about["name"],
@@ -78,13 +78,12 @@ def model_card(about: Mapping[str, Any], measured: Summary | None) -> str:
         "folder": f"exports/{about['name']}",
         "norm": threat["norm"].capitalize() if threat else "",
     }
-    shape = about["input"].partition("shape (")[2].partition(")")[0]
     text = _CARD.format(
         **said,
         # A folder of images with the same classes is no such data set.
         datasets=f"datasets:\n- {about['dataset']}\n" if about["published_data"] else "",
         robustbench=_ROBUSTBENCH.format(**said) if about["dataset"] in _ROBUSTBENCH_DATA and threat else "",
-        shape=" x ".join(shape.split(", ")),
+        shape=" x ".join(map(str, shape)),
         what=f"`{about['backbone']}`, {about['parameters']:,} parameters, {about['num_classes']} classes.",
         normalised="any normalisation is a layer of the model",
         threat=_threat(threat),

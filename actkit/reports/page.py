@@ -9,13 +9,32 @@ from pathlib import Path
 
 from actkit.reports import comparison, curves, tables
 from actkit.reports.html_page import Page, PageTable, Remark, Section, render, write
+from actkit.reports.overview import Overview
 from actkit.reports.run_page import checks_of, of_run
-from actkit.reports.tables import Finished, table
+from actkit.reports.runs import Finished, Unfinished
+from actkit.reports.tables import table
 
 __all__ = ["Page", "PageTable", "Remark", "Section", "of_runs", "render", "write"]
 
 
-def of_runs(runs: Sequence[Finished], unfinished: Sequence[Path] = ()) -> Page:
+def of_overview(made: Overview) -> Page:
+    """A page of all that a report tells of: the runs of each table as a page of their own would show them, one below another. Raises `InputError` where no run is finished."""
+    pages = [of_runs(group) for group in made.groups] or [of_runs([], made.unfinished)]
+    notes = [Remark("yellow", note) for note in made.notes]
+    if len(pages) == 1:
+        return dataclasses.replace(pages[0], findings=[*pages[0].findings, *notes])
+    sections = [
+        dataclasses.replace(section, title=f"{i}. {section.title}")
+        for i, page in enumerate(pages, 1)
+        for section in page.sections
+    ]
+    names = list(dict.fromkeys(name for page in pages for name in page.title.split(" and ")))
+    lead = "; ".join(f"{i}. {page.title}: {page.lead}" for i, page in enumerate(pages, 1))
+    findings = [finding for page in pages for finding in page.findings]
+    return Page(" and ".join(names), lead, [*findings, *notes], sections, made.to_json())
+
+
+def of_runs(runs: Sequence[Finished], unfinished: Sequence[Unfinished] = ()) -> Page:
     """A page of a run, or of several that stand in one table. Raises `InputError` where they cannot."""
     if len(runs) == 1:
         return of_run(runs[0])

@@ -9,7 +9,7 @@ from pathlib import Path
 from actkit.config.spec import Spec
 from actkit.errors import InputError
 from actkit.evaluation.summary import Found, ModelFacts, RunFacts, Summary
-from actkit.probes import ResultName
+from actkit.findings import ResultName
 
 UNVERIFIED = "UNVERIFIED"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import io
 import json
@@ -13,29 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from actkit.config.compare import canonical, diff, flat
+from actkit.config.compare import canonical, diff, flat, flats
 from actkit.config.spec import Spec
-from actkit.errors import InputError
-from actkit.evaluation.run_files import spec_of_run
-from actkit.evaluation.summary import RunFacts, Summary
-from actkit.networks.model_files import located
+from actkit.errors import InputError, raise_all
 from actkit.reports.grids import Grid, Notes, assert_format, printed
 from actkit.reports.rows import UNVERIFIED, titles, unit
-from actkit.training.study_record import StudyRecord
-
-
-@dataclass(frozen=True)
-class Finished:
-    """A run and what its examination found; `facts` are its summary's of the training."""
-
-    folder: Path
-    spec: Spec
-    summary: Summary
-    facts: RunFacts
-
-    @property
-    def seed(self) -> int:
-        return int(self.spec.kwargs.get("seed", 0))
+from actkit.reports.runs import Finished, Unfinished, examined_alike, tested_alike
+from actkit.reports.runs import find as runs_in
 
 
 @dataclass(frozen=True)
@@ -101,70 +84,30 @@ class Table:
     columns: tuple[str, ...]
     rows: tuple[TableRow, ...]
     caption: tuple[str, ...]
-    unfinished: tuple[Path, ...] = ()
+    unfinished: tuple[Unfinished, ...] = ()
 
 
-def find(paths: Iterable[Path]) -> tuple[list[Finished], list[Path]]:
-    """The finished runs at or below these folders, and those that are not finished. Raises `InputError` where there is no run."""
-    finished: list[Finished] = []
-    unfinished: list[Path] = []
-    for path in map(located, paths):
-        if not path.is_dir():
-            said = "this is a file" if path.exists() else "there is no such folder"
-            raise InputError(said, where=str(path), help="give runs, or folders that hold runs")
-        runs = _runs_in(path)
-        if not runs:
-            raise InputError(
-                "this folder is no run and holds none", where=str(path), help="a run has config.json and checkpoints"
-            )
-        for folder in runs:
-            if not (folder / "summary.json").is_file():
-                unfinished.append(folder)
-                continue
-            spec = spec_of_run(folder)
-            summary = Summary.load(folder)
-            if not any(folder.resolve() == one.folder.resolve() for one in finished):
-                finished.append(Finished(folder, spec, summary, _facts(folder, summary)))
-    return finished, unfinished
-
-
-def _runs_in(path: Path) -> list[Path]:
-    """The folder itself where it is a run; else those of the study that it is, in the study's order, then the others below it."""
-    alone = (path / "config.json").is_file()
-    record = None if alone else StudyRecord.load(path)
-    listed = record.folders if record else []
-    known = {folder.resolve() for folder in listed}
-    below = [path] if alone else [file.parent for file in sorted(path.rglob("config.json"))]
-    begun = ("metrics.jsonl", "checkpoints", "summary.json")
-    others = [folder for folder in below if folder.resolve() not in known]
-    return [*listed, *(folder for folder in others if any((folder / name).exists() for name in begun))]
-
-
-def _facts(folder: Path, summary: Summary) -> RunFacts:
-    """Raises `InputError` for what another examination has left in a run's folder."""
-    if summary.run is None:
-        raise InputError(
-            "this run's summary.json is of `actkit probe` and says nothing of its training",
-            where=str(folder),
-            help="remove that file; the same `actkit run` again examines the models anew",
-        )
-    return summary.run
+def find(paths: Iterable[Path]) -> tuple[list[Finished], list[Unfinished]]:
+    """The finished runs at or below these folders, and those that are not finished. Raises `InputError` where there is no run, or one is damaged."""
+    found = runs_in(paths)
+    raise_all(one.error for one in found.damaged)
+    return found.finished, found.unfinished
 
 
 def _assert_alike(runs: Sequence[Finished]) -> None:
     """Raise `InputError` for runs whose numbers do not mean the same."""
     first = runs[0]
     for other in runs[1:]:
-        if other.summary.data_fingerprint != first.summary.data_fingerprint:
+        if not tested_alike(first, other):
             tested = [f"{one.summary.data} {one.summary.data_fingerprint}" for one in (first, other)]
             raise InputError(
                 f"these runs were tested on different data: {' and '.join(tested)}",
                 where=f"{first.folder}, {other.folder}",
                 help="make a table of each",
             )
-        mine, theirs = (Spec("", "run", {"evaluation": list(r.summary.evaluation)}) for r in (first, other))
-        if changes := diff(mine, theirs):
-            path, a, b = changes[0]
+        if not examined_alike(first, other):
+            mine, theirs = (Spec("", "run", {"evaluation": list(r.summary.evaluation)}) for r in (first, other))
+            path, a, b = diff(mine, theirs)[0]
             raise InputError(
                 f"these runs were examined differently: {path.removeprefix('run.')} is {a!r} in one and {b!r} in another",
                 where=f"{first.folder}, {other.folder}",
@@ -180,7 +123,8 @@ def differences(runs: Sequence[Finished]) -> list[str]:
     # What a run looks at while it trains changes nothing, unless it chooses or ends by it.
     chooses = any(run.spec.kwargs.get(key) is not None for run in runs for key in ("best", "stop_on_drop"))
     aside = _ASIDE if chooses else (*_ASIDE, "run.monitor")
-    settings = [{path: value for path, value in flat(run.spec).items() if not path.startswith(aside)} for run in runs]
+    # Components are named wherever there are any: their defaults, and so they themselves, are not needed for that.
+    settings = [flat(run.spec, defaults=False) for run in runs]
     roles = dict.fromkeys(path for s in settings for path in s if path.endswith(".backbone"))
     named = ["run.objective", "run.data", *roles]
     titles: list[list[str]] = [[] for _ in runs]
@@ -194,11 +138,20 @@ def differences(runs: Sequence[Finished]) -> list[str]:
     out = [" ".join(title) for title in titles]
     for group in dict.fromkeys(kin):
         members = [i for i, k in enumerate(kin) if k == group]
-        varying = _varying([settings[i] for i in members])
-        for path, name in varying.items():
-            for i in members:
-                out[i] += f" {name}={settings[i].get(path)}"
+        own = _settings([runs[i] for i in members], aside)
+        for path, name in _varying(own).items():
+            for i, setting in zip(members, own, strict=True):
+                out[i] += f" {name}={setting.get(path)}"
     return [title.strip() or runs[0].folder.parent.name for title in out]
+
+
+def _settings(runs: Sequence[Finished], aside: tuple[str, ...]) -> list[dict[str, Any]]:
+    """The settings of runs that are to be compared."""
+    kept = [
+        {name: value for name, value in run.spec.kwargs.items() if not f"run.{name}".startswith(aside)} for run in runs
+    ]
+    made = flats([Spec("", "run", kwargs) for kwargs in kept])
+    return [{path: value for path, value in one.items() if not path.startswith(aside)} for one in made]
 
 
 def _varying(settings: Sequence[Mapping[str, Any]]) -> dict[str, str]:
@@ -224,17 +177,6 @@ def _varying(settings: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     return names
 
 
-def _ended(folder: Path) -> str:
-    """Why a study's cell failed, where its log says so."""
-    log = folder.with_name(f"{folder.name}.log")
-    with contextlib.suppress(OSError):
-        errors = [
-            line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.startswith("error:")
-        ]
-        return f": {errors[-1].removeprefix('error:').strip()} ({log})" if errors else ""
-    return ""
-
-
 @dataclass(frozen=True)
 class _Cell:
     """A number of one run; `because`: the red flags on it."""
@@ -245,10 +187,10 @@ class _Cell:
     because: tuple[str, ...] = ()
 
 
-def table(runs: Sequence[Finished], unfinished: Sequence[Path] = ()) -> Table:
+def table(runs: Sequence[Finished], unfinished: Sequence[Unfinished] = ()) -> Table:
     """Mean and deviation over seeds of every number that the runs' own tables show. Raises `InputError` for runs that cannot stand in one table."""
     if not runs:
-        listed = ", ".join(map(str, unfinished[:3]))
+        listed = "; ".join(map(str, unfinished[:3]))
         raise InputError(f"no run here is finished ({listed})", help="the same `actkit run` again goes on with it")
     _assert_alike(runs)
     named = titles(pair for run in runs for pair in run.summary.results.items())
@@ -277,8 +219,19 @@ def table(runs: Sequence[Finished], unfinished: Sequence[Path] = ()) -> Table:
     first = runs[0].summary
     caption = [f"{first.data}; mean ± standard deviation of the sample over n seeds; {unit(percents)}"]
     caption += [f"{spec.title}: {spec!r}" for spec in first.evaluation]
-    caption += [f"not finished: {folder}{_ended(folder)}" for folder in unfinished]
+    caption += [f"not finished: {run}" for run in unfinished]
     return Table(tuple(columns), tuple(rows), tuple(caption), tuple(unfinished))
+
+
+def same_runs(runs: Sequence[Finished]) -> list[tuple[Finished, Finished]]:
+    """Runs with the settings and the seed of an earlier one, each with that: copies, which no mean may count twice."""
+    seen: dict[tuple[str, int], Finished] = {}
+    found = []
+    for run, group in zip(runs, differences(runs), strict=True):
+        first = seen.setdefault((group, run.seed), run)
+        if first is not run:
+            found.append((run, first))
+    return found
 
 
 def _row(
@@ -329,12 +282,13 @@ def table_grid(made: Table) -> Grid:
     return Grid(titles, body, list(made.caption), left=1 + grouped, notes=[f"{UNVERIFIED}: {said}" for said in notes])
 
 
-def table_csv(made: Table) -> str:
-    """Every number of every row on a line of its own, unrounded: a fraction where `percent` is true."""
+def table_csv(*tables: Table) -> str:
+    """Every number of every row on a line of its own, unrounded: a fraction where `percent` is true. Several tables are told apart by their number."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["group", "model", "number", "mean", "std", "percent", "n", "seeds", "verified", "because"])
-    for row in made.rows:
+    titles = ["group", "model", "number", "mean", "std", "percent", "n", "seeds", "verified", "because", "table"]
+    writer.writerow(titles)
+    for i, row in ((i, row) for i, made in enumerate(tables, 1) for row in made.rows):
         for name, number in row.numbers.items():
             std = "" if math.isnan(number.std) else number.std
             writer.writerow(
@@ -349,6 +303,7 @@ def table_csv(made: Table) -> str:
                     " ".join(map(str, number.seeds)),
                     number.verified,
                     "; ".join(number.because),
+                    i,
                 ]
             )
     return out.getvalue().rstrip("\n")
@@ -358,7 +313,7 @@ def table_json(made: Table) -> dict[str, Any]:
     return {
         "columns": list(made.columns),
         "caption": list(made.caption),
-        "unfinished": [str(p) for p in made.unfinished],
+        "unfinished": [str(run.folder) for run in made.unfinished],
         "rows": [
             {
                 "group": row.group,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,6 @@ from pathlib import Path
 import torch
 
 from actkit.config.recipe import Recipe
-from actkit.config.spec import Spec
 from actkit.datasets import Data, random_batch
 from actkit.display import duration
 from actkit.evaluation.cost import ExaminationCost, Pass, counting, examination_of, now, units_of
@@ -45,29 +44,15 @@ class DryRun:
     @property
     def batches(self) -> int:
         """Of the whole training."""
-        batches = self.run.epochs * -(-self.data.sizes["train"] // self.run.batch_size)
-        return min(batches, self.run.steps or batches)
-
-    def examination(self, probes: Sequence[Spec], *, headline: bool) -> ExaminationCost:
-        """What other probes would cost, on the headline model or on all."""
-        names = list(self.roles)[:1] if headline else list(self.roles)
-        return examination_of([spec.build() for spec in probes], self.data, names)
+        return batches_of(self.run, self.data)
 
 
 @dataclass(frozen=True)
 class Times:
-    """Estimates, in seconds, from a few images, scaled up by units.
-
-    Args:
-        unit: a forward pass of one image.
-    """
+    """Estimates, in seconds, from a few images, scaled up by units."""
 
     step: float
-    unit: float
     evaluation: float
-
-    def of(self, examination: ExaminationCost) -> float:
-        return self.unit * examination.units
 
 
 # -- counting ------------------------------------------------------------------------------------------------------------
@@ -80,13 +65,24 @@ def count(recipe: Recipe, *, folder: Path, device: torch.device) -> DryRun:
     assert_takes_labels(run, data)
     roles = run.make_roles(data, device)
     assert_last_batch(run, data, roles)
-    size = _few(run)
-    with counting(roles) as counted:
-        _step(run, data, roles, size, device)
-    # Each part of a batch goes through the same passes; together they are as many as the batch whole.
-    passes = Counter({one: number // min(run.accumulate, size) for one, number in counted.items()})
+    passes = passes_of_a_step(run, data, roles, device)
     names = [name for name, role in roles.items() if role.classifies]
     return DryRun(folder, device, run, data, roles, passes, examination_of(run.evaluation, data, names))
+
+
+def passes_of_a_step(run: Run, data: Data, roles: Mapping[str, Role], device: torch.device) -> Counter[Pass]:
+    """Those of one training step, on one batch."""
+    size = _few(run)
+    with counting(roles) as counted:
+        step(run, data, roles, size, device)
+    # Each part of a batch goes through the same passes; together they are as many as the batch whole.
+    return Counter({one: number // min(run.accumulate, size) for one, number in counted.items()})
+
+
+def batches_of(run: Run, data: Data) -> int:
+    """How many there are in the whole training."""
+    every = run.epochs * -(-data.sizes["train"] // run.batch_size)
+    return every if run.steps is None else min(every, run.steps)
 
 
 # -- timing --------------------------------------------------------------------------------------------------------------
@@ -98,15 +94,15 @@ def timed(counted: DryRun) -> Times:
     # As many images as a batch of the training holds.
     full = min(run.batch_size, data.sizes["train"])
     size = min(full, _few(run))
-    seconds = _step(run, data, roles, size, device)
+    seconds = step(run, data, roles, size, device)
     # Small enough to time more of them, or whole batches.
     if seconds < 1:
         size = full if seconds < 0.1 else min(full, max(8, size))
-        _step(run, data, roles, size, device)
-        seconds = _step(run, data, roles, size, device)
+        step(run, data, roles, size, device)
+        seconds = step(run, data, roles, size, device)
     an_image = seconds / size
     unit = an_image / counted.units
-    return Times(an_image * full, unit, unit * counted.evaluation.units)
+    return Times(an_image * full, unit * counted.evaluation.units)
 
 
 def _few(run: Run) -> int:
@@ -114,7 +110,7 @@ def _few(run: Run) -> int:
     return min(run.batch_size, 2 * run.accumulate)
 
 
-def _step(run: Run, data: Data, roles: Mapping[str, Role], size: int, device: torch.device) -> float:
+def step(run: Run, data: Data, roles: Mapping[str, Role], size: int, device: torch.device) -> float:
     """A training step on made-up images, and the seconds that it took."""
     x, y = (t.to(device) for t in random_batch(data, size))
     noise = Noise(torch.arange(size, device=device), 0)

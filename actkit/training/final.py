@@ -15,6 +15,7 @@ from actkit.errors import ActkitError
 from actkit.evaluation.examination import examine, examine_models
 from actkit.evaluation.results import pictures_of, write_results
 from actkit.evaluation.run_files import files_of_run, last_files_of_run
+from actkit.evaluation.run_states import UNFINISHED
 from actkit.evaluation.summary import RunFacts, Summary
 from actkit.files import write_json
 from actkit.machine import provenance
@@ -47,7 +48,7 @@ def examine_run(training: Training, display: Display, *, command: str, looked: b
     assert chosen.step is not None
     evaluation = [probe.spec for probe in run.evaluation]
     data_spec: Spec = run.data.spec
-    unfinished = where / ".unfinished.safetensors"
+    unfinished = where / UNFINISHED
     with examine_models(run.evaluation, models, files, data, data_spec, display, unfinished=unfinished) as made:
         origin = {
             "data": data_spec.to_json(),

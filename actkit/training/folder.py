@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from actkit.config.compare import diff
+from actkit.config.plugins import plugins_of
 from actkit.config.recipe import Recipe
 from actkit.config.spec import Spec
 from actkit.display import Display
 from actkit.errors import ActkitError, InputError
 from actkit.evaluation.run_files import spec_of_run
+from actkit.evaluation.run_states import forget_failure, keep_failure
 from actkit.files import locked, sha256_of, write_json, write_text
 
 
@@ -53,7 +55,8 @@ class RunFolder:
             with locked(self.path, warn=display.warn):
                 ours = True
                 self._claim()
-                yield
+                with self._failure_kept():
+                    yield
         except (Exception, KeyboardInterrupt) as error:
             # A training that failed leaves what it was.
             failed = isinstance(error, ActkitError) and not isinstance(error, InputError)
@@ -83,6 +86,16 @@ class RunFolder:
             elif place.name not in before:
                 place.unlink(missing_ok=True)
 
+    @contextlib.contextmanager
+    def _failure_kept(self) -> Iterator[None]:
+        """What ends this run by an error is said in its folder, for whoever asks later how far it is; until it goes on."""
+        forget_failure(self.path)
+        try:
+            yield
+        except Exception as error:
+            keep_failure(self.path, error)
+            raise
+
     def _assert_claimable(self) -> None:
         """A folder with anything in it is a run's, or it is left alone."""
         if (
@@ -108,7 +121,8 @@ class RunFolder:
                     where=str(self.path),
                     help="choose another --out; a run's settings do not change",
                 )
-        write_json(kept, mine.to_json())
+        plugins = plugins_of(self.identity)
+        write_json(kept, {**mine.to_json(), **({"plugins": plugins} if plugins else {})})
         write_text(self.path / "config.gin", self.text)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from actkit.config.plugins import plugins_of
 from actkit.datasets import Data
 from actkit.machine import versions
 from actkit.networks.model_files import Header
@@ -77,6 +78,7 @@ def headers_of(run: Run, data: Data) -> dict[str, Header]:
             epoch=0,
             step=0,
             versions=versions(),
+            plugins=plugins_of([config.backbone.spec, run.data.spec, *(probe.spec for probe in run.evaluation)]),
         )
         for name, config in run.roles.items()
     }

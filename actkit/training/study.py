@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from actkit.config.reader import Binding
-from actkit.config.recipe import load_recipe
+from actkit.config.recipe import Recipe, load_recipe
 from actkit.config.registry import register
 from actkit.config.spec import Spec
 from actkit.config.study_file import as_settings, load_applied
@@ -222,44 +222,90 @@ def cell(
     return Cell(recipe, given, seed, folder, f"{title} seed {seed}", tuple(read.warnings))
 
 
-# What is still to run on a cell's models besides its own evaluation: probes, and whether on the headline model alone.
-Examinations = Sequence[tuple[Sequence[Spec], bool]]
+@dataclass(frozen=True)
+class Examination:
+    """What is still to run on the models of some cells besides their own evaluations: probes, on the headline model of each or on all."""
+
+    cells: tuple[Cell, ...]
+    probes: tuple[Spec, ...]
+    headline: bool
 
 
-def dry_run_study(
+@dataclass(frozen=True)
+class StudyCost:
+    """Estimates of what is left, in seconds: of each cell's training with its own evaluation, and of each examination besides; one at a time."""
+
+    cells: tuple[float, ...]
+    examinations: tuple[float, ...]
+
+
+def cost_of(
     study: Sequence[Cell],
     *,
     plugins: Sequence[str] = (),
     trust: bool = False,
     device: torch.device,
     jobs: int,
-    examined: Mapping[Path, Examinations] | None = None,
-) -> tuple[list[str], float]:
-    """The cells with their state and the estimated time of what is left of each, and of all together, in seconds.
+    examined: Sequence[Examination] = (),
+) -> StudyCost:
+    """What is left of a study, on made-up images: what trainings have in common is counted and timed once."""
+    from actkit.training.costs import Costs, RunCost
+    from actkit.training.dry_run import threads
 
-    One step of each is timed on made-up images, seeds apart. `examined` is by a cell's folder.
-    """
-    costs: dict[str, _Cost] = {}
-    seconds = 0.0
-    lines = []
+    recipes: dict[tuple[str, tuple[str, ...]], Recipe] = {}
+    runs: dict[tuple[str, tuple[str, ...]], RunCost] = {}
+    costs = Costs(device)
+
+    def recipe_of(cell: Cell) -> Recipe:
+        key = cell.recipe, cell.settings
+        if key not in recipes:
+            recipes[key] = load_recipe(cell.recipe, cell.settings, plugins=plugins, trust=trust)
+        return recipes[key]
+
+    def left_of(cell: Cell) -> float:
+        if cell.done:
+            return 0.0
+        key = cell.recipe, cell.settings
+        if key not in runs:
+            runs[key] = costs.of_run(recipe_of(cell))
+        run = runs[key]
+        return run.step * max(run.batches - (checkpoint_step(cell.folder) or 0), 0) + run.evaluation
+
+    seen: dict[str, float] = {}
+
+    def of_examination(one: Examination) -> float:
+        own = [recipe_of(cell) for cell in one.cells]
+        # Seeds cost the same.
+        key = repr([[(cell.recipe, cell.settings) for cell in one.cells], one.probes, one.headline])
+        if key not in seen:
+            seen[key] = costs.of_examination(own, one.probes, headline=one.headline)
+        return seen[key]
+
+    with threads(share_of_cores(jobs)):
+        return StudyCost(tuple(map(left_of, study)), tuple(map(of_examination, examined)))
+
+
+def dry_run_study(
+    study: Sequence[Cell], *, plugins: Sequence[str] = (), trust: bool = False, device: torch.device, jobs: int
+) -> tuple[list[str], float]:
+    """The cells with their state and what is left of each, and the estimated time of all, in seconds."""
+    cost = cost_of(study, plugins=plugins, trust=trust, device=device, jobs=jobs)
+    return describe_study(study, cost, device=device, jobs=jobs), sum(cost.cells) / jobs
+
+
+def describe_study(study: Sequence[Cell], cost: StudyCost, *, device: torch.device, jobs: int) -> list[str]:
+    """A line a cell, with its state and the time that is left of it, and one that sums up."""
     width = max(len(cell.title) for cell in study)
-    for cell in study:
-        later = (examined or {}).get(cell.folder, ())
-        if cell.done and not later:
-            lines.append(f"{cell.title:<{width}}  {cell.state:<9}  {'':>9}  {cell.folder}")
-            continue
-        key = f"{cell.recipe} {cell.settings} {cell.done} {later!r}"
-        if key not in costs:
-            costs[key] = _cost(cell, later, plugins=plugins, trust=trust, device=device, jobs=jobs)
-        batches = 0 if cell.done else costs[key].batches - (checkpoint_step(cell.folder) or 0)
-        own = costs[key].step * batches + costs[key].evaluation
-        lines.append(f"{cell.title:<{width}}  {cell.state:<9}  {duration(own):>9}  {cell.folder}")
-        seconds += own
+    times = ["" if cell.done else duration(seconds) for cell, seconds in zip(study, cost.cells, strict=True)]
+    wide = max(map(len, times))
+    lines = [
+        f"{cell.title:<{width}}  {cell.state:<9}  {time:>{wide}}  {cell.folder}"
+        for cell, time in zip(study, times, strict=True)
+    ]
     left = sum(not cell.done for cell in study)
-    lines.append(
-        f"{len(study)} cell{'s' * (len(study) > 1)}, {left} to do: about {duration(seconds / jobs)} on {device}, {jobs} at a time"
-    )
-    return lines, seconds / jobs
+    cells = f"{len(study)} cell{'s' * (len(study) > 1)}"
+    whole = duration(sum(cost.cells) / jobs)
+    return [*lines, f"{cells}, {left} to do: about {whole} on {device}, {jobs} at a time"]
 
 
 def work_of(study: Sequence[Cell], *, plugins: Sequence[str] = (), trust: bool = False) -> dict[Path, Work]:
@@ -279,35 +325,14 @@ def work_of(study: Sequence[Cell], *, plugins: Sequence[str] = (), trust: bool =
 def _work(cell: Cell, *, plugins: Sequence[str], trust: bool) -> Work:
     import torch
 
+    from actkit.evaluation.cost import examination_of
     from actkit.training.dry_run import count
 
     recipe = load_recipe(cell.recipe, cell.settings, plugins=plugins, trust=trust)
     counted = count(recipe, folder=cell.folder, device=torch.device("cpu"))
     run, batches = counted.run, counted.batches
     looks = run.epochs // run.monitor_every
-    monitored = looks * counted.examination([probe.spec for probe in run.monitor], headline=False).units
+    names = [name for name, role in counted.roles.items() if role.classifies]
+    monitored = looks * examination_of(run.monitor, counted.data, names).units
     a_step = counted.units * run.batch_size + monitored / batches
     return Work(a_step, batches, float(counted.evaluation.units), run.epochs)
-
-
-@dataclass(frozen=True)
-class _Cost:
-    """Of a cell: the seconds of a training step, how many there are, and the seconds of what is examined."""
-
-    step: float
-    batches: int
-    evaluation: float
-
-
-def _cost(
-    cell: Cell, later: Examinations, *, plugins: Sequence[str], trust: bool, device: torch.device, jobs: int
-) -> _Cost:
-    from actkit.training.dry_run import count, threads, timed
-
-    recipe = load_recipe(cell.recipe, cell.settings, plugins=plugins, trust=trust)
-    with threads(share_of_cores(jobs)):
-        counted = count(recipe, folder=cell.folder, device=device)
-        times = timed(counted)
-    evaluation = 0.0 if cell.done else times.evaluation
-    evaluation += sum(times.of(counted.examination(probes, headline=headline)) for probes, headline in later)
-    return _Cost(times.step, counted.batches, evaluation)

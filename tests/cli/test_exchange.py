@@ -113,7 +113,7 @@ def test_values_among_the_weights_that_are_no_tensors_are_said(take):
 
 def test_the_settings_that_are_printed_make_a_recipes_network_that_of_the_file(take):
     said = take("--normalise", "half")
-    options = shlex.split(said.err.partition("actkit run RECIPE ")[2])
+    options = shlex.split(said.err.partition("actkit run RECIPE ")[2].replace("\\\n", " "))
     recipe = load_recipe("gin/natural_digits.gin", [text for text in options if text != "-s"])
     role = recipe.spec.kwargs["roles"]["natural"]
     assert role.kwargs["weights"] == "m.safetensors"

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from actkit.config.recipe import load_evaluation, load_recipe
+from actkit.files import sha256
 from actkit.networks import model_files
 from actkit.probes.pictures import Picture
 from actkit.reports.grids import printed as as_printed
@@ -219,7 +220,7 @@ def test_a_seed_tested_on_other_data_is_left_out_and_named(tmp_path):
     found = outcome_of(study, study.items[0], "")
     line = next(x for x in found.lines if x.row == row)
     assert line.seeds == (0,)
-    assert any("tested on other data" in said and "xyz" in said for said in found.missing)
+    assert any("tested on other data" in str(said) and "xyz" in str(said) for said in found.missing)
 
 
 def test_a_flag_that_a_later_check_raised_reaches_the_examinations(tmp_path, monkeypatch):
@@ -250,7 +251,7 @@ def test_an_examination_that_cannot_be_read_is_not_examined(tmp_path, text):
     examined.folder.mkdir(parents=True)
     (examined.folder / "summary.json").write_text(text)
     assert not examined.done
-    assert any("not examined" in said for said in outcome_of(study, study.items[0], "").missing)
+    assert any("not examined" in said.why for said in outcome_of(study, study.items[0], "").missing)
 
 
 def test_at_small_scale_no_difference_is_given(tmp_path):
@@ -337,7 +338,7 @@ def test_an_examination_of_other_weights_is_done_again(tmp_path, monkeypatch):
     assert examined.command([])[:3] == ["probe", "--ckpt", str(study.cell(row, 0).folder)]
     assert not examined.done
     model = study.cell(row, 0).folder / "checkpoints/step-1/robust.safetensors"
-    finish_examination(examined.folder, model, model_files.sha256(weights), {"mean_shown": 0.25})
+    finish_examination(examined.folder, model, sha256(weights), {"mean_shown": 0.25})
     assert examined.done
     found = outcome_of(study, made, "")
     assert found.lines[0].ours["smallest"].values == (0.25,)

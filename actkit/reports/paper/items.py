@@ -116,8 +116,9 @@ def _table1(scale: Scale) -> Item:
         elif alpha != "0.9":
             training = Training(f"gin/act_cifar10_alpha_{alpha}.gin")
         numbers = _printed(printed)
-        rows.append(PublishedRow(f"alpha = {alpha}", "F, natural model", training, numbers[:2], role="natural"))
-        rows.append(PublishedRow(f"alpha = {alpha}", "G, robust model", training, numbers[2:]))
+        group, at = f"alpha = {alpha}", ("alpha", float(alpha))
+        rows.append(PublishedRow(group, "F, natural model", training, numbers[:2], role="natural", at=at))
+        rows.append(PublishedRow(group, "G, robust model", training, numbers[2:], at=at))
     return Item(
         "table1", f"Table 1: ACT's alpha ({scale.blocks[_C10].title})", scale, scale.seeds,
         (_CLEAN, _pgd(20)), tuple(rows), None,

@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import re
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -62,10 +61,27 @@ class Verdict:
 
 
 @dataclass(frozen=True)
+class Missing:
+    """A result that is not there: of which training or examination, at which seed, and why."""
+
+    what: str
+    seed: int | None
+    why: str
+
+    @staticmethod
+    def of(title: str, seed: int, why: str) -> Missing:
+        """By a title that ends in its seed."""
+        return Missing(title.removesuffix(f" seed {seed}"), seed, why)
+
+    def __str__(self) -> str:
+        return f"{self.what}{'' if self.seed is None else f' seed {self.seed}'}: {self.why}"
+
+
+@dataclass(frozen=True)
 class ItemOutcome:
     item: Item
     lines: tuple[Line, ...]
-    missing: tuple[str, ...]
+    missing: tuple[Missing, ...]
     verdicts: tuple[Verdict, ...]
     pictures: tuple[Picture, ...]
     about: dict[str, Any]
@@ -73,7 +89,7 @@ class ItemOutcome:
 
 def outcome_of(made: PaperStudy, item: Item, command: str) -> ItemOutcome:
     """What there is of an item: nothing is run. Cells that are not there are missing, and said to be."""
-    absent: list[str] = []
+    absent: list[Missing] = []
     data: dict[str, dict[str, Any]] = {}
     origins: set[str] = set()
     lines = [_line(made, item, row, data, origins, absent) for row in item.rows]
@@ -100,7 +116,7 @@ def _line(
     row: PublishedRow,
     data: dict[str, dict[str, Any]],
     origins: set[str],
-    absent: list[str],
+    absent: list[Missing],
 ) -> Line:
     """A row over the seeds that are there.
 
@@ -111,17 +127,17 @@ def _line(
     found: dict[str, list[tuple[int, float, bool]]] = {}
     images: dict[str, int] = {}
     seeds = []
-    block = row.group.partition(";")[0]
+    block = row.block
     for seed in made.seeds_of(item):
         got = _result(made, item, row, seed)
-        if isinstance(got, str):
+        if isinstance(got, Missing):
             absent.append(got)
             continue
         summary, model = got
         tested = {"data": summary.data, "fingerprint": summary.data_fingerprint}
         if data.setdefault(block, tested) != tested:
             title, other = made.cell(row, seed).title, tested["fingerprint"]
-            absent.append(f"{title}: tested on other data than the rest of {block}: {other}")
+            absent.append(Missing.of(title, seed, f"tested on other data than the rest of {block}: {other}"))
             continue
         seeds.append(seed)
         origins.add(_origin(summary))
@@ -154,24 +170,25 @@ def _origin(summary: Summary) -> str:
     return f"actkit {by.get('actkit')} at {commit}, torch {by.get('torch')}, {by.get('gpu') or by.get('processor')}"
 
 
-def _result(made: PaperStudy, item: Item, row: PublishedRow, seed: int) -> tuple[Summary, str] | str:
+def _result(made: PaperStudy, item: Item, row: PublishedRow, seed: int) -> tuple[Summary, str] | Missing:
     """A summary and what it calls the row's model, or what is missing."""
     own = made.cell(row, seed)
     if not own.done:
-        return f"{own.title}: not trained"
+        return Missing.of(own.title, seed, "not trained")
     task = made.task(item, row, seed)
     if task is None:
         found = Summary.load(own.folder)
         model = row.role or found.headline
-        return (found, model) if model and found.results else f"{own.title}: its evaluation has no probe"
+        none = Missing.of(own.title, seed, "its evaluation has no probe")
+        return (found, model) if model and found.results else none
     summary = task.summary
     if summary is None or not task.done:
-        return f"{task.title}: not examined"
+        return Missing.of(task.title, seed, "not examined")
     for name, model_facts in summary.models.items():
         inside = own.folder.resolve() in Path(model_facts.file).resolve().parents
         if inside and row.role in ("", model_facts.role):
             return summary, name
-    return f"{task.title}: no model with the role {row.role}"
+    return Missing.of(task.title, seed, f"no model with the role {row.role}")
 
 
 def _verdict(claim: Claim, item: Item, lines: Sequence[Line]) -> Verdict:
@@ -227,12 +244,11 @@ def _picture_caption(item: Item, picture: Picture) -> str:
 
 def _sweep(item: Item, lines: Sequence[Line]) -> Iterator[Picture]:
     """Where the groups are the values of one setting, as in Table 1: every number as it changes, the paper's dashed where they are of the same thing."""
-    axis = [re.fullmatch(r"(\w+) = ([\d.]+)", line.row.group) for line in lines]
-    if not all(axis):
+    axis = [line.row.at for line in lines if line.row.at is not None]
+    if not axis or len(axis) < len(lines):
         return
     series: dict[str, dict[str, Any]] = {}
     for line, at in zip(lines, axis, strict=True):
-        assert at is not None
         for column in item.columns:
             ours, printed = line.ours.get(column.title), line.paper.get(column.title)
             known = [("", ours.mean, ours.std if len(ours.values) > 1 else 0.0)] if ours else []
@@ -242,19 +258,19 @@ def _sweep(item: Item, lines: Sequence[Line]) -> Iterator[Picture]:
                 name = f"{line.row.method}, {column.title}"
                 empty = {"x": [], "y": [], "low": [], "high": [], "dashed": bool(whose), "as": name}
                 one = series.setdefault(f"{name}{whose}", empty)
-                point = {"x": float(at[2]), "y": mean, "low": mean - spread, "high": mean + spread}
+                point = {"x": at[1], "y": mean, "low": mean - spread, "high": mean + spread}
                 for key, value in point.items():
                     one[key].append(value)
     if series:
-        name = axis[0][1] if axis[0] else ""
+        name = axis[0][0]
         data = {"series": series, "x_label": name, "y_label": "accuracy", "percent": True}
         yield Picture(f"by-{name}", "lines", f"Both models of ACT as {name} changes", data)
 
 
 def _seen(made: PaperStudy, item: Item) -> Iterator[Picture]:
     """What the item's probes show, a model a series, the mean over seeds."""
-    for block in dict.fromkeys(row.group.partition(";")[0] for row in item.rows):
-        rows = {(r.training, r.role): r for r in item.rows if r.group.partition(";")[0] == block}
+    for block in dict.fromkeys(row.block for row in item.rows):
+        rows = {(r.training, r.role): r for r in item.rows if r.block == block}
         for name in item.pictures:
             by_method: dict[str, Picture] = {}
             for row in rows.values():
@@ -266,14 +282,14 @@ def _seen(made: PaperStudy, item: Item) -> Iterator[Picture]:
                     except ValueError:
                         by_method[row.method] = seeds[0]
             if by_method:
-                only = len({row.group.partition(";")[0] for row in item.rows}) == 1
+                only = len({row.block for row in item.rows}) == 1
                 for shown in merged(by_method):
                     yield dataclasses.replace(shown, name=name if only else f"{name}-{slug(block)}")
 
 
 def _picture(made: PaperStudy, item: Item, row: PublishedRow, seed: int, name: str) -> Picture | None:
     task, got = made.task(item, row, seed), _result(made, item, row, seed)
-    if task is None or isinstance(got, str):
+    if task is None or isinstance(got, Missing):
         return None
     try:
         kept = Picture.from_json(json.loads((task.folder / f"{name}.picture.json").read_text(encoding="utf-8")))

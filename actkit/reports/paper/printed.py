@@ -6,7 +6,6 @@ import csv
 import dataclasses
 import io
 import json
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -89,15 +88,14 @@ def protocol(made: ItemOutcome) -> list[str]:
 
 def missing(made: ItemOutcome) -> list[str]:
     """What is missing, the seeds of one training together."""
-    found: dict[tuple[str, str], list[str]] = {}
-    for said in made.missing:
-        parts = re.fullmatch(r"(.*) seed (\d+): (.*)", said)
-        what, seed, why = parts.groups() if parts else (said, "", "")
-        found.setdefault((what, why), []).append(seed)
+    found: dict[tuple[str, str], list[int]] = {}
+    for one in made.missing:
+        seeds = found.setdefault((one.what, one.why), [])
+        seeds += [] if one.seed is None else [one.seed]
     lines = []
     for (what, why), seeds in found.items():
-        which = "" if seeds == [""] else f", seed {', '.join(seeds)}"
-        lines.append(f"missing: {what}{which}{': ' + why if why else ''}")
+        which = f", seed {', '.join(map(str, seeds))}" if seeds else ""
+        lines.append(f"missing: {what}{which}: {why}")
     return lines
 
 
@@ -136,7 +134,7 @@ def item_json(made: ItemOutcome) -> dict[str, Any]:
             for v in made.verdicts
         ],
         "notes": list(item.notes),
-        "missing": list(made.missing),
+        "missing": list(map(str, made.missing)),
         "about": made.about,
     }
 

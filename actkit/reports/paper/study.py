@@ -17,7 +17,7 @@ from actkit.files import sha256, sha256_of
 from actkit.networks import model_files
 from actkit.reports.paper import items
 from actkit.reports.paper.terms import Item, ItemExamination, PublishedRow, Scale, Training
-from actkit.training.study import Cell, cell
+from actkit.training.study import Cell, Examination, cell
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,8 @@ class ExaminationTask:
     folder: Path
     cells: tuple[Cell, ...]
     examination: ItemExamination
+    # All that it will be of, once they are trained.
+    wanted: tuple[Cell, ...]
 
     @property
     def summary(self) -> Summary | None:
@@ -99,19 +101,19 @@ class PaperStudy:
             return None
         own = self.cell(row, seed)
         beside: tuple[Cell, ...] = (own,)
+        wanted = beside
         # With those of its group that are there.
         if how.together:
             group = dict.fromkeys(self.cell(other, seed) for other in item.rows if other.group == row.group)
+            wanted = tuple(group)
             beside = tuple(c for c in group if c.done)
         name = f"{Path(how.file).stem}-{own.folder.parent.name}-{own.folder.name}"
         if how.together:
             name = f"{Path(how.file).stem}-{slug(row.group)}-seed{seed}"
         key = [[s.to_json() for s in _evaluation(how)], how.roles, [c.folder.parts[-2:] for c in beside]]
         digest = sha256_of(key, 8)
-        title = (
-            f"{Path(how.file).stem} of {row.group.partition(';')[0] + f' seed {seed}' if how.together else own.title}"
-        )
-        return ExaminationTask(title, self.out / "examined" / f"{name}-{digest}", beside, how)
+        title = f"{Path(how.file).stem} of {row.block + f' seed {seed}' if how.together else own.title}"
+        return ExaminationTask(title, self.out / "examined" / f"{name}-{digest}", beside, how, wanted)
 
     def examinations(self, *, possible: bool = True) -> list[ExaminationTask]:
         """Those that can be done with what is trained, or all."""
@@ -124,17 +126,10 @@ class PaperStudy:
                         found.setdefault(made.folder, made)
         return list(found.values())
 
-    def probes(self) -> dict[Path, list[tuple[list[Spec], bool]]]:
-        """What is still to be examined, by the folder of the training, and whether on the headline model alone; a matrix is counted once a model."""
-        found: dict[Path, dict[Path, tuple[list[Spec], bool]]] = {}
-        for item in self.items:
-            for row in item.rows:
-                for seed in self.seeds_of(item):
-                    made = self.task(item, row, seed)
-                    if made and not made.examination.together and not made.done:
-                        how = _evaluation(made.examination), made.examination.roles == ("headline",)
-                        found.setdefault(self.cell(row, seed).folder, {})[made.folder] = how
-        return {folder: list(each.values()) for folder, each in found.items()}
+    def left_of(self, task: ExaminationTask) -> Examination:
+        """An examination as a study's costs count it; of one that is done, nothing."""
+        probes = () if task.done else tuple(_evaluation(task.examination))
+        return Examination(task.wanted, probes, headline=task.examination.roles == ("headline",))
 
 
 def paper_study(

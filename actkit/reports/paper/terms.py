@@ -54,7 +54,11 @@ class PublishedColumn:
 
 @dataclass(frozen=True)
 class PublishedRow:
-    """A model (`role` '' for the headline model) and what the paper prints of it, in the order of the columns."""
+    """A model (`role` '' for the headline model) and what the paper prints of it, in the order of the columns.
+
+    Args:
+        at: where the groups are the values of one setting, as in Table 1, its name and the value.
+    """
 
     group: str
     method: str
@@ -62,6 +66,12 @@ class PublishedRow:
     paper: tuple[Published | None, ...] = ()
     role: str = ""
     reading: str = ""
+    at: tuple[str, float] | None = None
+
+    @property
+    def block(self) -> str:
+        """The network and the data, without how its attack is read: 'ResNet-50, ImageNet' of 'ResNet-50, ImageNet; attack step 1/255'."""
+        return self.group.partition(";")[0]
 
 
 @dataclass(frozen=True)

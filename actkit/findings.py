@@ -1,0 +1,126 @@
+"""What examinations say, as values: whose a result is, how its numbers are shown, what a check found, what the attacker was allowed. No torch."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
+
+from actkit.config.spec import amount
+from actkit.config.typed import typed
+from actkit.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Norm = Literal["linf", "l2"]
+Level = Literal["green", "yellow", "red"]
+
+
+class ResultName(NamedTuple):
+    """Whose result it is, and of which probe: 'robust.ema.pgd20' is that of the model robust.ema under the probe labelled pgd20."""
+
+    model: str
+    label: str
+
+    @staticmethod
+    def parse(text: str) -> ResultName:
+        model, _, label = text.rpartition(".")
+        if not model or not label:
+            raise InputError(
+                f"{text!r} names no result: a model and the label of a probe with a '.' between them are wanted"
+            )
+        return ResultName(model, label)
+
+    @property
+    def models(self) -> list[str]:
+        """A probe of several models names them in order: 'source>target'."""
+        return self.model.split(">")
+
+    def __str__(self) -> str:
+        return f"{self.model}.{self.label}"
+
+
+# What the number to watch is called by probes that do not say it (those written before results had a headline), the most telling first.
+_USUAL_HEADLINES = ("worst_run", "worst_case", "clean")
+
+
+def headline_among(numbers: Mapping[str, Any]) -> str | None:
+    """The number to watch, of a probe that does not name it; None where none has one of the usual names."""
+    return next((name for name in _USUAL_HEADLINES if name in numbers), None)
+
+
+@dataclass(frozen=True)
+class Column:
+    """How a number is shown in a table: under which title, as percent or as it is."""
+
+    number: str
+    title: str
+    percent: bool = True
+
+
+@dataclass(frozen=True)
+class Flag:
+    """What a check found. Red: the robustness that was measured cannot be believed. Yellow: look at it."""
+
+    check: str
+    level: Level
+    said: str
+
+
+def length(norm: Norm, v: Tensor) -> Tensor:
+    """The norm of each example, shape (B,)."""
+    return v.flatten(1).abs().amax(1) if norm == "linf" else v.flatten(1).norm(dim=1)
+
+
+@dataclass(frozen=True)
+class Threat:
+    """What the attacker may do: every image within `eps` of x in `norm`, and in [0,1]. An eps that is no number: several, each said elsewhere."""
+
+    norm: Norm
+    # Prints as it was written: '8/255'.
+    eps: float
+
+    def __str__(self) -> str:
+        return self.norm if math.isnan(self.eps) else f"{self.norm} eps {self.eps}"
+
+    @property
+    def written(self) -> str | None:
+        """Its eps as it was written, '8/255'; None where there are several."""
+        return None if math.isnan(self.eps) else str(self.eps)
+
+    def to_json(self) -> dict[str, Any]:
+        value = None if math.isnan(self.eps) else float(self.eps)
+        return vars(_ThreatInFile(self.norm, self.written, value))
+
+    @staticmethod
+    def from_json(data: Any, where: str = "") -> Threat:
+        """Raises `ValueError`, which says where and what, for what is none."""
+        found = typed(_ThreatInFile, data, where)
+        if found.eps is None:
+            return Threat(cast(Norm, found.norm), math.nan)
+        eps = amount(found.eps) if _AMOUNT.fullmatch(found.eps) else None
+        if eps is None:
+            raise ValueError(f"{where}.eps: {found.eps[:40]!r} is no number".removeprefix("."))
+        return Threat(cast(Norm, found.norm), eps)
+
+    def allows(self, x_adv: Tensor, x: Tensor) -> Tensor:
+        """Whether each example obeys, but for rounding; shape (B,)."""
+        most = self.eps * (1 + 1e-5) + 1e-6
+        inside = ((x_adv >= 0) & (x_adv <= 1)).flatten(1).all(1)
+        return inside & (length(self.norm, x_adv - x) <= most)
+
+
+@dataclass(frozen=True)
+class _ThreatInFile:
+    """A threat as JSON: eps as it was written and as a number."""
+
+    norm: str
+    eps: str | None
+    value: float | None = None
+
+
+# A number, or a quotient of two; of an exponent that would fill the memory nothing is read.
+_AMOUNT = re.compile(r"[\d.]{1,40}(e[-+]?\d{1,3})?(/[\d.]{1,40})?")
