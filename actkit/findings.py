@@ -54,7 +54,13 @@ def headline_among(numbers: Mapping[str, Any]) -> str | None:
 
 @dataclass(frozen=True)
 class Column:
-    """How a number is shown in a table: under which title, as percent or as it is."""
+    """How a number of a `Result` is shown in a table.
+
+    Args:
+        number: its name in `Result.numbers`.
+        title: the column's title.
+        percent: whether a fraction is shown in percent; else as it is.
+    """
 
     number: str
     title: str
@@ -62,12 +68,50 @@ class Column:
 
 
 @dataclass(frozen=True)
+class Counts:
+    """What a flag rests on.
+
+    Args:
+        images: how many were looked at.
+        against: on how many of them what is checked is seen to fail.
+        in_favour: where two outcomes of each image are compared, on how many the other one fails.
+        p: how likely chance alone is to show as much; None where chance has no part in it.
+    """
+
+    images: int
+    against: int
+    in_favour: int = 0
+    p: float | None = None
+
+    @property
+    def net(self) -> int:
+        return self.against - self.in_favour
+
+    def beyond(self, level: float) -> bool:
+        """Whether chance alone shows as much less often than that."""
+        return self.p is None or self.p < level
+
+
+@dataclass(frozen=True)
 class Flag:
-    """What a check found. Red: the robustness that was measured cannot be believed. Yellow: look at it."""
+    """What a check found.
+
+    Args:
+        check: what was checked, in a word or two: 'zero gradients'.
+        level: 'green': it holds. 'yellow': look at it. 'red': the robustness that was measured cannot be believed, and the model's numbers under
+            attack are marked UNVERIFIED wherever they are shown.
+        said: what was found, in a sentence with its numbers.
+        counts: of images, what it rests on; None where it rests on none, and of flags that older versions wrote.
+    """
 
     check: str
     level: Level
     said: str
+    counts: Counts | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        made: dict[str, Any] = {"check": self.check, "level": self.level, "said": self.said}
+        return made if self.counts is None else {**made, "counts": vars(self.counts)}
 
 
 def length(norm: Norm, v: Tensor) -> Tensor:

@@ -90,3 +90,20 @@ class Noise:
     def integers(self, high: int, *shape: int) -> Tensor:
         """Shape (B, *shape), int64, uniform on 0 .. high - 1."""
         return self._bits(shape) * high >> 24
+
+
+class Drawn(Exception):
+    """Somebody asked for a random number."""
+
+
+class Untouched(Noise):
+    """Noise to see by whether something depends on random numbers at all: whoever draws from it, or from what is made of it, gets `Drawn`."""
+
+    def __getitem__(self, rows: Tensor | slice) -> Untouched:
+        return Untouched(self._streams[rows])
+
+    def fork(self, *key: int) -> Untouched:
+        return Untouched(self._streams, *key)
+
+    def _bits(self, shape: tuple[int, ...]) -> Tensor:
+        raise Drawn

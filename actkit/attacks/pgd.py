@@ -10,7 +10,7 @@ from torch import Tensor
 from actkit.attacks.goals import ActiveSet, Goal, ascend, with_loss
 from actkit.attacks.norms import NORMS, batch_view, budget_problems, check_budget, setting
 from actkit.config.registry import register
-from actkit.findings import Norm
+from actkit.findings import Norm, Threat
 from actkit.noise import Noise
 
 
@@ -39,7 +39,8 @@ def pgd(
 
     Args:
         start: uniform in the ball; Gaussian of deviation `start_std` (TRADES and ACT's released code); or x itself.
-        clip_start: whether the first point is projected too; the released ACT code does not.
+        clip_start: whether the first point is projected too; the released ACT code does not. Where it is not, the first gradient is taken there, but
+            nobody wins there who would not have won within the threat model.
 
     Returns x_adv, detached, within eps of x and within [0,1]. Raises `InputError` for an eps below 0 or (linf) above 1 or steps below 1.
     """
@@ -53,9 +54,13 @@ def pgd(
     if clip_start:
         x_adv = ball.project(x_adv, x, eps)
     active = ActiveSet(x_adv)
-    for _ in range(steps):
+    for step in range(steps):
         _, fooled, gradient = ascend(goal, x_adv, active.rows)
         moved = ball.project(x_adv + step_size * ball.direction(gradient), x, eps)
+        if step == 0 and not clip_start and fooled is not None:
+            # What fools the model from outside is no adversarial example; what does from inside is kept there to the last bit.
+            fooled = fooled & Threat(norm, eps).allows(x_adv, x)
+            x_adv = ball.project(x_adv, x, eps)
         x_adv = moved if fooled is None else torch.where(batch_view(fooled, x), x_adv, moved)
         if (left := active.drop(fooled, x_adv)) is not None:
             x, x_adv = x[left], x_adv[left]

@@ -125,7 +125,14 @@ def _plan(options: RunOptions, file: RecipeFile) -> int:
     counted = count(recipe, folder=folder_of(recipe, options.out), device=pick_device(options.device))
     times = timed(counted)
     if options.as_json:
-        cost = {"units": counted.units, "batches": counted.batches, "seconds_a_step": times.step}
+        cost = {
+            "units": counted.units,
+            "units_of_evaluation": counted.evaluation.units,
+            "batches": counted.batches,
+            "seconds_a_step": times.step,
+            "seconds_of_evaluation": times.evaluation,
+            "seconds_rest_on": vars(times.rests_on),
+        }
         click.echo(json.dumps({"config": recipe.spec.to_json(), **cost}))
     else:
         click.echo("\n".join(describe(counted, times)))
@@ -160,7 +167,9 @@ def _run(options: RunOptions, file: RecipeFile) -> int:
     if outcome.summary.unverified:
         display.warn("a check found what makes the numbers marked UNVERIFIED unbelievable")
     if outcome.summary.stopped_early:
-        display.warn("training was stopped early by run.stop_on_drop: accuracy under attack collapsed")
+        from actkit.reports.rows import collapsed
+
+        display.warn(f"training was stopped early by run.stop_on_drop: {collapsed(outcome.summary)}")
     display.say(f"files      {outcome.folder}")
     if report is not None:
         display.say(f"report     {report}      (for a browser)")

@@ -62,7 +62,7 @@ def _keep(file: Path, new: dict[str, list[Flag]], display: Display) -> None:
             everything = _read_flags(kept)
             everything[own] = {**everything.get(own, {}), **new}
             write_json(
-                kept, {sum: {c: [vars(f) for f in fs] for c, fs in of.items()} for sum, of in everything.items()}
+                kept, {sum: {c: [f.to_json() for f in fs] for c, fs in of.items()} for sum, of in everything.items()}
             )
     except OSError as error:
         display.warn(f"what was checked could not be kept: {error.strerror}: {kept}")

@@ -75,7 +75,7 @@ class Found:
             "images": self.images,
             "columns": [vars(column) for column in self.columns],
             "threat": None if self.threat is None else self.threat.to_json(),
-            "flags": [vars(flag) for flag in self.flags],
+            "flags": [flag.to_json() for flag in self.flags],
         }
         return made if self.verified is None else {**made, "verified": self.verified, "because": list(self.because)}
 
@@ -86,7 +86,7 @@ class RunFacts:
 
     Args:
         epochs, steps: of the models examined; `trained_epochs` is how far the training went.
-        best: the label of the monitor's probe that chose them, None for the last epoch.
+        best: the label of the monitor's probe that chose them; None for the last epoch, or, where the training was stopped early, the last before the fall.
     """
 
     recipe: str
@@ -96,6 +96,11 @@ class RunFacts:
     stopped_early: bool
     trained_epochs: int | None = None
     best: str | None = None
+
+    @property
+    def before_fall(self) -> bool:
+        """Whether the models are those of the last look before robustness fell, which ended the training."""
+        return self.stopped_early and self.best is None and self.trained_epochs not in (None, self.epochs)
 
 
 @dataclass(frozen=True)

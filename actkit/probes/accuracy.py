@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 from collections.abc import Iterator, Sequence
@@ -26,6 +27,7 @@ from actkit.probes.protocols import (
     evaluate_any_iterate,
     evaluate_last_iterate,
     settings_problems,
+    starts_of,
     title,
     with_setting,
 )
@@ -76,7 +78,8 @@ def robust_accuracy(
     Mode `paper` (ACT, section 4.1): the attack's last iterate, on every example. `mean` and `std` over the starts; `worst_run`, the lowest
     of the accuracies (the paper's A_rob); `per_example_worst`, an example counts only if no start fools the model. Mode
     `worst_case`: an example is broken when any iterate within the budget fools the model, and is then left alone; `worst_case` is at most
-    the other mode's numbers, and much cheaper. The random starts depend on (seed, example, start) alone.
+    the other mode's numbers, and much cheaper. The random starts depend on (seed, example, start) alone. An attack that draws no random numbers (fgsm, pgd
+    with start = 'none') is run once, whatever `starts` says; the number `starts` is then 1.
 
     Args:
         loss: what the attack raises: 'cross_entropy'; 'margin'; 'dlr' (Croce and Hein 2020); 'targeted_dlr', in mode `worst_case`, which
@@ -85,12 +88,22 @@ def robust_accuracy(
     examples = Examples(data, split, limit=limit, batch_size=batch_size, device=model.device)
     progress, allowed, name = progress or Progress(), threat(attack), title(attack, loss)
     raise_first(settings_problems(loss=loss, mode=mode))
-    runs = attack_runs(attack, loss=loss, starts=starts, targets=targets, seed=seed, classes=data.num_classes)
+    different = starts_of(attack, starts, data)
+    runs = attack_runs(attack, loss=loss, starts=different, targets=targets, seed=seed, classes=data.num_classes)
     with model.frozen("eval") as g:
         if mode == "worst_case":
-            return _worst_case(g, examples, runs, progress, allowed, name)
-        correct = evaluate_last_iterate(g, examples, runs, progress)
-    return _worst_run(correct, examples, allowed, name)
+            found = _worst_case(g, examples, runs, progress, allowed, name)
+        else:
+            found = _worst_run(evaluate_last_iterate(g, examples, runs, progress), examples, allowed, name)
+    return found if different == starts else _from_one_start(found)
+
+
+def _from_one_start(result: Result) -> Result:
+    """The same, saying that other starts would have been equal."""
+    columns = [
+        dataclasses.replace(column, title=f"{column.title} (no random start)") for column in result.columns or ()
+    ]
+    return dataclasses.replace(result, numbers={**result.numbers, "starts": 1.0}, columns=tuple(columns))
 
 
 def _worst_run(correct: Tensor, examples: Examples, allowed: Threat, name: str) -> Result:
@@ -205,6 +218,7 @@ def sweep(
         )
     )
     attacks = [with_setting(attack, over, value, scale_step=scale_step) for value in values]
+    starts = starts_of(attack, starts, data)
     runs = [
         attack_runs(a, loss=loss, starts=starts, targets=targets, seed=seed, classes=data.num_classes, name=f"{v}/")
         for a, v in zip(attacks, values, strict=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Iterator
 
@@ -12,7 +13,7 @@ from actkit.config.registry import Model, register
 from actkit.datasets import Data
 from actkit.errors import ActkitError, InputError, raise_first
 from actkit.losses import cross_entropy
-from actkit.noise import Noise
+from actkit.noise import Noise, seed_for
 from actkit.probes.pictures import OWN, Picture
 from actkit.probes.protocols import Examples, settings_problems
 from actkit.probes.result import Column, Progress, Result, share
@@ -93,13 +94,22 @@ def entropy(
 
 
 def compression_problems(
-    *, hidden: list[int] | None, epochs: int, lr: float, classes: int | None, limit: int | None, batch_size: int
+    *,
+    hidden: list[int] | None,
+    epochs: int,
+    lr: float,
+    draws: int,
+    classes: int | None,
+    limit: int | None,
+    batch_size: int,
 ) -> Iterator[tuple[str, InputError]]:
     """What is wrong with the settings of the fit."""
     if hidden and min(hidden) < 1:
         yield "hidden", InputError(f"hidden layers need at least one neuron each, got {hidden}")
     if epochs < 1:
         yield "epochs", InputError(f"a fit needs at least 1 epoch, got {epochs}")
+    if draws < 1:
+        yield "draws", InputError(f"labels are drawn at least 1 time, got {draws}")
     if not lr > 0:
         yield "lr", InputError(f"the learning rate must be positive, got {lr}")
     if classes is not None and classes < 1:
@@ -115,6 +125,7 @@ def compression(
     hidden: list[int] | None = None,
     epochs: int = 100,
     lr: float = 1e-3,
+    draws: int = 5,
     classes: int | None = 2,
     standardise: bool = False,
     split: str = "train",
@@ -126,34 +137,79 @@ def compression(
     """How well random binary labels can be fitted from the frozen representation (ACT, section 4.7, Figure 3 right): less is more compressed.
 
     An MLP of 400 and 200 neurons (`hidden`) is fitted to labels that a coin gave each image once, from what enters the model's last layer, by Adam at
-    a constant rate. `accuracy` is that of the last epoch on the very images fitted; `epoch N` those on the way. The paper says neither which images nor
-    how long nor by which optimizer; the released code keeps a subset of CIFAR-10's first two classes for it, so `classes` = 2 here; None
-    keeps all. A representation of larger numbers is fitted faster; `standardise` divides each feature by its deviation, so that scale does not
-    count (the paper does not say that it did). Labels, first weights and order depend on `seed` alone, the same for every model.
+    a constant rate. How well one draw of labels can be fitted says little: this is done for several `draws`, the same ones for every model. `accuracy`
+    is the mean over them of the last epoch's, on the very images fitted, and `std` the deviation of the sample; `epoch N` are the means on the way.
+    `chance` is where a constant answer stands, the mean share of the commoner label: on few images it lies above one half.
+
+    The paper says neither which images nor how many draws nor how long nor by which optimizer; the released code keeps a subset of CIFAR-10's first two
+    classes for it, so `classes` = 2 here; None keeps all. A representation of larger numbers is fitted faster; `standardise` divides each feature by its
+    deviation, so that scale does not count (the paper does not say that it did). Labels, first weights and order depend on `seed` alone.
     """
     raise_first(
-        compression_problems(hidden=hidden, epochs=epochs, lr=lr, classes=classes, limit=limit, batch_size=batch_size)
+        compression_problems(
+            hidden=hidden, epochs=epochs, lr=lr, draws=draws, classes=classes, limit=limit, batch_size=batch_size
+        )
     )
     examples = _of_first_classes(data, split, classes, limit, model.device)
     progress = progress or Progress()
-    progress.expect(examples.count() + 1)
+    progress.expect(examples.count() + draws)
     features = _representations(model, examples, progress)
     if standardise:
         features = (features - features.mean(0)) / features.std(0, correction=0).clamp_min(1e-12)
     ids = examples.split.names(torch.arange(len(examples)))
-    coins = Noise(ids, seed).integers(2).to(model.device)
-    curve = progress.part(
-        "fit", lambda: _fit(features, coins, [400, 200] if hidden is None else hidden, epochs, lr, batch_size, seed)
+    layers = [400, 200] if hidden is None else hidden
+    fits, chances = [], []
+    for draw in range(draws):
+        # The first is the one of `seed` alone.
+        key = (seed, draw) if draw else (seed,)
+        coins = Noise(ids, *key).integers(2).to(model.device)
+        chances.append(max(share(coins == side) for side in (0, 1)))
+        fit = functools.partial(_fit, features, coins, layers, epochs, lr, batch_size, seed_for(*key) if draw else seed)
+        fits.append(progress.part(f"fit {draw}", fit))
+    by_epoch, correct = torch.stack(fits)[:, :epochs], torch.stack(fits)[:, epochs:].bool()
+    return _compressed(by_epoch, correct, sum(chances) / draws, features.shape[1])
+
+
+def _compressed(by_epoch: Tensor, correct: Tensor, chance: float, features: int) -> Result:
+    """Of shape (draws, epochs) and (draws, n): the accuracy after each epoch, and who is right after the last."""
+    draws, images = correct.shape
+    last, mean = correct.double().mean(1), by_epoch.mean(0)
+    spread = by_epoch.std(0) if draws > 1 else torch.zeros_like(mean)
+    numbers = {
+        "accuracy": share(correct),
+        "std": float(last.std()) if draws > 1 else float("nan"),
+        "chance": chance,
+        "draws": float(draws),
+        "images": float(images),
+        "features": float(features),
+    }
+    numbers |= {f"epoch {i + 1}": float(value) for i, value in enumerate(mean)}
+    columns = [Column("accuracy", "fits random labels")]
+    if draws > 1:
+        columns.append(Column("std", f"its deviation over {draws} draws"))
+    picture = Picture(
+        "compression",
+        "lines",
+        f"Fitting random labels to {images:,} frozen representations",
+        {
+            "series": {
+                OWN: {
+                    "x": list(range(1, len(mean) + 1)),
+                    "y": mean.tolist(),
+                    "low": (mean - spread).tolist(),
+                    "high": (mean + spread).tolist(),
+                }
+            },
+            "x_label": "epoch",
+            "y_label": "accuracy",
+            "percent": True,
+            "levels": [{"value": chance, "text": f"a constant answer ({100 * chance:.1f} %)"}],
+        },
+        f"The mean over {draws} draws of labels. The band is their deviation, or, where several seeds are shown, that of the seeds."
+        if draws > 1
+        else "",
     )
-    by_epoch, correct = curve[:epochs], curve[epochs:].bool()
-    numbers = {"accuracy": share(correct), "images": float(len(examples)), "features": float(features.shape[1])}
-    numbers |= {f"epoch {i + 1}": float(value) for i, value in enumerate(by_epoch)}
-    return Result(
-        numbers,
-        {"correct": correct},
-        (Column("accuracy", "fits random labels"),),
-        pictures=(_fit_curve(by_epoch.tolist(), len(examples)),),
-    )
+    return Result(numbers, {"correct": correct}, tuple(columns), pictures=(picture,))
 
 
 def _of_first_classes(data: Data, split: str, classes: int | None, limit: int | None, device: torch.device) -> Examples:
@@ -181,21 +237,6 @@ def _representations(model: Model, examples: Examples, progress: Progress) -> Te
     if not features.isfinite().all():
         raise ActkitError("the representation is not finite; no result is reported")
     return features
-
-
-def _fit_curve(by_epoch: list[float], images: int) -> Picture:
-    return Picture(
-        "compression",
-        "lines",
-        f"Fitting random labels to {images:,} frozen representations",
-        {
-            "series": {OWN: {"x": list(range(1, len(by_epoch) + 1)), "y": by_epoch}},
-            "x_label": "epoch",
-            "y_label": "accuracy",
-            "percent": True,
-            "levels": [{"value": 0.5, "text": "chance"}],
-        },
-    )
 
 
 def _fit(x: Tensor, y: Tensor, hidden: list[int], epochs: int, lr: float, batch_size: int, seed: int) -> Tensor:

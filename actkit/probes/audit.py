@@ -15,7 +15,8 @@ from actkit.attacks.norms import setting
 from actkit.config.registry import Attack, Model, register
 from actkit.datasets import Data
 from actkit.probes import checks
-from actkit.probes.protocols import AttackRun, Examples, goal_for, settings_problems, tolerance_of
+from actkit.probes.audited import Audited, Finding, Settings, Surrogate
+from actkit.probes.protocols import AttackRun, Examples, goal_for, settings_problems, starts_of, tolerance_of
 from actkit.probes.result import Flag, Progress, Result, share
 
 
@@ -40,13 +41,14 @@ def audit(
 ) -> dict[str, Result]:
     """Checks of `attack` on each model; every other model serves as a surrogate. A red flag marks the model's robust accuracies UNVERIFIED.
 
-    Red: outputs that are probabilities; outputs that differ between forwards; a forward pass that needs gradients; inputs without a
-    gradient, of the cross-entropy (it saturates) or of the margin too (there is none); eps 0 that is not clean accuracy; eps 1 (the whole
-    of [0,1]) that leaves more than chance; accuracy that rises with eps; one step, random noise, black-box search (Square) or transfer
-    that beats the attack; targeted APGD that beats it by more than `gap`, or halves it; a last iterate that shows more than `gap` above what any
-    iterate of the same start leaves; an example whose outputs depend on its neighbours in the batch. Yellow: a step larger than eps, or steps too few to
-    reach the ball's border; twice the steps that help the attack or the defender; a last restart that still breaks examples; targeted
-    APGD that beats the attack by more than half of `gap`.
+    Red: outputs that are probabilities; outputs that differ between forwards; an example whose outputs depend on its neighbours in the batch; a
+    forward pass that needs gradients; eps 0 that is not clean accuracy. And, beyond chance: inputs without a gradient, of the cross-entropy (it
+    saturates) or of the margin too (there is none); eps 1 (the whole of [0,1]) that leaves more than a guess; accuracy that rises with eps; one step,
+    random noise, black-box search (Square) or transfer that beats the attack; targeted APGD that beats it by more than `gap`, or breaks more than half
+    of what it leaves; a last iterate that shows more than `gap` above what any iterate of the same start leaves. Yellow: what of these may be chance,
+    by exact tests on the same images (level 0.01); too few images to show a gap; a step larger than eps, or steps too few to reach the ball's border;
+    twice the steps that help the attack or the defender; a last restart that still breaks examples; targeted APGD that beats the attack by more than
+    half of `gap`. An attack that draws no random numbers is run once.
 
     Args:
         attack, loss: what the accuracies in question were measured with.
@@ -57,19 +59,19 @@ def audit(
     progress = progress or Progress()
     device = next(iter(models.values())).device
     examples = Examples(data, split, limit=limit, batch_size=batch_size, device=device)
-    settings = checks.Settings(starts, queries, targets, steps, tolerance_of(tolerance, examples), gap, seed)
+    settings = Settings(starts, queries, targets, steps, tolerance_of(tolerance, examples), tolerance, gap, seed)
     run = AttackRun(attack, goal_for(loss), (seed, 0), "surrogate")
-    surrogates = {name: checks.Surrogate(model, examples, run) for name, model in models.items()}
+    surrogates = {name: Surrogate(model, examples, run) for name, model in models.items()}
     results = {}
     for name, model in models.items():
         others = {other: surrogate for other, surrogate in surrogates.items() if other != name}
         with model.frozen("eval") as g:
-            audited = checks.Audited(g, examples, attack, loss, threat(attack), settings, progress.of(name))
+            audited = Audited(g, examples, attack, loss, threat(attack), settings, progress.of(name))
             results[name] = _result(audited, list(_findings(audited, others)))
     return results
 
 
-def _findings(audited: checks.Audited, surrogates: Mapping[str, checks.Surrogate]) -> Iterator[checks.Finding]:
+def _findings(audited: Audited, surrogates: Mapping[str, Surrogate]) -> Iterator[Finding]:
     """All checks in order. What several of them need is measured here and handed down."""
     settings, examples = audited.settings, audited.examples
     # As many passes over the examples, at most.
@@ -77,7 +79,8 @@ def _findings(audited: checks.Audited, surrogates: Mapping[str, checks.Surrogate
     audited.progress.expect(passes * examples.count(), in_all=True)
 
     clean = examples.correct(audited.view, audited.progress)
-    yield checks.Finding((), {"clean": share(clean)})
+    yield Finding((), {"clean": share(clean)})
+    yield checks.images(audited, clean)
     x, _, _ = examples.first()
     with torch.no_grad():
         logits = audited.view(x)
@@ -88,17 +91,18 @@ def _findings(audited: checks.Audited, surrogates: Mapping[str, checks.Surrogate
         gradients = checks.gradients(audited, clean)
     except NoGradient as error:
         said = f"{error.message}: a gradient attack cannot work, and nothing more can be checked"
-        yield checks.Finding((Flag("zero gradients", "red", said),))
+        yield Finding((Flag("zero gradients", "red", said),))
         return
     yield gradients
     yield checks.step_size(audited)
 
-    # Accuracy under the attack after each of its starts.
-    by_start = audited.any_iterate(audited.attack, "attack", clean, starts=settings.starts)
+    # Which examples hold under the attack after each of its starts.
+    starts = starts_of(audited.attack, settings.starts, examples.data)
+    by_start = audited.any_iterate(audited.attack, "attack", clean, starts=starts)
     first, attacked = by_start[0], by_start[-1]
-    yield checks.Finding((), {"attack": attacked, "first_start": first})
-    if len(by_start) > 1:
-        yield checks.restarts(audited, by_start)
+    yield Finding((), {"attack": share(attacked), "first_start": share(first)})
+    if settings.starts > 1:
+        yield checks.restarts(audited, by_start, settings.starts)
     if setting(audited.attack, "steps") is not None:
         yield checks.more_steps(audited, first)
     if float(audited.threat.eps):
@@ -112,7 +116,7 @@ def _findings(audited: checks.Audited, surrogates: Mapping[str, checks.Surrogate
     yield checks.targeted_apgd(audited, clean, attacked)
 
 
-def _result(audited: checks.Audited, findings: Sequence[checks.Finding]) -> Result:
+def _result(audited: Audited, findings: Sequence[Finding]) -> Result:
     """How many flags there are of each level, then the numbers of all checks."""
     flags = tuple(flag for finding in findings for flag in finding.flags)
     numbers = {level: float(sum(flag.level == level for flag in flags)) for level in ("green", "yellow", "red")}

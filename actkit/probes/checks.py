@@ -1,125 +1,52 @@
 """The checks of the audit, one function each: (what is audited, what was measured before) -> flags and numbers.
 
 Each is a line of the evaluation checklists of Carlini et al. (2019) and Athalye et al. (2018), made automatic. `actkit.probes.audit` says
-which there are and in which order they run. No check changes anything that another reads.
+which there are and in which order they run. No check changes anything that another reads. What compares two counts of images is red only
+beyond chance (`actkit.probes.chance`).
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import itertools
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from actkit.attacks import NORMS, Norm, Threat, apgd, fgsm, square
+from actkit.attacks import NORMS, Norm, apgd, fgsm, square
 from actkit.attacks.goals import CLASSES_NEEDED, ascend
 from actkit.attacks.norms import setting
-from actkit.config.registry import Model
-from actkit.findings import Flag, Level
+from actkit.findings import Counts, Flag, Level
 from actkit.noise import Noise
-from actkit.probes.protocols import (
-    AttackRun,
-    Examples,
-    View,
-    attack_runs,
-    evaluate_any_iterate,
-    evaluate_last_iterate,
-    goal_for,
-    perturb,
-    predict,
-    title,
-    with_setting,
-)
-from actkit.probes.result import Progress, share
-
-# -- what is audited, and what a check returns ---------------------------------------------------------------------------
+from actkit.probes import chance
+from actkit.probes.audited import Audited, Finding, Surrogate
+from actkit.probes.protocols import goal_for, predict, title, with_setting
+from actkit.probes.result import share
 
 
-@dataclass(frozen=True)
-class Settings:
-    """Of the checks; `audit` says what each is. `tolerance` is at least one and a half examples."""
-
-    starts: int
-    queries: int
-    targets: int
-    steps: int
-    tolerance: float
-    gap: float
-    seed: int
+def _flag(check: str, failed: bool, level: Level, if_failed: str, if_passed: str, counts: Counts | None = None) -> Flag:
+    return Flag(check, level if failed else "green", if_failed if failed else if_passed, counts)
 
 
-@dataclass(frozen=True)
-class Audited:
-    """What every check looks at: a model's frozen view under an attack and its loss."""
-
-    view: View
-    examples: Examples
-    attack: Any
-    loss: str
-    threat: Threat
-    settings: Settings
-    progress: Progress
-
-    @property
-    def largest_eps(self) -> float:
-        """The eps whose ball holds the whole of [0,1] from anywhere in it."""
-        return 1.0 if self.threat.norm == "linf" else math.sqrt(math.prod(self.examples.data.shape))
-
-    def first_run(self, attack: Any, name: str) -> AttackRun:
-        """An attack from its first random start."""
-        return AttackRun(attack, goal_for(self.loss), (self.settings.seed, 0), name)
-
-    def last_iterate(self, attack: Any, name: str) -> Tensor:
-        """Which examples hold at the last iterate of the first start, shape (n,)."""
-        return evaluate_last_iterate(self.view, self.examples, [self.first_run(attack, name)], self.progress)[0]
-
-    def any_iterate(
-        self, attack: Any, name: str, clean: Tensor, *, loss: str | None = None, starts: int = 1, targets: int = 1
-    ) -> list[float]:
-        """Accuracy after each run, any iterate counting; of the examples that are `clean`, right unattacked."""
-        runs = attack_runs(
-            attack,
-            loss=self.loss if loss is None else loss,
-            starts=starts,
-            targets=targets,
-            seed=self.settings.seed,
-            classes=self.examples.data.num_classes,
-            name=f"{name}/",
-        )
-        return [share(held) for _, held in evaluate_any_iterate(self.view, self.examples, runs, clean, self.progress)]
+def _of(held: Tensor) -> str:
+    """'63 of 100 images'."""
+    return f"{int(held.sum())} of {len(held)} images"
 
 
-@dataclass(frozen=True)
-class Finding:
-    """What a check returns: flags, and the numbers that it measured."""
-
-    flags: tuple[Flag, ...]
-    numbers: dict[str, float] = field(default_factory=dict)
+# -- how much there is to see --------------------------------------------------------------------------------------------
 
 
-class Surrogate:
-    """One model's adversarial examples, to be shown to the others: made once a batch, when they are first wanted."""
-
-    def __init__(self, model: Model, examples: Examples, run: AttackRun) -> None:
-        self.model, self.examples, self.run = model, examples, run
-        # By the first id of a batch, on the CPU.
-        self._x_adv: dict[int, Tensor] = {}
-
-    def __call__(self, x: Tensor, y: Tensor, ids: Tensor) -> Tensor:
-        key = int(ids[0])
-        if key not in self._x_adv:
-            with self.model.frozen("eval") as f:
-                self._x_adv[key] = perturb(f, x, y, ids, self.run).cpu()
-        return self._x_adv[key].to(x.device)
-
-
-def _flag(check: str, failed: bool, level: Level, if_failed: str, if_passed: str) -> Flag:
-    return Flag(check, level if failed else "green", if_failed if failed else if_passed)
+def images(audited: Audited, clean: Tensor) -> Finding:
+    """How many images were looked at and how many of them are right, and whether so few can show what the audit looks for."""
+    right = int(clean.sum())
+    few = audited.settings.gap * right < chance.NEEDED
+    said = f"{len(clean)} images were looked at, {right} of them right unattacked"
+    part = f", {100 * chance.NEEDED / right:.0f} % of the right ones" if right >= chance.NEEDED else ""
+    little = f"{said}: few show little; only from {chance.NEEDED} images on that fall to one attack alone is chance ruled out{part}"
+    return Finding((_flag("images", few, "yellow", little, said, Counts(len(clean), len(clean) - right)),))
 
 
 # -- the model's outputs -------------------------------------------------------------------------------------------------
@@ -195,22 +122,31 @@ def gradients(audited: Audited, clean: Tensor) -> Finding:
 
     entropy, margin = audited.examples.each("zero", audited.progress, zero, places)
     saturated = entropy & ~margin
+    none, flat = (chance.shared(int(some.sum()), len(places), audited.settings.share) for some in (margin, saturated))
     vanishing = _flag(
         "zero gradients",
-        bool(margin.any()),
-        "red",
-        f"{int(margin.sum())} of {len(places)} images have no gradient at all: gradient attacks cannot move them",
+        bool(none.against),
+        _level_of_share(none, audited),
+        f"{none.against} of {len(places)} images have no gradient at all: gradient attacks cannot move them",
         "every image has a gradient",
+        none,
     )
     saturation = _flag(
         "saturation",
-        bool(saturated.any()),
-        "red" if audited.loss == "cross_entropy" else "yellow",
-        f"the cross-entropy of {int(saturated.sum())} of {len(places)} images is saturated, its gradient zero in fp32: attack the margin or DLR loss",
+        bool(flat.against),
+        _level_of_share(flat, audited) if audited.loss == "cross_entropy" else "yellow",
+        f"the cross-entropy of {flat.against} of {len(places)} images is saturated, its gradient zero in fp32: attack the margin or DLR loss",
         "the cross-entropy is not saturated",
+        flat,
     )
     numbers = {"zero_gradients": share(entropy), "zero_margin_gradients": share(margin)}
     return Finding((vanishing, saturation), numbers)
+
+
+def _level_of_share(counts: Counts, audited: Audited) -> Level:
+    """Red where more than the tolerance of all images are so beyond chance, and yellow where some are."""
+    red = counts.against > audited.settings.tolerance * counts.images and counts.beyond(chance.LEVEL)
+    return "red" if red else "yellow"
 
 
 # -- the attack itself ---------------------------------------------------------------------------------------------------
@@ -235,41 +171,65 @@ def step_size(audited: Audited) -> Finding:
     return Finding((flag,))
 
 
-def restarts(audited: Audited, by_start: Sequence[float]) -> Finding:
-    """Whether the last start still breaks examples; `by_start`: accuracy after each."""
-    starts, gain = len(by_start), by_start[-2] - by_start[-1]
+def restarts(audited: Audited, by_start: Sequence[Tensor], wanted: int) -> Finding:
+    """Whether the last start still breaks examples; `by_start`: which hold after each. An attack without random numbers has one start, however many are `wanted`."""
+    if len(by_start) < wanted:
+        said = f"{title(audited.attack)} draws no random numbers: it was run once, not from {wanted} equal starts"
+        return Finding((Flag("restarts", "green", said),))
+    counts = Counts(len(by_start[0]), int((by_start[-2] & ~by_start[-1]).sum()))
+    gain, since = share(by_start[-2]) - share(by_start[-1]), int((by_start[0] & ~by_start[-1]).sum())
     flag = _flag(
         "restarts",
         gain > audited.settings.tolerance,
         "yellow",
-        f"start {starts} still breaks {100 * gain:.1f} % more: {starts} starts are not enough",
-        f"start {starts} breaks {100 * gain:.1f} % more ({100 * (by_start[0] - by_start[-1]):.1f} % since the first)",
+        f"start {wanted} still breaks {counts.against} of {counts.images} images more: {wanted} starts are not enough",
+        f"start {wanted} breaks {counts.against} of {counts.images} images more ({since} since the first)",
+        counts,
     )
     return Finding((flag,), {"last_start_gain": gain})
 
 
-def more_steps(audited: Audited, any_iterate: float) -> Finding:
-    """The last iterate against any iterate of the same start, whose accuracy is handed in, and against that of twice the steps."""
+def more_steps(audited: Audited, any_iterate: Tensor) -> Finding:
+    """The last iterate against any iterate of the same start, after which `any_iterate` hold, and against that of twice the steps."""
     settings, steps = audited.settings, setting(audited.attack, "steps")
     twice = with_setting(audited.attack, "steps", 2 * steps)
-    few = share(audited.last_iterate(audited.attack, f"last {steps}"))
-    many = share(audited.last_iterate(twice, f"last {2 * steps}"))
-    over = few - any_iterate
-    level: Level = "red" if over > settings.gap else "yellow" if over > settings.gap / 2 else "green"
-    last_iterate = Flag(
-        "last iterate",
-        level,
-        f"the last iterate shows {100 * few:.1f} %, any iterate of the same start leaves {100 * any_iterate:.1f} %",
-    )
-    helped = "the defender" if many > few else "the attack"
+    last = audited.last_iterate(audited.attack, f"last {steps}")
+    longer = audited.last_iterate(twice, f"last {2 * steps}")
+    few, many = share(last), share(longer)
+    level, counts = _overrates(audited, last, any_iterate)
+    said = f"the last iterate leaves {_of(last)}, any iterate of the same start {int(any_iterate.sum())}"
+    why = "the number of the last iterate is too high"
+    last_iterate = Flag("last iterate", level, said + chance.judged(counts, level, why), counts)
+    helped, counts = "the attack", chance.compared(last, longer)
+    if many > few:
+        helped, counts = "the defender", chance.compared(longer, last)
+    shown = f"{_of(last)} are left at {steps}, {int(longer.sum())} at {2 * steps}"
     more_steps = _flag(
         "more steps",
-        many - few > 2 * settings.tolerance or few - many > settings.gap / 4 + 1e-9,
+        many - few > 2 * settings.tolerance or few - many > max(settings.gap / 4, settings.tolerance) + 1e-9,
         "yellow",
-        f"twice the steps help {helped}: {100 * few:.1f} % at {steps}, {100 * many:.1f} % at {2 * steps}",
-        f"twice the steps change little: {100 * few:.1f} % at {steps}, {100 * many:.1f} % at {2 * steps}",
+        f"twice the steps help {helped}: {shown}",
+        f"twice the steps change little: {shown}",
+        counts,
     )
     return Finding((last_iterate, more_steps), {"last_iterate": few, "last_iterate_twice": many})
+
+
+def _overrates(audited: Audited, shown: Tensor, left: Tensor) -> tuple[Level, Counts]:
+    """Whether what an attack shows is above what a stronger one leaves, by more than an honest model's commonly is: half of `gap`.
+
+    Red where it is by more than the gap, and by more than half of it beyond chance; or where the stronger attack breaks more than half of what was
+    shown, beyond chance too. Yellow from half of the gap on.
+    """
+    settings, size = audited.settings, len(shown)
+    seen = chance.compared(shown, left)
+    drop = seen.net / size
+    by_gap = chance.at_least(seen.net, size, settings.gap / 2) if drop > settings.gap else 1.0
+    by_half = chance.at_least(seen.net, int(shown.sum()), 0.5)
+    counts = dataclasses.replace(seen, p=min(by_gap, by_half))
+    if drop <= max(settings.gap / 2, settings.tolerance):
+        return "green", counts
+    return "red" if counts.beyond(chance.LEVEL) else "yellow", counts
 
 
 # -- its radius ----------------------------------------------------------------------------------------------------------
@@ -281,14 +241,16 @@ def _with_eps(attack: Any, eps: float) -> Any:
 
 
 def eps_0(audited: Audited, clean: Tensor) -> Finding:
-    """With eps 0 the accuracy is the clean one, example by example."""
+    """With eps 0 every example comes out as it does unattacked: no chance is in that."""
     held = audited.last_iterate(_with_eps(audited.attack, 0.0), "eps 0")
+    counts = Counts(len(clean), int((held != clean).sum()))
     flag = _flag(
         "eps 0",
-        not bool(held.equal(clean)),
+        bool(counts.against),
         "red",
-        f"with eps 0 accuracy is {100 * share(held):.1f} %, unattacked {100 * share(clean):.1f} %: they must be the same",
+        f"with eps 0 {_of(held)} are right, unattacked {int(clean.sum())}; {counts.against} come out otherwise, and none may",
         "with eps 0 nothing changes",
+        counts,
     )
     return Finding((flag,), {"eps_0": share(held)})
 
@@ -299,30 +261,36 @@ def eps_1(audited: Audited, clean: Tensor) -> Finding:
     step, steps = setting(unbounded, "step_size"), setting(unbounded, "steps") or 1
     if step is not None and step * steps < 2 * eps:
         unbounded = with_setting(unbounded, "step_size", 2.5 * eps / steps)
-    left, chance = audited.any_iterate(unbounded, "eps_1", clean)[-1], 1 / audited.examples.data.num_classes
-    flag = _flag(
-        "eps 1",
-        left > chance + audited.settings.tolerance,
-        "red",
-        f"with the whole of [0,1] to itself the attack leaves {100 * left:.1f} %, more than chance ({100 * chance:.1f} %)",
-        f"with the whole of [0,1] to itself the attack leaves {100 * left:.1f} % (chance is {100 * chance:.1f} %)",
-    )
-    return Finding((flag,), {"eps_1": left})
+    held, guessed = audited.any_iterate(unbounded, "eps_1", clean)[-1], 1 / audited.examples.data.num_classes
+    counts = chance.shared(int(held.sum()), len(held), guessed)
+    level: Level = "green"
+    if share(held) > guessed + audited.settings.tolerance:
+        level = "red" if counts.beyond(chance.LEVEL) else "yellow"
+    said = f"with the whole of [0,1] to itself the attack leaves {_of(held)} (a guess is right on {guessed * len(held):.3g})"
+    flag = Flag("eps 1", level, said + chance.judged(counts, level, "it cannot find what is there"), counts)
+    return Finding((flag,), {"eps_1": share(held)})
 
 
-def monotone(audited: Audited, clean: Tensor, first: float) -> Finding:
-    """Accuracy falls from no attack to half the eps, the eps (`first`, from one start) and twice the eps."""
+def monotone(audited: Audited, clean: Tensor, first: Tensor) -> Finding:
+    """Fewer examples hold from no attack to half the eps, the eps (`first` hold, from one start) and twice the eps."""
     eps = float(audited.threat.eps)
     measured = {
         factor: audited.any_iterate(_with_eps(audited.attack, factor * eps), f"eps_x{factor:g}", clean)[-1]
         for factor in (0.5, 2.0)
         if factor * eps <= audited.largest_eps
     }
-    curve = dict(sorted({0.0: share(clean), 1.0: first, **measured}.items()))
-    rises = any(after > before + audited.settings.tolerance for before, after in itertools.pairwise(curve.values()))
-    shown = ", ".join(f"{100 * accuracy:.1f} % at {factor:g} eps" for factor, accuracy in curve.items())
-    flag = _flag("monotone", rises, "red", f"accuracy rises with eps: {shown}", f"accuracy falls with eps: {shown}")
-    return Finding((flag,), {f"eps_x{factor:g}": accuracy for factor, accuracy in measured.items()})
+    curve = dict(sorted({0.0: clean, 1.0: first, **measured}.items()))
+    rises = [chance.compared(after, before) for before, after in itertools.pairwise(curve.values())]
+    tolerance = audited.settings.tolerance
+    counts = max(rises, key=lambda one: (_RANK[chance.level(one, tolerance)], one.net))
+    level = chance.level(counts, tolerance)
+    shown = ", ".join(f"{int(held.sum())} at {factor:g} eps" for factor, held in curve.items())
+    said = f"of {len(clean)} images the attack leaves {shown}"
+    flag = Flag("monotone", level, said + chance.judged(counts, level, "accuracy rises with eps"), counts)
+    return Finding((flag,), {f"eps_x{factor:g}": share(held) for factor, held in measured.items()})
+
+
+_RANK = {"green": 0, "yellow": 1, "red": 2}
 
 
 # -- other attacks -------------------------------------------------------------------------------------------------------
@@ -350,40 +318,42 @@ def _random_points(goal: Any, x: Tensor, *, noise: Noise, eps: float, norm: Norm
     return x_adv
 
 
-def weaker(audited: Audited, clean: Tensor, attacked: float, name: str, rival: Any, loss: str) -> Finding:
-    """A weaker attack leaves no less than the attack itself, which leaves the accuracy `attacked`."""
+def weaker(audited: Audited, clean: Tensor, attacked: Tensor, name: str, rival: Any, loss: str) -> Finding:
+    """A weaker attack leaves no less than the attack itself, under which `attacked` hold."""
     number = name.lower().replace(" ", "_")
     left = audited.any_iterate(rival, number, clean, loss=loss)[-1]
-    return Finding((_compared(audited, attacked, name, left),), {number: left})
+    return Finding((_compared(audited, attacked, name, left),), {number: share(left)})
 
 
-def transfer(audited: Audited, attacked: float, name: str, surrogate: Surrogate) -> Finding:
+def transfer(audited: Audited, attacked: Tensor, name: str, surrogate: Surrogate) -> Finding:
     """Another model's examples break no more than the attack itself."""
 
     def held(x: Tensor, y: Tensor, ids: Tensor) -> Tensor:
         return predict(audited.view, surrogate(x, y, ids)) == y
 
-    left = share(audited.examples.each(f"transfer {name}", audited.progress, held))
+    left = audited.examples.each(f"transfer {name}", audited.progress, held)
     flag = _compared(audited, attacked, f"transfer from {name}", left)
-    return Finding((flag,), {f"transfer_from_{name}": left})
+    return Finding((flag,), {f"transfer_from_{name}": share(left)})
 
 
-def _compared(audited: Audited, attacked: float, name: str, left: float) -> Flag:
-    """Red where a weaker attack beats the attack by more than the tolerance."""
-    said = f"{name} leaves {100 * left:.1f} %, {title(audited.attack)} {100 * attacked:.1f} %"
-    return _flag(name, left < attacked - audited.settings.tolerance, "red", f"{said}: the gradients mislead", said)
+def _compared(audited: Audited, attacked: Tensor, name: str, left: Tensor) -> Flag:
+    """Whether a weaker attack beats the attack by more than the tolerance: on the same images, beyond chance or perhaps by it."""
+    counts, own = chance.compared(attacked, left), title(audited.attack)
+    level = chance.level(counts, audited.settings.tolerance)
+    said = f"{name} leaves {_of(left)}, {own} {int(attacked.sum())}"
+    if level != "green":
+        said += f"; {counts.against} fall to {name} alone, {counts.in_favour} to {own} alone"
+    return Flag(name, level, said + chance.judged(counts, level, "the gradients mislead"), counts)
 
 
-def targeted_apgd(audited: Audited, clean: Tensor, attacked: float) -> Finding:
+def targeted_apgd(audited: Audited, clean: Tensor, attacked: Tensor) -> Finding:
     """Targeted APGD, which looks at the margin and adapts its steps, against the attack itself."""
     settings, allowed = audited.settings, audited.threat
     adaptive = functools.partial(apgd, eps=allowed.eps, norm=allowed.norm, steps=settings.steps)
     loss = "targeted_dlr" if audited.examples.data.num_classes >= CLASSES_NEEDED["targeted_dlr"] else "margin"
     left = audited.any_iterate(adaptive, "apgd", clean, loss=loss, targets=settings.targets)[-1]
-    drop, own, name = attacked - left, title(audited.attack), title(adaptive, loss)
-    level: Level = "green"
-    if drop > settings.gap / 2:
-        level = "red" if drop > settings.gap or left < attacked / 2 else "yellow"
-    said = f"{name} leaves {100 * left:.1f} %, {own} {100 * attacked:.1f} %"
-    flag = Flag(name, level, said if level == "green" else f"{said}: {own} overrates this model")
-    return Finding((flag,), {"apgd": left})
+    level, counts = _overrates(audited, attacked, left)
+    own, name = title(audited.attack), title(adaptive, loss)
+    said = f"{name} leaves {_of(left)}, {own} {int(attacked.sum())}"
+    flag = Flag(name, level, said + chance.judged(counts, level, f"{own} overrates this model"), counts)
+    return Finding((flag,), {"apgd": share(left)})

@@ -20,8 +20,9 @@ from actkit.attacks.norms import setting
 from actkit.config import registry
 from actkit.datasets import Data
 from actkit.errors import ActkitError, InputError, nearest
-from actkit.noise import Noise
-from actkit.probes.result import Flag, Progress
+from actkit.findings import Counts, Flag, Level
+from actkit.noise import Drawn, Noise, Untouched
+from actkit.probes.result import Progress
 
 # The frozen model: logits of x in [0,1].
 View = Callable[[Tensor], Tensor]
@@ -41,7 +42,7 @@ def predict(g: View, x: Tensor) -> Tensor:
 
 
 def no_gradient(g: View, x: Tensor, y: Tensor) -> tuple[Flag, ...]:
-    """A red flag where not one of these images, of those that the model gets right, has a gradient (of the margin, which does not saturate)."""
+    """A flag where not one of these images, of those that the model gets right, has a gradient (of the margin, which does not saturate)."""
     right = (predict(g, x) == y).nonzero()[:, 0]
     if not len(right):
         return ()
@@ -51,7 +52,9 @@ def no_gradient(g: View, x: Tensor, y: Tensor) -> tuple[Flag, ...]:
     said = (
         f"none of {len(right)} images has a gradient: what follows gradients cannot move them; attack.square needs none"
     )
-    return (Flag("zero gradients", "red", said),)
+    # One image may be an accident.
+    level: Level = "red" if len(right) > 1 else "yellow"
+    return (Flag("zero gradients", level, said, Counts(len(right), len(right))),)
 
 
 def settings_problems(
@@ -185,6 +188,31 @@ def attack_runs(
         for start in range(starts)
         for rank in ranks
     ]
+
+
+def is_random(attack: Any, shape: tuple[int, int, int]) -> bool:
+    """Whether a built attack draws random numbers, so that its starts differ; tried on a made-up image, up a slope and on a plain where nothing can be gained."""
+
+    def goal(slope: float, told: bool) -> Goal:
+        def ask(x: Tensor, rows: Rows) -> tuple[Tensor, Tensor | None]:
+            return slope * x.flatten(1).sum(1), torch.zeros(len(x), dtype=torch.bool) if told else None
+
+        return ask
+
+    try:
+        for slope, told in ((1.0, False), (0.0, True)):
+            attack(goal(slope, told), torch.full((1, *shape), 0.5), noise=Untouched(torch.zeros(1, dtype=torch.long)))
+    except Drawn:
+        return True
+    # It may need more of a goal than that: then nothing is known.
+    except Exception:
+        return True
+    return False
+
+
+def starts_of(attack: Any, starts: int, data: Data) -> int:
+    """From how many starts an attack is to be run: a single one where they would all be the same."""
+    return starts if starts == 1 or is_random(attack, data.shape) else 1
 
 
 def _assert_allowed(allowed: Threat, x_adv: Tensor, x: Tensor) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -42,7 +43,7 @@ def fgsm_k(
 
     `actkit.attacks.smallest_perturbation` says how it is searched; `eps` is where each example's search starts. `mean_all` counts a
     misclassified image as 0, as foolbox's own mean does; `mean_correct` leaves those out (the paper does not say which it is). Images for
-    which nothing was found are in neither mean, but in the median, as farther than all others; their share is `not_found`. Distances are in [0,1] pixels.
+    which nothing was found are in neither mean, but in the median, as farther than all others (of an even number it is the mean of the two in the middle); their share is `not_found`. Distances are in [0,1] pixels.
     """
     examples = Examples(data, split, limit=limit, batch_size=batch_size, device=model.device)
     progress = progress or Progress()
@@ -62,7 +63,7 @@ def fgsm_k(
     numbers = {
         "mean_correct": float(attacked.mean()) if len(attacked) else float("nan"),
         "mean_all": float(distance[found].double().mean()) if found.any() else float("nan"),
-        "median_correct": float(right.median()) if len(right) and right.median().isfinite() else float("nan"),
+        "median_correct": _median(right),
         "misclassified": share(distance == 0),
         "not_found": share(~found),
     }
@@ -73,3 +74,12 @@ def fgsm_k(
     if not bool(found.all()):
         columns.append(Column("not_found", "not found"))
     return Result(numbers, {"distance": distance.to(torch.float32)}, tuple(columns), flags=flags, attacked=True)
+
+
+def _median(distances: Tensor) -> float:
+    """The middle one, or the mean of the two in the middle, of shape (n,); not a number of none, or where so many are infinite."""
+    if not len(distances):
+        return float("nan")
+    ordered = distances.sort().values
+    middle = float((ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2)
+    return middle if math.isfinite(middle) else float("nan")

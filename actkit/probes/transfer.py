@@ -13,6 +13,7 @@ from actkit.attacks.goals import Loss
 from actkit.config.registry import Attack, Model, register
 from actkit.datasets import Data
 from actkit.errors import InputError
+from actkit.probes import chance
 from actkit.probes.protocols import (
     AttackRun,
     Examples,
@@ -44,7 +45,8 @@ def transfer(
 
     Examples are made once for each surrogate, from one random start, last iterate, and shown to every model. A number is the success rate
     as the paper counts it: over all examples, those that the model gets wrong unattacked included. The number under a model's own name is the
-    white-box attack; where a surrogate beats it by more than `tolerance` (at least one and a half images), a red flag says so: the model's gradients mislead.
+    white-box attack; where a surrogate beats it by more than `tolerance` (at least one and a half images), a flag says so: red beyond chance (McNemar's exact
+    test on the same images, level 0.01), when the model's gradients mislead, and yellow where they may.
     """
     if len(models) < 2:
         raise InputError(
@@ -79,14 +81,20 @@ def _fooled_by(source: Model, models: Mapping[str, Model], run: AttackRun, x: Te
 
 def _row(target: str, fooled: dict[str, Tensor], attack: Attack, loss: str, tolerance: float) -> Result:
     rates = {name: share(hits) for name, hits in fooled.items()}
-    white = rates[target]
-    better = {name: rate for name, rate in rates.items() if rate > white + tolerance}
-    if better:
-        name = max(better, key=lambda name: better[name])
-        said = f"examples made on {name} fool {target} in {100 * better[name]:.1f} %, its own in {100 * white:.1f} %"
-        flag = Flag("transfer", "red", said)
+    images = len(fooled[target])
+    # On how many images each surrogate wins alone, and on how many the white-box attack does.
+    against = {name: chance.compared(~fooled[target], ~hits) for name, hits in fooled.items() if name != target}
+    name, counts = max(against.items(), key=lambda one: one[1].net)
+    level = chance.level(counts, tolerance)
+    own = int(fooled[target].sum())
+    if level == "green":
+        said = f"no surrogate beats the white-box attack ({own} of {images} images)"
     else:
-        flag = Flag("transfer", "green", f"no surrogate beats the white-box attack ({100 * white:.1f} %)")
+        said = (
+            f"examples made on {name} fool {target} on {int(fooled[name].sum())} of {images} images, its own on {own}; "
+            f"{counts.against} fall to {name}'s alone, {counts.in_favour} to its own alone"
+        )
+    flag = Flag("transfer", level, said + chance.judged(counts, level, f"the gradients of {target} mislead"), counts)
     first = next(iter(rates))
     columns = tuple(
         Column(name, f"{title(attack, loss)} from {name}" if name == first else f"from {name}") for name in rates

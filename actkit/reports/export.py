@@ -97,7 +97,7 @@ def export(
         "threat_model": _threat_json(threat),
         **_description(header, backbone, network),
         **_measurements(measured, header.role),
-        "flags": [vars(flag) for flag in standing_flags(file)],
+        "flags": [flag.to_json() for flag in standing_flags(file)],
         "recipe": _recipe(file),
         "source_sha256": sha256(file),
         "exported_by": {"actkit": __version__, **versions()},

@@ -109,13 +109,32 @@ def summary_caption(summary: Summary) -> list[str]:
 def _origin(summary: Summary, how: str) -> list[str]:
     """The unit, the data, and which trainings the models come from."""
     if run := summary.run:
-        best = f", the best of {run.trained_epochs} by {run.best}" if run.best else ""
-        return [f"{how}; {summary.data}, {_trained(run)}{best}"]
+        return [f"{how}; {summary.data}, {_trained(run)}{_chosen(run)}"]
     trainings = {_trained(model) for model in summary.models.values()}
     if len(trainings) == 1:
         return [f"{how}; {summary.data}, {trainings.pop()}"]
     models = [f"{name}: {_trained(model)}, {model.file}" for name, model in summary.models.items()]
     return [f"{how}; {summary.data}", *models]
+
+
+def _chosen(run: RunFacts) -> str:
+    """Why these models and not the last ones, where it is so."""
+    if run.best:
+        return f", the best of {run.trained_epochs} by {run.best}"
+    if run.before_fall:
+        return f", the last before robustness fell; the training went on to epoch {run.trained_epochs}"
+    return ""
+
+
+def collapsed(summary: Summary) -> str:
+    """That robustness was lost in training, and whose numbers these are, of a summary of a training that was stopped early for it."""
+    said, run = "accuracy under attack collapsed", summary.run
+    if run is None or not run.before_fall:
+        return said
+    lost = ", ".join(name for name in summary.model_names if name.endswith(".last"))
+    return f"{said} by epoch {run.trained_epochs}; the models are those of epoch {run.epochs}, before the fall" + (
+        f", and after it {lost}" if lost else ""
+    )
 
 
 def _protocol(spec: Spec, summary: Summary) -> str:

@@ -25,7 +25,9 @@ from actkit.reports.runs import find as runs_in
 class Number:
     """A number over seeds. `values` are fractions where `percent`; an unverified one has a red flag on at least one of its models.
 
-    `because`: these flags, each with its seed.
+    Args:
+        because: these flags, each with its seed.
+        within: where each value is itself a mean over draws, the deviation over these, a value each; not a number where it is not known.
     """
 
     values: tuple[float, ...]
@@ -33,6 +35,7 @@ class Number:
     verified: bool = True
     seeds: tuple[int, ...] = ()
     because: tuple[str, ...] = ()
+    within: tuple[float, ...] = ()
 
     @property
     def mean(self) -> float:
@@ -67,6 +70,7 @@ class Number:
             "percent": self.percent,
             "verified": self.verified,
             "because": list(self.because),
+            **({"within": [w if math.isfinite(w) else None for w in self.within]} if self.within else {}),
         }
 
 

@@ -99,10 +99,10 @@ def _assert_room(folder: Path, roles: Mapping[str, Role]) -> None:
         )
 
 
-def prune(folder: Path, keep: int) -> None:
-    """Delete all but the newest checkpoints and the best one."""
+def prune(folder: Path, keep: int, *, also: int | None = None) -> None:
+    """Delete all but the newest checkpoints, the best one, and that of the step `also`."""
     for old in newest_first(folder)[keep:]:
-        if old != best(folder):
+        if old != best(folder) and (also is None or old.name != step_name(also)):
             shutil.rmtree(old)
 
 

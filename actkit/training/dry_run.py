@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -48,11 +49,48 @@ class DryRun:
 
 
 @dataclass(frozen=True)
+class Timed:
+    """What an estimate of time rests on: training steps that were timed, in seconds, and how busy the machine was with other things.
+
+    Args:
+        images: of each of these steps.
+        load: how many processes wanted a core in the last minute, this one among them; None where the system does not say.
+    """
+
+    steps: tuple[float, ...]
+    images: int
+    load: float | None
+    cores: int
+
+    @property
+    def fastest(self) -> float:
+        """What interrupts a step makes it longer and nothing makes it shorter, so this is the work itself."""
+        return min(self.steps)
+
+    def __str__(self) -> str:
+        many = f"the fastest of {len(self.steps)} steps" if len(self.steps) > 1 else "a single step"
+        said = f"{many} of {self.images} image{'s' * (self.images > 1)}: {duration(self.fastest)}"
+        if len(self.steps) > 1:
+            said += f", the slowest {duration(max(self.steps))}"
+        if self.load is not None and self.load > self.cores + 1:
+            said += (
+                f"; this machine is busy (a load of {self.load:.1f} on {self.cores} cores): alone it would be faster"
+            )
+        return said
+
+
+@dataclass(frozen=True)
 class Times:
-    """Estimates, in seconds, from a few images, scaled up by units."""
+    """Estimates, in seconds, from a few images, scaled up by units.
+
+    Args:
+        unit: a forward pass of one image.
+        rests_on: the steps that were timed.
+    """
 
     step: float
     evaluation: float
+    rests_on: Timed
 
 
 # -- counting ------------------------------------------------------------------------------------------------------------
@@ -88,21 +126,35 @@ def batches_of(run: Run, data: Data) -> int:
 # -- timing --------------------------------------------------------------------------------------------------------------
 
 
+# How often a step is timed: until so many seconds have passed, at least twice unless once took longer, and no more than so often.
+_TIMED_SECONDS, _TIMED_STEPS = 1.0, 10
+
+
 def timed(counted: DryRun) -> Times:
-    """Time training steps for about a second, after the one that was counted, which has warmed up."""
-    run, data, roles, device = counted.run, counted.data, counted.roles, counted.device
+    """Time training steps for a second or two, after the one that was counted, which has warmed up."""
+    run, device = counted.run, counted.device
     # As many images as a batch of the training holds.
-    full = min(run.batch_size, data.sizes["train"])
+    full = min(run.batch_size, counted.data.sizes["train"])
     size = min(full, _few(run))
-    seconds = step(run, data, roles, size, device)
-    # Small enough to time more of them, or whole batches.
-    if seconds < 1:
-        size = full if seconds < 0.1 else min(full, max(8, size))
-        step(run, data, roles, size, device)
-        seconds = step(run, data, roles, size, device)
-    an_image = seconds / size
+    seen = _timed_steps(counted, size)
+    # Small enough to time whole batches, or more of one.
+    if min(seen) < 1:
+        size = full if min(seen) < 0.1 else min(full, max(8, size))
+        step(run, counted.data, counted.roles, size, device)
+        seen = _timed_steps(counted, size)
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+    rests_on = Timed(tuple(seen), size, load, os.cpu_count() or 1)
+    an_image = rests_on.fastest / size
     unit = an_image / counted.units
-    return Times(an_image * full, unit * counted.evaluation.units)
+    return Times(an_image * full, unit * counted.evaluation.units, rests_on)
+
+
+def _timed_steps(counted: DryRun, size: int) -> list[float]:
+    """The seconds of each of a few training steps on so many made-up images."""
+    seen: list[float] = []
+    while len(seen) < _TIMED_STEPS and (sum(seen) < _TIMED_SECONDS or (len(seen) < 2 and sum(seen) < 5)):
+        seen.append(step(counted.run, counted.data, counted.roles, size, counted.device))
+    return seen
 
 
 def _few(run: Run) -> int:
@@ -163,6 +215,7 @@ def describe(counted: DryRun, times: Times) -> list[str]:
     total = times.step * counted.batches + times.evaluation
     out += [
         f"time         about {duration(total)} on {counted.device}: {duration(times.step)} a step, {duration(times.evaluation)} for the evaluation, the monitor not counted",
+        f"{'':<12} from {times.rests_on}",
         f"folder       {counted.folder}",
     ]
     return out

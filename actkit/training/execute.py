@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -34,7 +34,7 @@ from actkit.training.folder import RunFolder
 from actkit.training.forecast import Forecast
 from actkit.training.loop import Position, Record, assert_finite, fit
 from actkit.training.metrics import Metrics, assert_tensorboard
-from actkit.training.overfitting import sudden_fall
+from actkit.training.overfitting import Fall, last_look, sudden_fall
 from actkit.training.run import Run, assert_last_batch, assert_takes_labels, batch_note
 from actkit.training.state import Training, headers_of
 
@@ -208,7 +208,7 @@ class _Trainer:
                     shown.epoch(self._line(record, speed.rate()))
                     speed = _Speed()
                     if (fall := self._fall()) is not None:
-                        self.display.warn(fall)
+                        self.display.warn(str(fall))
                     self._save_if_due(stop)
                     if self._stopped():
                         break
@@ -255,18 +255,29 @@ class _Trainer:
     def _scores(self) -> list[Score]:
         return scores(self.metrics.lines, self.headline, self.run.best)
 
-    def _fall(self) -> str | None:
+    def _fall(self) -> Fall | None:
         return sudden_fall(self.metrics.lines, self.headline, limit=self.run.stop_on_drop)
 
     def _stopped(self) -> bool:
         """Whether a fall of robustness has ended this training."""
         return self.run.stop_on_drop is not None and self._fall() is not None
 
+    def _chosen(self, among: Collection[int] | None = None) -> int | None:
+        """The step of the models to use, of those `among` these; None for the last: the best by `run.best`, or the last before a fall that ended the training."""
+        fall = self._fall() if self._stopped() and self.run.best is None else None
+        if fall is None:
+            return best_step(self._scores(), among)
+        return fall.step if among is None or fall.step in among else None
+
+    def _to_go_back_to(self) -> int | None:
+        """The step of the newest look, where a fall since then would end the training."""
+        return None if self.run.stop_on_drop is None else last_look(self.metrics.lines, self.headline)
+
     def _save_if_due(self, stop: Stop) -> None:
         """At the end of an epoch."""
-        best = best_step(self._scores()) == self.position.step
+        wanted = self.position.step in (self._chosen(), self._to_go_back_to())
         last = bool(stop.asked) or self._stopped()
-        if checkpoint.is_due(self.position.epoch, every=self.run.save_every, last=last, best=best):
+        if checkpoint.is_due(self.position.epoch, every=self.run.save_every, last=last, best=wanted):
             self.save()
 
     def _save_where_it_ends(self, record: Record) -> None:
@@ -280,12 +291,12 @@ class _Trainer:
         headers = self.training.headers_now()
         checkpoint.save(self.folder / "checkpoints", self.roles, headers, self.position, self.run.objective)
         self._mark_best()
-        checkpoint.prune(self.folder / "checkpoints", self.run.keep)
+        checkpoint.prune(self.folder / "checkpoints", self.run.keep, also=self._to_go_back_to())
 
     def _mark_best(self) -> None:
-        """Say which of the checkpoints that are there is the best so far."""
+        """Say which of the checkpoints that are there is the one to use, where that is not the newest."""
         where = self.folder / "checkpoints"
-        step = best_step(self._scores(), checkpoint.steps(where))
+        step = self._chosen(checkpoint.steps(where))
         if step is not None:
             checkpoint.mark_best(where, step)
 

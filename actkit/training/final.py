@@ -36,9 +36,11 @@ def examine_run(training: Training, display: Display, *, command: str, looked: b
     files = files_of_run(folder)
     chosen = model_files.header(next(iter(files.values())))
     _warn_of_gaps(run, roles, looked, display)
+    if stopped_early and run.best is None and chosen.step == position.step:
+        display.warn("the models of the epoch before the fall were not kept: those after it are examined")
     models = examined(roles)
     if chosen.step != position.step:
-        display.say(f"examining epoch {chosen.epoch}, the best by {run.best} on the validation images, and the last")
+        display.say(f"examining {_which(run, chosen.epoch, position.epoch)}")
         files |= last_files_of_run(folder)
         models = _loaded(files, device)
     where = folder / "probes"
@@ -88,6 +90,13 @@ def _show_adversarial_images(
         return
     for picture in pictures_of(results, origin):
         write_json(where / f"{picture.name}.picture.json", picture.to_json())
+
+
+def _which(run: Run, chosen: int | None, last: int) -> str:
+    """Which two epochs are examined, and why the first."""
+    if run.best is not None:
+        return f"epoch {chosen}, the best by {run.best} on the validation images, and the last"
+    return f"epoch {chosen}, the last before accuracy under attack fell, and epoch {last}, after the fall"
 
 
 def _warn_of_gaps(run: Run, roles: Mapping[str, Role], looked: bool, display: Display) -> None:

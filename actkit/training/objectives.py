@@ -145,7 +145,9 @@ class free:
     Args:
         eps, step_size: in [0,1] pixels; the official code steps by eps.
         replays: m. An epoch counts batches, so a schedule for n natural epochs has n / m here.
-        clip_noise: keep the perturbed image in [0,1] when the perturbation is carried (Wong et al. 2020), not only when it is shown.
+        clip_noise: as in Wong et al.'s code (2020), the perturbation is cut after each step so that its own image stays in [0,1], and the image is shown as
+            it is: the first time with the perturbation that the batch before left, which may lead out of [0,1]. Without it, as in Shafahi et al.'s, the image is
+            cut when it is shown, and the perturbation is carried whole.
     """
 
     def __init__(self, *, eps: float, step_size: float, replays: int = 4, clip_noise: bool = False) -> None:
@@ -161,7 +163,8 @@ class free:
         carried = self.delta.to(x.device)
         for _ in range(self.replays):
             delta = carried[: len(x)].clone().requires_grad_()
-            yield {robust: cross_entropy(robust((x + delta).clamp(0, 1)), y)}
+            shown = x + delta if self.clip_noise else (x + delta).clamp(0, 1)
+            yield {robust: cross_entropy(robust(shown), y)}
             assert delta.grad is not None, "the loop back-propagates before it resumes an objective"
             moved = (delta.detach() + self.step_size * delta.grad.sign()).clamp(-self.eps, self.eps)
             carried[: len(x)] = ((x + moved).clamp(0, 1) - x) if self.clip_noise else moved

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from actkit.evaluation.looks import EpochLine
 
@@ -10,8 +11,26 @@ from actkit.evaluation.looks import EpochLine
 WARNED = 0.15
 
 
-def sudden_fall(lines: Sequence[EpochLine], model: str, *, limit: float | None = None) -> str | None:
-    """What to say where the newest epoch's look shows a sudden fall of a model's accuracy under attack since the look before; None otherwise.
+@dataclass(frozen=True)
+class Fall:
+    """A fall of a model's accuracy under attack from one look to the next.
+
+    Args:
+        before, now: the accuracies, and the epochs after which they were seen.
+        step: how many batches had been trained on at the look before.
+    """
+
+    before: float
+    now: float
+    epochs: tuple[int, int]
+    step: int
+
+    def __str__(self) -> str:
+        return f"accuracy under attack fell from {100 * self.before:.1f} to {100 * self.now:.1f} % in one look: catastrophic overfitting?"
+
+
+def sudden_fall(lines: Sequence[EpochLine], model: str, *, limit: float | None = None) -> Fall | None:
+    """What the newest epoch's look shows, where that is a sudden fall of a model's accuracy under attack since the look before; None otherwise.
 
     Args:
         lines: of a training's metrics.
@@ -24,5 +43,10 @@ def sudden_fall(lines: Sequence[EpochLine], model: str, *, limit: float | None =
     # An objective may yield no loss for this model: then it cannot be seen to fall.
     falls = model in last.loss and model in then.loss and last.loss[model] < then.loss[model]
     if before - now > (WARNED if limit is None else limit) and (limit is not None or falls):
-        return f"accuracy under attack fell from {100 * before:.1f} to {100 * now:.1f} % in one look: catastrophic overfitting?"
+        return Fall(before, now, (then.epoch, last.epoch), then.step)
     return None
+
+
+def last_look(lines: Sequence[EpochLine], model: str) -> int | None:
+    """The step of the newest look at a model under attack: what there is to go back to if the next one shows a fall."""
+    return next((line.step for line in reversed(lines) if line.look_under_attack(model)), None)

@@ -37,7 +37,8 @@ class Run:
         best: the label of a probe in `monitor` that looks at the split 'val'. Where the headline model's number was highest, that checkpoint is kept,
             examined at the end, and meant by `--ckpt RUN`; None, as in the papers, for the last epoch.
         stop_on_drop: end the training when the headline model's monitored accuracy under attack falls by more than this (a fraction) from one look
-            to the next: catastrophic overfitting. Without it, a fall of more than 0.15 while the training loss falls is a warning.
+            to the next: catastrophic overfitting. Examined, and meant by `--ckpt RUN`, are then the models of the look before (unless `best` chooses),
+            and beside them the last. Without it, a fall of more than 0.15 while the training loss falls is a warning.
         seed: of the initial weights, the order, augmentation and every random start.
         roles: what each role is made of; in a recipe, `role.backbone = ...` and `natural/role.backbone = ...`.
     """

@@ -305,7 +305,10 @@ def describe_study(study: Sequence[Cell], cost: StudyCost, *, device: torch.devi
     left = sum(not cell.done for cell in study)
     cells = f"{len(study)} cell{'s' * (len(study) > 1)}"
     whole = duration(sum(cost.cells) / jobs)
-    return [*lines, f"{cells}, {left} to do: about {whole} on {device}, {jobs} at a time"]
+    return [
+        *lines,
+        f"{cells}, {left} to do: about {whole} on {device}, {jobs} at a time; from a batch of each network timed now, as busy as this machine is",
+    ]
 
 
 def work_of(study: Sequence[Cell], *, plugins: Sequence[str] = (), trust: bool = False) -> dict[Path, Work]:

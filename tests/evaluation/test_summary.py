@@ -11,10 +11,12 @@ import pytest
 
 from actkit.attacks import Threat
 from actkit.config.spec import Quantity
+from actkit.config.typed import typed
 from actkit.errors import InputError
 from actkit.evaluation.summary import Summary
 from actkit.networks.model_files import EXAMPLES, located
 from actkit.probes import Flag, ResultName
+from actkit.probes.result import Counts
 from helpers.finished import finished_run
 
 EXAMPLE = EXAMPLES / "act_digits"
@@ -72,6 +74,17 @@ def test_a_red_flag_makes_a_summary_unverified_and_its_exit_code_3():
     data["results"]["natural.audit"]["flags"][0]["level"] = "red"
     found = Summary.from_json(data)
     assert (found.unverified, found.exit_code) == (True, 3)
+
+
+def test_a_flag_keeps_what_it_rests_on_and_one_of_an_older_version_rests_on_nothing():
+    counted = Flag("noise", "yellow", "stronger", Counts(200, 5, 1, 0.11))
+    plain = {"check": "noise", "level": "yellow", "said": "stronger"}
+    assert typed(Flag, json.loads(json.dumps(counted.to_json()))) == counted
+    assert typed(Flag, plain) == Flag("noise", "yellow", "stronger")
+    assert typed(Flag, plain).to_json() == plain
+    data = example()
+    data["results"]["natural.audit"]["flags"][0] |= {"counts": {"images": 200, "against": 5, "in_favour": 1, "p": 0.11}}
+    assert Summary.from_json(data).flags["natural"][0].counts == Counts(200, 5, 1, 0.11)
 
 
 def test_a_training_that_was_stopped_early_has_exit_code_3_and_its_numbers_stand():

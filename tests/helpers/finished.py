@@ -72,16 +72,18 @@ def finish(cell, results) -> None:
     (cell.folder / "summary.json").write_text(json.dumps(summary))
 
 
-def finish_examination(folder: Path, model: Path, sha256: str, numbers: dict[str, float]) -> None:
-    """The summary that `actkit probe --out` leaves of one robust model under probe.gallery."""
-    folder.mkdir(parents=True)
+def finish_examination(
+    folder: Path, model: Path, sha256: str, numbers: dict[str, float], probe: str = "gallery"
+) -> None:
+    """The summary that `actkit probe --out` leaves of one robust model under a probe."""
+    folder.mkdir(parents=True, exist_ok=True)
     Summary(
         command="actkit probe",
         data="digits",
         data_fingerprint={"test": "abc"},
         sizes={"test": 10},
-        evaluation=(Spec("probe", "gallery"),),
-        results={ResultName("robust", "gallery"): Found(numbers, None, (), None, (), verified=True)},
+        evaluation=(Spec("probe", probe),),
+        results={ResultName("robust", probe): Found(numbers, None, (), None, (), verified=True)},
         models={"robust": ModelFacts(str(model), sha256, "robust")},
     ).save(folder)
 

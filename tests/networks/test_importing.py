@@ -90,6 +90,15 @@ def trades(path: Path) -> tuple[str, dict[str, nn.Module]]:
     return "wrn_16_2", {"robust": model}
 
 
+def test_the_count_of_parameters_is_the_networks_without_the_constants_of_its_normalisation():
+    arch = Spec("backbone", "resnet", {"width": 4, "layers": [1, 1]})
+    weights = arch.build()(10, in_chans=3).state_dict()
+    how = {"where": "here", "image_size": (32, 32)}
+    plain = importing.imported(weights, arch, **how)
+    behind = importing.imported(weights, arch, normalise=([0.5] * 3, [0.25] * 3), **how)
+    assert plain.parameters == behind.parameters == sum(p.numel() for p in arch.build()(10, in_chans=3).parameters())
+
+
 def madry(path: Path) -> tuple[str, dict[str, nn.Module]]:
     """MadryLab's robustness: the model twice, a normaliser of its own, and what its trainer keeps beside them."""
     inner = reference("resnet50")

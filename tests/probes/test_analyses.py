@@ -85,14 +85,43 @@ class Coins(nn.Module):
 
 def test_compression_tells_a_representation_that_is_the_labels_from_one_that_is_constant():
     data = points([[i / 200] for i in range(200)])
-    told, constant = (
-        compression(Role("robust", Coins(tells)), data, epochs=20, classes=None) for tells in (True, False)
-    )
+    told = compression(Role("robust", Coins(True)), data, epochs=20, classes=None, draws=1)
+    constant = compression(Role("robust", Coins(False)), data, epochs=5, classes=None)
     assert told.numbers["accuracy"] == 1.0
-    majority = max(c := Noise(torch.arange(200), 0).integers(2).double().mean().item(), 1 - c)
-    assert 1 - majority - 1e-9 <= constant.numbers["accuracy"] <= majority + 1e-9  # one answer for all
-    assert set(told.numbers) == {"accuracy", "images", "features", *(f"epoch {i}" for i in range(1, 21))}
-    assert (told.numbers["images"], told.numbers["features"]) == (200, 4)
+    keys = [(0,), *((0, draw) for draw in range(1, 5))]
+    ones = [Noise(torch.arange(200), *key).integers(2).double().mean().item() for key in keys]
+    chance = sum(max(one, 1 - one) for one in ones) / 5
+    assert constant.numbers["chance"] == pytest.approx(chance) and chance > 0.5
+    assert 1 - chance - 1e-9 <= constant.numbers["accuracy"] <= chance + 1e-9  # one answer for all
+    known = {"accuracy", "std", "chance", "draws", "images", "features"}
+    assert set(told.numbers) == {*known, *(f"epoch {i}" for i in range(1, 21))}
+    assert [told.numbers[name] for name in ("draws", "images", "features")] == [1, 200, 4]
+    assert constant.numbers["draws"] == 5
+
+
+def test_compression_is_the_mean_and_the_deviation_over_draws_of_labels():
+    model = Role("robust", nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, 10)))
+    found = compression(model, digits(), epochs=3, limit=100, draws=3)
+    each = found.examples["correct"].double().mean(1)
+    assert found.examples["correct"].shape == (3, 100) and len(set(each.tolist())) > 1
+    assert found.numbers["accuracy"] == pytest.approx(float(each.mean()))
+    assert found.numbers["std"] == pytest.approx(float(each.std()))
+    (curve,) = found.pictures[0].data["series"].values()
+    first = compression(model, digits(), epochs=3, limit=100, draws=1)
+    assert first.numbers["accuracy"] == pytest.approx(float(each[0])), "the first draw is that of the seed alone"
+    assert math.isnan(first.numbers["std"])
+    assert curve["low"][-1] < curve["y"][-1] < curve["high"][-1]
+
+
+def test_the_line_of_chance_stands_where_a_constant_answer_does():
+    """Of few images the commoner label has more than a half."""
+    found = compression(
+        Role("robust", Coins(False)), points([[i / 200] for i in range(9)]), epochs=1, classes=None, draws=1
+    )
+    heads = int(Noise(torch.arange(9), 0).integers(2).sum())
+    (level,) = found.pictures[0].data["levels"]
+    assert level["value"] == max(heads, 9 - heads) / 9 != 0.5
+    assert level["text"].startswith("a constant answer")
 
 
 def test_compression_is_the_same_again_and_leaves_torchs_generator_and_the_model_alone():
@@ -139,7 +168,7 @@ def test_standardised_representations_are_fitted_alike_whatever_their_scale():
 def test_no_hidden_layer_is_a_linear_fit():
     model = Role("robust", nn.Sequential(nn.Flatten(), nn.Linear(64, 10)))
     linear, deep = (
-        compression(model, digits(), epochs=60, limit=200, hidden=h).numbers["accuracy"] for h in ([], None)
+        compression(model, digits(), epochs=60, limit=200, hidden=h, draws=1).numbers["accuracy"] for h in ([], None)
     )
     assert linear < deep
 
@@ -158,7 +187,9 @@ def test_the_representation_is_what_enters_the_last_layer():
         assert features(x).equal(model[:3](x))
 
 
-@pytest.mark.parametrize("settings", [{"epochs": 0}, {"lr": 0.0}, {"classes": 0}, {"hidden": [0]}, {"limit": 0}])
+@pytest.mark.parametrize(
+    "settings", [{"epochs": 0}, {"draws": 0}, {"lr": 0.0}, {"classes": 0}, {"hidden": [0]}, {"limit": 0}]
+)
 def test_settings_of_the_fit_that_cannot_be_are_told(settings):
     with pytest.raises(InputError, match=r"at least|positive"):
         compression(tiny([[0.0], [1.0]]), points([[0.0], [1.0]]), **settings)

@@ -13,7 +13,7 @@ from actkit.losses import cross_entropy
 from actkit.networks.roles import Role
 from actkit.noise import Noise
 from actkit.probes import Progress, measure
-from actkit.probes.result import Flag, Result
+from actkit.probes.result import Counts, Flag, Result
 
 EPS = 0.15
 ATTACK = Spec("attack", "pgd", {"eps": EPS, "step_size": 0.015, "steps": 20})
@@ -130,7 +130,7 @@ def raised(result: Result, level: str = "red") -> set[str]:
 def test_an_honestly_trained_model_raises_no_flag(trained, digits, name):
     result = audit(trained[name], digits)
     assert [f for f in result.flags if f.level != "green"] == []
-    assert len(result.flags) == 17
+    assert len(result.flags) == 18
     assert (result.numbers["attack"] < 0.2) == (name == "natural")
     assert (result.numbers["attack"] > 0.5) == (name == "robust")
     assert not result.red
@@ -242,6 +242,70 @@ def test_accuracy_that_rises_with_eps_is_red(trained, digits):
 
 def test_accuracy_at_eps_0_that_is_not_clean_accuracy_is_red(trained, digits):
     assert "eps 0" in raised(audit(Noisy(trained["natural"], 0.3), digits))
+
+
+def lazy(goal, x, *, noise, eps: float):
+    """An attack that does nothing."""
+    return x
+
+
+def test_on_few_images_what_beats_the_attack_may_be_chance(trained, digits):
+    """The attack does nothing and everything else beats it, on so few images that chance may do as much."""
+    register("attack", "test_lazy_on_few")(lazy)
+    result = audit(trained["natural"], digits, attack=Spec("attack", "test_lazy_on_few", {"eps": EPS}), limit=6)
+    flags = {flag.check: flag for flag in result.flags}
+    for check in ("one step", "Square"):
+        assert flags[check].level == "yellow"
+        assert "perhaps the gradients mislead, perhaps chance (p = 0.0" in flags[check].said
+        assert flags[check].counts.images == 6 and flags[check].counts.net >= 2
+    assert flags["images"].level == "yellow" and flags["images"].said.startswith(
+        "6 images were looked at, 6 of them right unattacked: few show little;"
+    )
+
+
+def test_a_check_says_on_how_many_images_and_keeps_the_counts(trained, digits):
+    register("attack", "test_lazy_on_many")(lazy)
+    result = audit(trained["natural"], digits, attack=Spec("attack", "test_lazy_on_many", {"eps": EPS}))
+    flag = next(flag for flag in result.flags if flag.check == "one step")
+    left, held = round(100 * result.numbers["one_step"]), round(100 * result.numbers["attack"])
+    assert flag.level == "red"
+    assert flag.counts == Counts(100, held - left, 0, flag.counts.p) and flag.counts.p < 0.01
+    assert flag.said == (
+        f"one step leaves {left} of 100 images, test_lazy_on_many {held}; {held - left} fall to one step alone, 0 to test_lazy_on_many alone: "
+        "the gradients mislead (p < 0.0001)"
+    )
+
+
+def test_an_attack_without_random_numbers_is_run_once_and_that_is_said(trained, digits):
+    @register("attack", "test_steady")
+    def steady(goal, x, *, noise, eps: float):
+        return pgd(goal, x, noise=noise, eps=eps, step_size=eps / 4, steps=5, start="none")
+
+    result = audit(trained["robust"], digits, attack=Spec("attack", "test_steady", {"eps": EPS}), limit=20)
+    flag = next(flag for flag in result.flags if flag.check == "restarts")
+    assert flag == Flag(
+        "restarts", "green", "test_steady draws no random numbers: it was run once, not from 5 equal starts"
+    )
+    assert result.numbers["attack"] == result.numbers["first_start"]
+
+
+def test_a_few_images_without_a_gradient_are_no_proof_and_many_are(trained, digits):
+    class Some(Wrapped):
+        """The first images have no gradient."""
+
+        def __init__(self, inner, count) -> None:
+            super().__init__(inner)
+            self.count = count
+
+        def forward(self, x):
+            dead = torch.arange(len(x), device=x.device) < self.count
+            return self.inner(torch.where(dead[:, None, None, None], x.detach() + 0 * x, x))
+
+    levels = {}
+    for count in (1, 8):
+        flags = audit(Some(trained["natural"], count), digits, queries=1, steps=2, starts=1, targets=1).flags
+        levels[count] = next((f.level, f.counts.against) for f in flags if f.check == "zero gradients")
+    assert levels == {1: ("yellow", 1), 8: ("red", 8)}
 
 
 def test_an_interrupted_audit_goes_on_in_the_same_order_and_finds_the_same(trained, digits):

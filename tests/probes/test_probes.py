@@ -18,6 +18,7 @@ from actkit.evaluation.examination import examine
 from actkit.evaluation.summary import Found
 from actkit.networks.roles import Role
 from actkit.probes import Progress, labels, measure
+from actkit.probes.protocols import is_random
 
 N = 101
 
@@ -74,7 +75,7 @@ def test_accuracy_under_attack_is_that_of_the_examples_farther_than_eps(mode, at
     result = robust(mode=mode, attack=attack, loss="margin" if attack.name == "square" else "cross_entropy").build()(
         role, data
     )
-    found = {k: v for k, v in result.numbers.items() if k not in ("clean", "std")}
+    found = {k: v for k, v in result.numbers.items() if k not in ("clean", "std", "starts")}
     assert set(found.values()) == {survivors(0.05) / N}
     assert (str(result.threat), result.attacked) == ("linf eps 0.05", True)
 
@@ -101,7 +102,8 @@ def test_in_the_worst_case_any_iterate_counts_and_the_broken_are_left_alone():
 
     @register("attack", "test_passing_by")
     def passing_by(goal, x, *, noise, eps: float):
-        """It finds the border, and comes back."""
+        """It finds the border, and comes back; its starts may differ."""
+        noise.uniform()
         goal(x - eps, slice(None))
         goal(x + eps, slice(None))
         seen.append(len(x))
@@ -406,7 +408,41 @@ def test_transfer_raises_an_alarm_where_black_box_beats_white_box():
     found = measure([Spec("probe", "transfer", {"attack": PGD}).build()], models, data)
     assert not found["honest.transfer"].red
     assert found["hiding.transfer"].red
-    assert "examples made on honest fool hiding in 50.5 %" in found["hiding.transfer"].flags[0].said
+    (flag,) = found["hiding.transfer"].flags
+    assert flag.said.startswith("examples made on honest fool hiding on 51 of 101 images, its own on 1; 50 fall to ")
+    assert (flag.counts.images, flag.counts.net, flag.counts.beyond(0.01)) == (N, 50, True)
+
+
+@pytest.mark.parametrize(("images", "wanted"), [(4, 0.002), (5, 0.0025)], ids=["even", "odd"])
+def test_the_median_of_the_smallest_perturbations_lies_in_the_middle(images, wanted):
+    """Examples at distances 0.0005, 0.0015, ...: of an even number it is the mean of the two in the middle."""
+    role, data = thresholds()
+    first = data.split("test").take(torch.arange(images))
+    some = Data(data.name, data.shape, data.classes, {"test": images}, lambda name: first)
+    found = Spec("probe", "fgsm_k", {"eps": 0.01}).build()(role, some)
+    assert found.numbers["median_correct"] == pytest.approx(wanted, abs=2e-5)
+
+
+def test_transfer_on_few_images_may_be_chance():
+    role, data = thresholds()
+    models = {"honest": role, "hiding": Role("hiding", Hiding(role.model))}
+    found = measure([Spec("probe", "transfer", {"attack": PGD, "limit": 8}).build()], models, data)
+    (flag,) = found["hiding.transfer"].flags
+    assert (flag.level, flag.counts.images) == ("yellow", 8)
+    assert "perhaps chance" in flag.said
+
+
+@pytest.mark.parametrize("mode", ["paper", "worst_case"])
+def test_an_attack_that_draws_no_random_numbers_is_run_once_and_the_result_says_so(mode):
+    role, data = thresholds()
+    steady = PGD.replace(start="none")
+    found = [
+        Spec("probe", "robust_accuracy", {"attack": steady, "mode": mode, "starts": starts}).build()(role, data)
+        for starts in (1, 5)
+    ]
+    assert found[1].numbers == {**found[0].numbers, "starts": 1.0}
+    assert [c.title for c in found[1].columns] == [f"{c.title} (no random start)" for c in found[0].columns]
+    assert is_random(PGD.build(), data.shape) and not is_random(steady.build(), data.shape)
 
 
 def test_transfer_needs_two_models():

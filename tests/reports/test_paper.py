@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import sys
 from pathlib import Path
@@ -301,6 +302,40 @@ def test_a_claim_that_does_not_hold_is_said_not_to(tmp_path):
 def test_a_difference_within_the_spread_over_seeds_is_not_clear(left, right, answer):
     numbers = [Number(values, percent=True, seeds=tuple(range(len(values)))) for values in (left, right)]
     assert outcomes._held(numbers[0], numbers[1:], "higher") == answer
+
+
+@pytest.mark.parametrize(
+    ("within", "answer"),
+    [((0.01, 0.01), "holds here"), ((0.05, 0.05), "not clear here"), ((float("nan"),) * 2, "not clear here")],
+    ids=["draws that agree", "draws that do not", "a single draw"],
+)
+def test_a_difference_within_the_spread_over_draws_is_not_clear_either(within, answer):
+    left, right = (Number(v, percent=True, seeds=(0, 1), within=within) for v in ((0.80, 0.81), (0.85, 0.86)))
+    assert outcomes._held(left, [right], "lower") == answer
+
+
+def test_the_verdict_of_figure_3_knows_how_far_the_draws_of_labels_lie_apart(tmp_path):
+    """2.2 points between means over three seeds are nothing where other labels move each number by 3."""
+    study = study_of("figure3", "small", tmp_path)
+    made = study.items[0]
+    rows = [row for row in made.rows if not row.role]
+    for row, seed in itertools.product(rows, made.seeds):
+        if not study.cell(row, seed).done:
+            finish(study.cell(row, seed), {"robust.x": {}})
+
+    def verdict(**std: float) -> str:
+        for row, seed in itertools.product(rows, made.seeds):
+            folder, accuracy = study.cell(row, seed).folder, 0.805 if row.method == "ACT" else 0.827
+            model = folder / "checkpoints/step-1/robust.safetensors"
+            numbers = {"accuracy": accuracy + seed / 1000, **std}
+            finish_examination(study.task(made, row, seed).folder, model, "x", numbers, "compression")
+        return str(outcome_of(study, made, "").verdicts[1])
+
+    assert verdict(std=0.03).endswith(
+        "[random labels]: not clear here; 80.60 ± 0.10 % against 82.80 ± 0.10 % (over draws ± 3.00, 3.00 %)"
+    )
+    assert "holds here; 80.60 ± 0.10 % against 82.80 ± 0.10 % (over draws ± 0.20, 0.20 %)" in verdict(std=0.002)
+    assert verdict().endswith("not clear here; 80.60 ± 0.10 % against 82.80 ± 0.10 % (of a single draw)")
 
 
 def test_only_common_seeds_are_compared():

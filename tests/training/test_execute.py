@@ -21,6 +21,7 @@ from actkit.config.recipe import load_recipe
 from actkit.errors import InputError
 from actkit.files import locked, umask
 from actkit.networks import model_files
+from actkit.reports.rows import summary_caption
 from helpers import ROOT
 from helpers.runs import QUICK, Mute, go, recipe, same, weights
 
@@ -317,17 +318,48 @@ def looks(monkeypatch):
     return see
 
 
-def test_a_sudden_fall_of_robustness_stops_the_run_when_the_recipe_says_so(write, tmp_path, looks):
+STOPPED = ["run.epochs=9", "run.monitor=[@pgd/probe.robust_accuracy()]", "run.stop_on_drop=0.3"]
+
+
+def test_a_sudden_fall_of_robustness_stops_the_run_and_the_epoch_before_it_is_examined_beside_the_last(
+    write, tmp_path, looks
+):
     looks(0.6, 0.65, 0.1)
     display = Mute()
-    made = recipe(write, "run.epochs=9", "run.monitor=[@pgd/probe.robust_accuracy()]", "run.stop_on_drop=0.3")
-    outcome = go(made, tmp_path / "run", display)
-    assert (outcome.exit_code, outcome.summary.to_json()["epochs"], outcome.summary.to_json()["stopped_early"]) == (
-        3,
-        3,
-        True,
-    )
+    outcome = go(recipe(write, *STOPPED), tmp_path / "run", display)
+    said = outcome.summary.to_json()
+    assert (outcome.exit_code, said["epochs"], said["trained_epochs"], said["stopped_early"]) == (3, 2, 3, True)
     assert "fell from 65.0 to 10.0 %" in display.warnings[0]
+    assert "examining epoch 2, the last before accuracy under attack fell, and epoch 3, after the fall" in display.notes
+    assert {"robust", "natural", "robust.last", "natural.last"} == set(outcome.summary.model_names)
+    assert [file.parent.name for file in model_files.find(tmp_path / "run")] == ["step-00000006"] * 2
+    assert "2 epochs (6 batches), the last before robustness fell; the training went on to epoch 3" in " ".join(
+        summary_caption(outcome.summary)
+    )
+
+
+@pytest.mark.parametrize(
+    "more",
+    [["run.keep=1"], ["run.save_every=5"], ["run.monitor_every=2", "run.keep=1"]],
+    ids=["one is kept", "few are saved", "seldom looked at"],
+)
+def test_the_epoch_before_a_fall_is_there_however_few_checkpoints_are_kept(write, tmp_path, looks, more):
+    looks(0.6, 0.65, 0.1)
+    outcome = go(recipe(write, *STOPPED, *more), tmp_path / "run")
+    every = 2 if "run.monitor_every=2" in more else 1
+    run = outcome.summary.run
+    assert (run.epochs, run.trained_epochs) == (2 * every, 3 * every)
+    kept = {path.name for path in (tmp_path / "run/checkpoints").glob("step-*")}
+    assert {f"step-{6 * every:08d}", f"step-{9 * every:08d}"} <= kept
+
+
+def test_a_run_that_fell_and_was_stopped_before_its_examination_goes_on_with_the_epoch_before(write, tmp_path, looks):
+    looks(0.6, 0.65, 0.1)
+    made = recipe(write, *STOPPED)
+    go(made, tmp_path / "run")
+    (tmp_path / "run/summary.json").unlink()
+    (tmp_path / "run/checkpoints/best").unlink()
+    assert go(made, tmp_path / "run").summary.run.epochs == 2
 
 
 @pytest.mark.parametrize(("rate", "warned"), [(0.05, True), (-0.05, False)], ids=["loss falls", "loss rises"])

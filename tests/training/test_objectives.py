@@ -167,6 +167,24 @@ def test_free_reads_the_input_gradient_of_the_update_just_done():
     assert torch.allclose(fresh.component.delta, 0.04 * gradient.sign())
 
 
+@pytest.mark.parametrize("clip_noise", [True, False])
+def test_free_shows_what_the_code_shows_that_it_follows(clip_noise):
+    """Wong's shows x plus what the batch before left, outside [0,1] too, and cuts after each step; Shafahi's cuts what it shows."""
+    objective = Spec(
+        "objective", "free", {"eps": 0.2, "step_size": 0.2, "replays": 2, "clip_noise": clip_noise}
+    ).build()
+    roles, seen = make_roles("robust"), []
+    x, y, noise = batch()
+    list(update(objective, x, y, roles, noise=noise))
+    roles["robust"].model.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].detach().clone()))
+    left = objective.component.delta.clone()
+    other = (x > 0.5).float()
+    list(update(objective, other, y, roles, noise=noise))
+    assert (other + left).min() < 0 and (other + left).max() > 1
+    assert seen[0].equal(other + left if clip_noise else (other + left).clamp(0, 1))
+    assert seen[1].min() >= -1e-7 and seen[1].max() <= 1 + 1e-7
+
+
 def test_batch_norm_modes_are_as_the_docstrings_say():
     """Batches counted by each role's BatchNorm in one step: the frozen attack counts none."""
     cases = {

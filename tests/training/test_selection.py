@@ -80,7 +80,8 @@ def test_a_sudden_fall_of_robustness(entries, limit, falls):
 
 def test_a_fall_is_told_with_both_numbers():
     said = sudden_fall([line(1, 0.65), line(2, 0.1)], "robust", limit=0.3)
-    assert "fell from 65.0 to 10.0 %" in said
+    assert "fell from 65.0 to 10.0 %" in str(said)
+    assert (said.epochs, said.step) == ((1, 2), 1)
 
 
 def test_a_model_without_a_loss_of_its_own_is_watched_for_its_accuracy_alone():

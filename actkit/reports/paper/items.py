@@ -325,13 +325,13 @@ def _analyses() -> ItemExamination:
 
 
 def _figure3(scale: Scale) -> Item:
-    said = "accuracy with which an MLP (400, 200) fits random binary labels from the frozen representation, after 100 epochs of Adam, on the training images of two classes"
+    said = "accuracy with which an MLP (400, 200) fits random binary labels from the frozen representation, after 100 epochs of Adam, on the training images of two classes, the mean over 5 draws of labels"
     return Item(
         "figure3", f"Figure 3: weight norms and information compression ({scale.blocks[_C10].title})", scale, scale.seeds,
         (
             PublishedColumn("norm, all", "norms", "total", "Frobenius norm of all weight matrices together", percent=False),
             PublishedColumn("norm, mean", "norms", "mean", "mean over layers of the Frobenius norm", percent=False),
-            PublishedColumn("random labels", "compression", "accuracy", said),
+            PublishedColumn("random labels", "compression", "accuracy", said, deviation="std"),
         ),
         _analysed(scale, _C10), _analyses(),
         (
@@ -340,7 +340,7 @@ def _figure3(scale: Scale) -> Item:
             Claim("so does its natural model", "random labels", "ACT, natural model", "lower", ("Natural",)),
             Claim("standard adversarial training compresses less than standard training (Lamb et al. 2019)", "random labels", "Natural", "lower", ("Madry",)),
         ),
-        ("Lower accuracy on random labels is stronger compression. The paper prints no numbers for this figure, and not which images, optimizer and epochs it fitted.",),
+        ("Lower accuracy on random labels is stronger compression. The paper prints no numbers for this figure, and not which images, optimizer and epochs it fitted, or how many draws of labels.",),
         ("norms", "compression"),
     )  # fmt: skip
 

@@ -12,7 +12,7 @@ import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from actkit.evaluation.summary import Summary
 from actkit.machine import provenance
@@ -49,7 +49,8 @@ Answer = Literal["holds here", "does not hold here", "not clear here", "not know
 class Verdict:
     """Whether our numbers bear out what the paper says of its own.
 
-    Clear is a difference of the means over the common seeds that is larger than their deviations together; 'not known' where a number is missing or unverified.
+    Clear is a difference of the means over the common seeds that is larger than their deviations together: over the seeds, and, of a number that is a mean over
+    draws itself, over these. A single draw is never clear; 'not known' where a number is missing or unverified.
     """
 
     claim: Claim
@@ -124,7 +125,7 @@ def _line(
         data: by block what its models were tested on, filled in; a model that was tested on other data is absent.
         origins: which software and machine measured, filled in; `absent`: what is missing, likewise.
     """
-    found: dict[str, list[tuple[int, float, bool]]] = {}
+    found: dict[str, list[_Seen]] = {}
     images: dict[str, int] = {}
     seeds = []
     block = row.block
@@ -146,10 +147,12 @@ def _line(
             result = own.get(column.label(row.reading) or "")
             value = result.numbers.get(column.number) if result else None
             if result is not None and value is not None:
-                found.setdefault(column.title, []).append((seed, float(value), not result.unverified))
+                spread = result.numbers.get(column.deviation or "")
+                within = math.nan if spread is None else float(spread)
+                found.setdefault(column.title, []).append(_Seen(seed, float(value), not result.unverified, within))
                 if result.images:
                     images[column.title] = result.images
-    numbers = {c.title: _number(found[c.title], c.percent) for c in item.columns if c.title in found}
+    numbers = {c.title: _number(found[c.title], c) for c in item.columns if c.title in found}
     printed = {
         column.title: published
         for column, published in zip(item.columns, row.paper, strict=False)
@@ -158,10 +161,18 @@ def _line(
     return Line(row, numbers, tuple(seeds), printed, images)
 
 
-def _number(found: Sequence[tuple[int, float, bool]], percent: bool) -> Number:
-    """Of (seed, value, whether it is verified)."""
-    seeds, values, verified = zip(*found, strict=True)
-    return Number(values, percent, all(verified), seeds)
+class _Seen(NamedTuple):
+    """A number of one seed; `within` is its deviation over draws, not a number where there is none."""
+
+    seed: int
+    value: float
+    verified: bool
+    within: float
+
+
+def _number(found: Sequence[_Seen], column: PublishedColumn) -> Number:
+    seeds, values, verified, within = zip(*found, strict=True)
+    return Number(values, column.percent, all(verified), seeds, within if column.deviation else ())
 
 
 def _origin(summary: Summary) -> str:
@@ -209,9 +220,30 @@ def _verdict(claim: Claim, item: Item, lines: Sequence[Line]) -> Verdict:
         left, *right = [number for number in sides if number is not None]
         answers.append(_held(left, right, claim.sense))
         which = f"{group}: {answers[-1]}: " if len(groups) > 1 else ""
-        because.append(f"{which}{left.shown()}{unit} against {', '.join(other.shown() + unit for other in right)}")
+        draws = _over_draws([left, *right], unit)
+        because.append(
+            f"{which}{left.shown()}{unit} against {', '.join(other.shown() + unit for other in right)}{draws}"
+        )
     order: tuple[Answer, ...] = ("does not hold here", "not known", "not clear here", "holds here")
     return Verdict(claim, min(answers, key=order.index), tuple(because))
+
+
+def _over_draws(numbers: Sequence[Number], unit: str) -> str:
+    """How far the draws lie apart of which each number is a mean: ' (over draws ± 2.90, 3.10 %)'; nothing where they are no such means."""
+    if not any(number.within for number in numbers):
+        return ""
+    spread = [_within(number, number.seeds) for number in numbers]
+    if any(map(math.isnan, spread)):
+        return " (of a single draw)"
+    scale = 100 if unit else 1
+    return f" (over draws ± {', '.join(f'{scale * one:.2f}' for one in spread)}{unit})"
+
+
+def _within(number: Number, seeds: Sequence[int]) -> float:
+    """The deviation over draws of what a number is the mean of, on these seeds; 0 where it is no such mean, not a number where it is not known."""
+    if not number.within:
+        return 0.0
+    return math.sqrt(statistics.fmean(number.within[number.seeds.index(seed)] ** 2 for seed in seeds))
 
 
 def _held(left: Number, right: Sequence[Number], sense: str) -> Answer:
@@ -225,7 +257,9 @@ def _held(left: Number, right: Sequence[Number], sense: str) -> Answer:
             return "not known"
         apart = statistics.fmean(one) - statistics.fmean(two)
         spread = math.hypot(statistics.stdev(one), statistics.stdev(two)) if len(seeds) > 1 else math.inf
-        if abs(apart) <= spread:
+        spread = math.hypot(spread, *(_within(number, seeds) for number in (left, other)))
+        # Not known is not clear.
+        if not abs(apart) > spread:
             found.add("not clear here")
         else:
             found.add("holds here" if (apart > 0) == (sense == "higher") else "does not hold here")

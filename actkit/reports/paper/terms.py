@@ -33,7 +33,8 @@ class PublishedColumn:
     """Which number of which probe (by its label in the evaluation) stands here, and how it was measured in words.
 
     Where the rows are several readings of the paper, the probe is `<label><reading>`; a `fixed` one is the same in all, and one with `only` belongs to
-    the rows of that reading. `digits` are those of what is no percentage.
+    the rows of that reading. `digits` are those of what is no percentage. Where the number is a mean over draws, `deviation` is the probe's number that says how
+    far these lie apart.
     """
 
     title: str
@@ -44,6 +45,7 @@ class PublishedColumn:
     fixed: bool = False
     only: str | None = None
     digits: int = 4
+    deviation: str | None = None
 
     def label(self, reading: str) -> str | None:
         """The label of its probe in a row; None where it does not belong there."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
-import actkit_awp  # noqa: F401  registers it
-from actkit import Attack, InputError, Noise, Role, Spec, cross_entropy, kl, mimicry, register, update
+import actkit_awp
+from actkit import Attack, InputError, Noise, Role, Spec, cross_entropy, kl, load, mimicry, register, update
 
 PGD = Spec("attack", "pgd", {"eps": 0.1, "step_size": 0.05, "steps": 2})
 GAMMA, LR = 0.05, 0.1
@@ -144,3 +145,10 @@ def test_what_it_goes_around_is_told_the_examples_numbers_and_decides_whether_la
 def test_what_cannot_be_is_told(spec, message):
     with pytest.raises(InputError, match=message):
         spec.build()
+
+
+def test_the_recipe_begins_with_the_epoch_that_the_released_code_begins_with():
+    """Their epochs count from 1, and `epoch >= 10` perturbs: the tenth of 200."""
+    run = load(str(Path(actkit_awp.__file__).parent / "gin/awp_trades_cifar10.gin")).spec
+    warmup, epochs = run.kwargs["objective"].kwargs["warmup"], run.kwargs["epochs"]
+    assert next(epoch for epoch in range(1, epochs + 1) if (epoch - 1) / epochs >= warmup) == 10

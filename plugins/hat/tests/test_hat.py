@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-import actkit_hat  # noqa: F401  registers it
-from actkit import Noise, Role, Spec, update
+import actkit_hat
+from actkit import Noise, Role, Spec, load, update
 
 PGD = Spec("attack", "pgd", {"eps": 0.1, "step_size": 0.05, "steps": 2})
 
@@ -48,3 +51,10 @@ def test_the_update_is_that_of_the_published_loss_and_the_helper_stays_as_it_is(
         assert torch.allclose(start - now, 0.1 * gradient, atol=1e-6)
     assert all(kept[k].equal(v) for k, v in roles["helper"].model.state_dict().items())
     assert int(roles["robust"].model[1].num_batches_tracked) == 3
+
+
+@pytest.mark.parametrize("recipe", ["hat_cifar10.gin", "hat_digits.gin"])
+def test_its_recipes_start_the_attack_where_the_released_code_does(recipe):
+    """x + 0.001 times a standard normal, not clipped before the first step."""
+    spec = load(str(Path(actkit_hat.__file__).parent / "gin" / recipe)).spec.kwargs["objective"].kwargs["attack"]
+    assert [spec.get(name) for name in ("start", "start_std", "clip_start")] == ["gaussian", 0.001, False]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-import actkit_lbgat  # noqa: F401  registers it
-from actkit import Noise, Role, Spec, update
+import actkit_lbgat
+from actkit import Noise, Role, Spec, load, update
 
 PGD = Spec("attack", "pgd", {"eps": 0.1, "step_size": 0.05, "steps": 2})
 
@@ -46,3 +49,10 @@ def test_the_gradients_are_those_of_the_published_loss_also_in_the_natural_model
     for start, now, gradient in zip(before, after, wanted, strict=True):
         assert torch.allclose(start - now, 0.1 * gradient, atol=1e-6)
     assert [int(r.model[1].num_batches_tracked) for r in roles.values()] == [2, 1]
+
+
+@pytest.mark.parametrize("recipe", ["lbgat_cifar10.gin", "lbgat_digits.gin"])
+def test_its_recipes_start_the_attack_where_the_released_code_does(recipe):
+    """x + 0.001 times a standard normal, not clipped before the first step."""
+    spec = load(str(Path(actkit_lbgat.__file__).parent / "gin" / recipe)).spec.kwargs["objective"].kwargs["attack"]
+    assert [spec.get(name) for name in ("start", "start_std", "clip_start")] == ["gaussian", 0.001, False]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
-import actkit_mart  # noqa: F401  registers it
-from actkit import InputError, Noise, Role, Spec, update
+import actkit_mart
+from actkit import InputError, Noise, Role, Spec, load, update
 
 PGD = Spec("attack", "pgd", {"eps": 0.1, "step_size": 0.05, "steps": 2})
 
@@ -55,3 +56,10 @@ def test_one_update_a_batch_with_two_training_forwards():
 def test_a_negative_beta_is_told():
     with pytest.raises(InputError, match="beta"):
         Spec("objective", "mart", {"attack": PGD, "beta": -1.0}).build()
+
+
+@pytest.mark.parametrize("recipe", ["mart_cifar10.gin", "mart_digits.gin"])
+def test_its_recipes_start_the_attack_where_the_released_code_does(recipe):
+    """x + 0.001 times a standard normal, not clipped before the first step."""
+    spec = load(str(Path(actkit_mart.__file__).parent / "gin" / recipe)).spec.kwargs["objective"].kwargs["attack"]
+    assert [spec.get(name) for name in ("start", "start_std", "clip_start")] == ["gaussian", 0.001, False]
