@@ -55,7 +55,8 @@ def level(counts: Counts, tolerance: float) -> Level:
 
 
 def judged(counts: Counts, level: Level, why: str) -> str:
-    """What to say after the counts: nothing where it is well, `why` beyond chance, and that it may be so where chance alone does as much.
+    """What to say after the counts: nothing where it is well, `why` beyond chance, and that it may be so where chance alone does as much. A
+    difference beyond chance may still be too small to doubt the model by.
 
     `why`: 'the gradients mislead'.
     """
@@ -63,4 +64,8 @@ def judged(counts: Counts, level: Level, why: str) -> str:
         return ""
     p = counts.p if counts.p is not None else 0.0
     said = f"p = {p:.2g}" if p >= 1e-4 else "p < 0.0001"
-    return f": {why} ({said})" if level == "red" else f": perhaps {why}, perhaps chance ({said})"
+    if level == "red":
+        return f": {why} ({said})"
+    if counts.beyond(LEVEL):
+        return f": {why} ({said}), by less than masked gradients would make it"
+    return f": perhaps {why}, perhaps chance ({said})"

@@ -219,7 +219,7 @@ def _overrates(audited: Audited, shown: Tensor, left: Tensor) -> tuple[Level, Co
     """Whether what an attack shows is above what a stronger one leaves, by more than an honest model's commonly is: half of `gap`.
 
     Red where it is by more than the gap, and by more than half of it beyond chance; or where the stronger attack breaks more than half of what was
-    shown, beyond chance too. Yellow from half of the gap on.
+    shown, beyond chance too. Yellow from half of the gap on; the p of its counts is then that of any difference.
     """
     settings, size = audited.settings, len(shown)
     seen = chance.compared(shown, left)
@@ -228,8 +228,8 @@ def _overrates(audited: Audited, shown: Tensor, left: Tensor) -> tuple[Level, Co
     by_half = chance.at_least(seen.net, int(shown.sum()), 0.5)
     counts = dataclasses.replace(seen, p=min(by_gap, by_half))
     if drop <= max(settings.gap / 2, settings.tolerance):
-        return "green", counts
-    return "red" if counts.beyond(chance.LEVEL) else "yellow", counts
+        return "green", seen
+    return ("red", counts) if counts.beyond(chance.LEVEL) else ("yellow", seen)
 
 
 # -- its radius ----------------------------------------------------------------------------------------------------------
@@ -355,5 +355,5 @@ def targeted_apgd(audited: Audited, clean: Tensor, attacked: Tensor) -> Finding:
     level, counts = _overrates(audited, attacked, left)
     own, name = title(audited.attack), title(adaptive, loss)
     said = f"{name} leaves {_of(left)}, {own} {int(attacked.sum())}"
-    flag = Flag(name, level, said + chance.judged(counts, level, f"{own} overrates this model"), counts)
-    return Finding((flag,), {"apgd": share(left)})
+    said += chance.judged(counts, level, f"{own} overrates this model")
+    return Finding((Flag(name, level, said, counts),), {"apgd": share(left)})

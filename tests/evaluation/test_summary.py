@@ -14,9 +14,9 @@ from actkit.config.spec import Quantity
 from actkit.config.typed import typed
 from actkit.errors import InputError
 from actkit.evaluation.summary import Summary
+from actkit.findings import Counts
 from actkit.networks.model_files import EXAMPLES, located
 from actkit.probes import Flag, ResultName
-from actkit.probes.result import Counts
 from helpers.finished import finished_run
 
 EXAMPLE = EXAMPLES / "act_digits"

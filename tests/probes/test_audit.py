@@ -9,11 +9,12 @@ from torch import nn
 from actkit.attacks import away_from, pgd
 from actkit.config.registry import register
 from actkit.config.spec import Spec
+from actkit.findings import Counts, Flag
 from actkit.losses import cross_entropy
 from actkit.networks.roles import Role
 from actkit.noise import Noise
 from actkit.probes import Progress, measure
-from actkit.probes.result import Counts, Flag, Result
+from actkit.probes.result import Result
 
 EPS = 0.15
 ATTACK = Spec("attack", "pgd", {"eps": EPS, "step_size": 0.015, "steps": 20})

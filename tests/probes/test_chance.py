@@ -8,8 +8,8 @@ from fractions import Fraction
 import pytest
 import torch
 
+from actkit.findings import Counts
 from actkit.probes.chance import LEVEL, NEEDED, at_least, compared, judged, level, shared
-from actkit.probes.result import Counts
 
 
 @pytest.mark.parametrize(

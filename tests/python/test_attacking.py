@@ -93,7 +93,9 @@ def half(logits, y):
     return F.cross_entropy(logits, y, reduction="none") / 2
 
 
-@pytest.mark.parametrize("loss", ["cross_entropy", "margin", "dlr", "kl", half], ids=str)
+@pytest.mark.parametrize(
+    "loss", ["cross_entropy", "margin", "dlr", "kl", half], ids=lambda one: getattr(one, "__name__", one)
+)
 def test_every_loss_drives_an_attack(loss):
     x = torch.rand(4, 1, 2, 2, generator=torch.Generator().manual_seed(1))
     x_adv = actkit.attack.pgd(MODEL, x, loss=loss, **PGD)
