@@ -64,9 +64,24 @@ def commands(block: str) -> list[str]:
 
 
 def test_the_first_look_is_at_the_model_that_comes_along_and_make_does_it_all_in_two_commands():
-    first, second = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)[:2]
-    assert commands(first)[-1] == ".venv/bin/actkit probe --ckpt example:act_digits"
-    assert commands(second) == ["make quickstart", "make test"]
+    blocks = [commands(block) for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL)]
+    assert blocks[0][-1] == ".venv/bin/actkit probe --ckpt example:act_digits"
+    (made,) = [block for block in blocks if block[0].startswith("make")]
+    assert made[:2] == ["make quickstart", "make test"]
+
+
+def test_the_five_lines_of_python_end_in_the_verdict_that_is_shown(capsys):
+    exec(block("actkit.load_model").replace('"audit"', "").replace(", ]", "]"), {})
+    (shown,) = re.findall(r"a verdict: \*(.*?)\*", README, re.S)
+    counted = shown.partition("; nothing")[0].replace("\n", " ")
+    assert counted in capsys.readouterr().out
+
+
+def test_every_command_of_the_readme_is_one(actkit):
+    lines = [line for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL) for line in commands(block)]
+    named = {line.split()[1] for line in lines if line.startswith("actkit ")}
+    said = actkit("--help").out
+    assert named and all(re.search(rf"^  {name} ", said, re.M) for name in named)
 
 
 def test_every_recipe_and_file_that_the_readme_names_is_there():
