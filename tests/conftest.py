@@ -14,6 +14,9 @@ os.environ["OMP_NUM_THREADS"] = "1"
 # A shell starts what it puts into the background with SIGINT ignored, and whatever that starts inherits it: tests of Ctrl-C would wait for ever.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+# And nohup has SIGHUP ignored.
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @dataclass
