@@ -38,7 +38,7 @@ def test_without_locks_a_run_says_so_and_goes_on(name, failing, write, tmp_path)
     failing(name)
     display = Mute()
     assert go(recipe(write, "run.epochs=1"), tmp_path / "run", display).exit_code == 0
-    (warning,) = display.warnings
+    (warning,) = (one for one in display.warnings if "most of the ball" not in one)
     assert "lies on a file system without locks" in warning
     assert "no second run uses it" in warning
     assert in_use(tmp_path / "run") == ""

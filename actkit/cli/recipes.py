@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,10 +14,11 @@ from actkit.cli.components import aligned
 from actkit.cli.group import main
 from actkit.cli.options import RecipeOptions, json_option, recipe_options, resolve, warn_of
 from actkit.cli.studies import declared_in
-from actkit.config.recipe import Recipe
-from actkit.config.spec import Spec
-from actkit.config.study_file import read_study
 from actkit.errors import InputError, nearest, raise_all
+
+if TYPE_CHECKING:
+    from actkit.config.recipe import Recipe
+    from actkit.config.spec import Spec
 
 
 class _Showing(click.Group):
@@ -61,6 +62,8 @@ def config_show(file: str, reading: RecipeOptions, origin: bool, as_json: bool) 
     """
     if (own := Path(file) / "config.gin").is_file():
         file = str(own)
+    from actkit.config.study_file import read_study
+
     opened = reading.open(file)
     study = read_study(opened)
     if study is None or not study.recipes:
@@ -157,6 +160,9 @@ def _specs(path: str, reading: RecipeOptions) -> dict[str, Spec]:
         from actkit.evaluation.run_files import spec_of_run
 
         return {Path(path).resolve().parent.name: spec_of_run(Path(path))}
+    from actkit.config.spec import Spec
+    from actkit.config.study_file import read_study
+
     opened = reading.open(path)
     study = read_study(opened)
     declared = {} if study is None else {"": Spec.from_json(study.declared.to_json())}

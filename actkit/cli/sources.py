@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from actkit.config.registry import KINDS
+
 PACKAGE = Path(__file__).resolve().parents[1]
 # What `actkit new` writes from is text with gaps.
 _TEMPLATES = PACKAGE / "cli/new"
@@ -49,7 +51,7 @@ def components_in(folder: Path, kind: str) -> Iterator[Found]:
             if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
                 for decorator in node.decorator_list:
                     if (name := _registered(decorator, kind, node.name)) is not None:
-                        yield Found(name, f"{path}:{decorator.lineno}", _parameters(node))
+                        yield Found(name, f"{path}:{decorator.lineno}", _parameters(node, kind))
 
 
 def _registered(decorator: ast.expr, kind: str, called: str) -> str | None:
@@ -63,7 +65,7 @@ def _registered(decorator: ast.expr, kind: str, called: str) -> str | None:
     return str(given[1]) if len(given) > 1 else called
 
 
-def _parameters(node: ast.FunctionDef | ast.ClassDef) -> dict[str, str]:
+def _parameters(node: ast.FunctionDef | ast.ClassDef, kind: str) -> dict[str, str]:
     """The keyword-only parameters of a function or of a class's `__init__`, or the fields of a dataclass."""
     if isinstance(node, ast.ClassDef):
         inits = [part for part in node.body if isinstance(part, ast.FunctionDef) and part.name == "__init__"]
@@ -71,7 +73,7 @@ def _parameters(node: ast.FunctionDef | ast.ClassDef) -> dict[str, str]:
             fields = [part for part in node.body if isinstance(part, ast.AnnAssign)]
             return {ast.unparse(one.target): ast.unparse(one.annotation) for one in fields}
         node = inits[0]
-    supplied = ("noise", "progress", "ids", "batch_size", "in_chans", "image_size")
+    supplied = KINDS[kind].supplied if kind in KINDS else ()
     return {
         one.arg: ast.unparse(one.annotation) if one.annotation else ""
         for one in node.args.kwonlyargs

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -136,7 +137,9 @@ def examination_of(probes: Sequence[Any], data: Data, roles: Sequence[str]) -> E
     work = []
     for probe in probes:
         counted = _work_on_an_example(probe.spec, data.name, data.shape, data.classes, tuple(data.sizes), tuple(roles))
-        limit, size = probe.spec.get("limit"), data.sizes.get(probe.spec.get("split", "test"), 0)
+        # A gallery calls it by another name.
+        limit = probe.spec.get("limit") or probe.spec.get("count")
+        size = data.sizes.get(probe.spec.get("split", "test"), 0)
         images = min(limit or size, size)
         batches = -(-images // max(int(probe.spec.get("batch_size") or images or 1), 1))
         work += [WorkCost(name, passes, parts, images, batches) for name, (passes, parts) in counted.items()]
@@ -145,6 +148,8 @@ def examination_of(probes: Sequence[Any], data: Data, roles: Sequence[str]) -> E
 
 # The hyper-parameters in which the number of passes is linear, and how large they are while passes are counted; what is beyond is reckoned.
 _LINEAR, _FEW = ("steps", "queries", "epochs"), 4
+# The setting of a probe that searches for a smallest perturbation: what it finds at the last of its tries costs it as many again.
+_SEARCHES = "tries"
 
 # By what the parts of a piece of work are kept under: its passes, and how many parts it has.
 _Work = Mapping[str, tuple[Mapping[Pass, int], int]]
@@ -167,11 +172,25 @@ def _work_on_an_example(
         y.zero_()
         return Split(x, y)
 
-    def counted(spec: Spec) -> _Work:
-        with counting(stand_ins) as passes:
-            work = _Attribution(passes, probe.title)
-            measure([spec.build()], stand_ins, data, Progress(work.kept, done=work.done))
+    def looked(spec: Spec, fooled_at: int | None = None) -> _Work:
+        with ExitStack() as hooks:
+            if fooled_at is not None:
+                hook = _fooled_at(fooled_at)
+                for role in stand_ins.values():
+                    hooks.callback(role.model.register_forward_hook(hook).remove)
+            with counting(stand_ins) as passes:
+                work = _Attribution(passes, probe.title)
+                measure([spec.build()], stand_ins, data, Progress(work.kept, done=work.done))
         return work.made()
+
+    def counted(spec: Spec) -> _Work:
+        unbroken = looked(spec)
+        if _SEARCHES not in probe.entry.parameters:
+            return unbroken
+        last = sum(n for passes, _ in unbroken.values() for way, n in passes.items() if way.direction == "forward")
+        # Its own last look, which a few others follow.
+        late = [looked(spec, look) for look in range(max(last - 4, 1), last + 1)]
+        return max(late, key=lambda work: sum(units_of(passes) for passes, _ in work.values()))
 
     data = Data(name, shape, classes, dict.fromkeys(splits, 1), read)
     long = [(path, value) for path, value in _settings(probe) if value > 2 * _FEW]
@@ -239,7 +258,10 @@ class _Attribution:
 
 
 class Unbreakable(nn.Module):
-    """Stands in for a model while an examination is counted: right whatever the input, so nothing is dropped; and quick."""
+    """Stands in for a model while an examination is counted: right whatever the input, so nothing is dropped; and quick.
+
+    It is so sure that its cross-entropy is flat: what then looks for a gradient is counted too.
+    """
 
     def __init__(self, data: Data) -> None:
         super().__init__()
@@ -248,7 +270,17 @@ class Unbreakable(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         small = self.read(x.flatten(1).mean(1, keepdim=True)).tanh()
         # Images that probes are counted with are of the first class.
-        return small + 10 * nn.functional.one_hot(torch.zeros(len(x), dtype=torch.long), small.shape[1])
+        return small + 100 * nn.functional.one_hot(torch.zeros(len(x), dtype=torch.long), small.shape[1])
+
+
+def _fooled_at(look: int) -> Callable[[nn.Module, Any, Tensor], Tensor | None]:
+    """A forward hook under which the stand-ins are wrong once, in that forward of all of theirs together."""
+    looks = itertools.count(1)
+
+    def forward(module: nn.Module, inputs: Any, logits: Tensor) -> Tensor | None:
+        return -logits if next(looks) == look else None
+
+    return forward
 
 
 @contextmanager

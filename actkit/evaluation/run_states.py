@@ -94,11 +94,18 @@ def _epochs_ended(folder: Path) -> int:
 
 
 def _failure(folder: Path) -> str:
-    """What a run that ended by an error said; '' of one that did not."""
+    """What a run that ended by an error said, with the log where it is a study's; '' of one that did not."""
+    log = folder.with_name(f"{folder.name}.log")
+    where = f" ({log})" if log.is_file() else ""
     with contextlib.suppress(OSError, ValueError):
         found = json.loads((folder / FAILURE).read_text(encoding="utf-8"))
         if isinstance(found, dict) and isinstance(found.get("error"), str):
-            return first_line(ActkitError(found["error"]))
+            return first_line(ActkitError(found["error"])) + where
+    # One that could not keep it.
+    with contextlib.suppress(OSError):
+        text = log.read_text(encoding="utf-8", errors="replace")
+        if errors := [line for line in text.splitlines() if line.startswith("error:")]:
+            return errors[-1].removeprefix("error:").strip() + where
     return ""
 
 

@@ -126,13 +126,43 @@ def find(path: Path) -> list[Path]:
             raise InputError("the run has no whole checkpoint" + "".join(f"\n  {w}" for w in warnings), where=str(path))
     assert checkpoint is not None
     if not (checkpoint / "manifest.json").is_file():
-        raise InputError(
-            "this is neither a run nor a checkpoint: it has no manifest.json",
-            where=str(path),
-            help="give a run, such as runs/<recipe>/<run>, a checkpoint directory in it, or one .safetensors file",
-        )
+        raise _no_checkpoint(path)
     if wrong := problem(checkpoint):
         raise InputError(
             f"the checkpoint is damaged: {wrong}", where=str(checkpoint), help="use an earlier one of the same run"
         )
     return [p for p in sorted(checkpoint.glob("*.safetensors")) if p.name != "state.safetensors"]
+
+
+def _no_checkpoint(path: Path) -> InputError:
+    """What is said of a folder that is neither a run nor a checkpoint: what lies in it, and the nearest right path."""
+    if (path / "config.json").is_file() and ((path / "metrics.jsonl").exists() or (path / "config.gin").exists()):
+        return InputError(
+            "this run is not finished, and has saved no checkpoint yet",
+            where=str(path),
+            help="the same `actkit run` goes on with it; run.save_every = 1 saves after each epoch",
+        )
+    said, help = "this is neither a run nor a checkpoint: it has no manifest.json", None
+    # One or two folders further down: runs/<recipe>/<run>.
+    runs = sorted(p.parent for depth in ("*", "*/*", "*/*/*") for p in path.glob(f"{depth}/checkpoints") if p.is_dir())
+    with_models = [run for run in runs if current(run)]
+    files = [p for p in sorted(path.glob("*.safetensors")) if p.name != "state.safetensors"]
+    foreign = [p for p in sorted(path.iterdir()) if p.suffix in (".pt", ".pth", ".ckpt", ".bin")]
+    if path.name == "checkpoints" and newest_first(path):
+        help = f"give the run itself: {path.absolute().parent}"
+    elif with_models:
+        said += f"; {len(with_models)} run{'s lie' if len(with_models) > 1 else ' lies'} further down"
+        latest = max(with_models, key=lambda run: (run / "checkpoints").stat().st_mtime)
+        help = f"give one; the newest is {latest}"
+    elif runs:
+        said += "; the runs further down have saved no checkpoint yet"
+        help = f"the same `actkit run` goes on with {runs[0]}"
+    elif files:
+        help = f"give one of its model files: {', '.join(map(str, files[:3]))}{', ...' if len(files) > 3 else ''}"
+    elif foreign:
+        help = f"`actkit import {foreign[0]} --arch NAME` makes a checkpoint of PyTorch's files"
+    return InputError(
+        said,
+        where=str(path),
+        help=help or "give a run, such as runs/<recipe>/<run>, a checkpoint directory in it, or one .safetensors file",
+    )

@@ -111,6 +111,8 @@ def run_tasks(
                     _say_end(result, say, forecast.now())
                 elif result is not None:
                     elsewhere.append(result)
+    if show is not None:
+        show(forecast.now())
     if runner.signals:
         return results, INTERRUPTED if runner.signals[0] == signal.SIGINT else RESUMABLE
     return results, _exit_code(tasks, results)

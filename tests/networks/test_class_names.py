@@ -103,7 +103,7 @@ def test_probe_compares_the_names_and_puts_outputs_into_the_datas_order(tmp_path
     model_files.save_tensors(head, other, model_files.header(other).metadata())
     refused = actkit("probe", "--ckpt", other, "--plugins", named)
     assert refused.code == 2
-    assert "10 classes each, in another order: class 0 is 'nine' in robust, 'zero' in named" in refused.err
+    assert "10 classes each, in another order: class 0 is 'nine' in turned, 'zero' in named" in refused.err
     assert "--classes by_name" in refused.err
     by_name = actkit("probe", "--ckpt", other, "--plugins", named, "--classes", "by_name", "--json")
     assert by_name.code == 0, by_name.err

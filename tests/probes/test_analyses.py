@@ -138,13 +138,6 @@ def test_compression_is_the_same_again_and_leaves_torchs_generator_and_the_model
     assert torch.get_rng_state().equal(state)
 
 
-def test_a_representation_is_looked_at_no_longer_than_asked():
-    model, x = Role("robust", nn.Sequential(nn.Flatten(), nn.Linear(64, 10))), torch.rand(2, 2, 1, 8, 8)
-    with model.representation() as features:
-        first = features(x[0]).clone()
-    assert features(x[1]).equal(first)
-
-
 def test_a_fit_that_diverges_is_no_compression():
     model = Role("robust", nn.Sequential(nn.Flatten(), nn.Linear(64, 10)))
     with pytest.raises(ActkitError, match="diverged"):

@@ -20,6 +20,7 @@ from actkit.training.dry_run import Timed, count, examination_of, timed, units_o
 PGD = Spec("attack", "pgd", {"eps": 0.1, "step_size": 0.03, "steps": 3})
 # Every probe that there is, with settings that make it quick; what is not named here has none that it needs.
 SETTINGS = {
+    "adversarial_images": {"attack": PGD},
     "audit": {"attack": PGD, "queries": 6, "steps": 4},
     "autoattack": {"eps": 0.1, "steps": 5, "queries": 6},
     "compression": {"epochs": 1, "split": "test"},
@@ -137,6 +138,6 @@ def test_a_time_rests_on_the_fastest_of_several_steps_and_says_so(write):
     assert times.step == pytest.approx(min(rests.steps) / rests.images * 128)
     busy = Timed((0.5, 500.0), 8, load=9.0, cores=2)
     assert str(busy) == (
-        "the fastest of 2 steps of 8 images: 0.5 s, the slowest 8.33 min; this machine is busy (a load of 9.0 on 2 cores): alone it would be faster"
+        "the fastest of 2 steps of 8 images: 0.5 s, the slowest 8 min; this machine is busy (a load of 9.0 on 2 cores): alone it would be faster"
     )
     assert str(Timed((0.5,), 1, load=None, cores=2)) == "a single step of 1 image: 0.5 s"

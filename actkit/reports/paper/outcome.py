@@ -172,7 +172,7 @@ class _Seen(NamedTuple):
 
 def _number(found: Sequence[_Seen], column: PublishedColumn) -> Number:
     seeds, values, verified, within = zip(*found, strict=True)
-    return Number(values, column.percent, all(verified), seeds, within if column.deviation else ())
+    return Number(values, column.percent, all(verified), seeds, within=within if column.deviation else ())
 
 
 def _origin(summary: Summary) -> str:
