@@ -109,7 +109,10 @@ def test_probe_compares_the_names_and_puts_outputs_into_the_datas_order(tmp_path
     assert by_name.code == 0, by_name.err
     import json
 
-    numbers = [json.loads(s.out)[0]["results"]["robust.accuracy"]["numbers"] for s in (said, by_name)]
+    numbers = [
+        json.loads(s.out)[0]["results"][f"{one}.accuracy"]["numbers"]
+        for one, s in (("same", said), ("turned", by_name))
+    ]
     assert numbers[0] == numbers[1]
 
 

@@ -145,7 +145,10 @@ def test_a_study_stands_in_its_own_order_with_what_failed_and_why(tmp_path):
     StudyRecord.of("s.gin", study, tmp_path / "runs/s").save()
     found = made(tmp_path / "runs/s")
     assert [row.group for row in found.rows] == ["madry", "act alpha=0.9", "act alpha=0.1"]
-    assert found.caption[-1] == f"not finished: {folders[3]}: failed in the first epoch of 2: the disk is full ({folders[3]}.log)"
+    assert (
+        found.caption[-1]
+        == f"not finished: {folders[3]}: failed in the first epoch of 2: the disk is full ({folders[3]}.log)"
+    )
     (tmp_path / "runs/s/study.json").write_text("{")
     with pytest.raises(InputError, match=r"this study's study.json cannot be read"):
         made(tmp_path / "runs/s")
