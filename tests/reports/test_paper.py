@@ -15,15 +15,16 @@ from actkit.files import sha256
 from actkit.networks import model_files
 from actkit.probes.pictures import Picture
 from actkit.reports.grids import printed as as_printed
-from actkit.reports.paper import items
 from actkit.reports.paper import outcome as outcomes
-from actkit.reports.paper.items import NAMES, SCALES, item
 from actkit.reports.paper.outcome import Line, outcome_of
+from actkit.reports.paper.papers import item, paper_named
 from actkit.reports.paper.printed import item_grid, item_json, items_csv
 from actkit.reports.paper.study import paper_study, place_of
+from actkit.reports.paper.terms import Published
 from actkit.reports.tables import Number
 from helpers.finished import finish, finish_examination, study_of
 
+NAMES, SCALES = paper_named("act").names, paper_named("act").scales
 ITEMS = [(name, scale) for scale in SCALES for name in NAMES]
 
 
@@ -60,15 +61,13 @@ def test_the_published_numbers_are_the_papers():
         row = next(r for r in made.rows if r.group.startswith(group) and r.method == method)
         return dict(zip((c.title for c in made.columns), row.paper, strict=False))[column]
 
-    assert printed("table1", "alpha = 0.9", "G, robust model", "PGD-20") == items.Published(55.12, 1.07)
+    assert printed("table1", "alpha = 0.9", "G, robust model", "PGD-20") == Published(55.12, 1.07)
     assert printed("table1", "alpha = 0.7", "F, natural model", "PGD-20") is None
-    assert printed("table2", "WRN-28-10, CIFAR-100", "ACT", "PGD-1000") == items.Published(27.26, 0.01)
+    assert printed("table2", "WRN-28-10, CIFAR-100", "ACT", "PGD-1000") == Published(27.26, 0.01)
     assert printed("table2", "ResNet-18, CIFAR-10", "Madry", "smallest").shown() == "0.03782 ± 0.00024"
-    assert printed("table3", "ResNet-18, CIFAR-100", "ACT", "from ACT") == items.Published(68.61)
+    assert printed("table3", "ResNet-18, CIFAR-100", "ACT", "from ACT") == Published(68.61)
     assert printed("table4", "ResNet-50, ImageNet", "Fast-FGSM", "PGD-10").note.startswith("the source")
-    assert printed("table4", "ResNet-50, ImageNet; attack step 1/255", "Fast-FGSM", "PGD-50-10") == items.Published(
-        43.46
-    )
+    assert printed("table4", "ResNet-50, ImageNet; attack step 1/255", "Fast-FGSM", "PGD-50-10") == Published(43.46)
     assert printed("table5", "ResNet-18, CIFAR-10", "TRADES", "100/255").shown() == "0.00"
     assert printed("table5", "ResNet-18, CIFAR-10", "TRADES", "50/255").shown() == "0.29"
 
