@@ -145,6 +145,10 @@ def _plan(options: ReproduceOptions, made: PaperStudy) -> int:
     if options.as_json:
         parts = {"trainings": trainings, "examinations": examinations}
         found = {"cells": studies.as_json(made.trainings), "seconds": trainings + examinations, **parts}
+        found["examined"] = [
+            {"title": task.title, "state": "done" if task.done else "to do", "folder": str(task.folder)}
+            for task in tasks
+        ]
         click.echo(json.dumps(found))
         return errors.OK
     lines = describe_study(made.trainings, cost, device=device, jobs=options.jobs)
