@@ -406,6 +406,8 @@ def get(selector: str, *, where: str | None = None) -> Entry:
     if selector in registered:
         return registered[selector]
     matches = [name for name in registered if name.endswith("." + selector)]
+    # A paper may be called as its defence is, which is what a recipe means.
+    matches = [name for name in matches if KINDS[registered[name].kind].settings] or matches
     if len(matches) == 1:
         return registered[matches[0]]
     if matches:
