@@ -27,6 +27,7 @@ from actkit.reports.paper.study import paper_study, place_of
 from actkit.reports.paper.terms import (
     Claim,
     Item,
+    ItemExamination,
     ItemTraining,
     Paper,
     PaperScale,
@@ -504,6 +505,14 @@ def test_a_paper_that_does_not_fit_gets_one_line(of_others, made, message):
         paper_named("zz")
     assert message in str(caught.value)
     assert __file__ in str(caught.value), "where it is written"
+
+
+@pytest.mark.parametrize("examination", [None, ItemExamination("gin/evaluation_table2.gin")])
+def test_a_column_of_a_probe_that_is_not_there_gets_one_line(examination, tmp_path):
+    column = PublishedColumn("PGD-20", "pdg20", "worst_run", "accuracy under PGD-20")
+    with pytest.raises(InputError, match="there is no probe 'pdg20' in the evaluation") as caught:
+        paper_study([an_item(columns=(column,), examination=examination)], out=tmp_path, runs="runs")
+    assert caught.value.help == "did you mean 'pgd20'?"
 
 
 def test_a_paper_takes_no_parameters(of_others):

@@ -44,7 +44,9 @@ def paper_named(name: str) -> Paper:
         raise InputError(f"paper {name!r} fails: {type(error).__name__}: {error}", where=entry.location) from error
     if not isinstance(made, Paper):
         raise InputError(
-            f"paper {name!r} returns {type(made).__name__}, not Paper", where=entry.location, help="return actkit.Paper(...)"
+            f"paper {name!r} returns {type(made).__name__}, not Paper",
+            where=entry.location,
+            help="return actkit.Paper(...)",
         )
     return made
 

@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from actkit.config.recipe import load_evaluation
+from actkit.config.recipe import load_evaluation, load_recipe
 from actkit.config.spec import Spec
-from actkit.errors import OK, InputError, raise_all
+from actkit.errors import OK, InputError, nearest, raise_all
 from actkit.evaluation.summary import Summary
 from actkit.files import sha256, sha256_of
 from actkit.networks import model_files
@@ -173,6 +173,8 @@ def paper_study(
     raise_all(problems)
     for item in items:
         _assert_apart(item, cells)
+        if item.examination is not None or not changed:
+            _assert_columns(item, tuple(plugins), trust)
     return PaperStudy(tuple(items), None if seeds is None else tuple(seeds), cells, out)
 
 
@@ -206,6 +208,19 @@ def _assert_apart(item: Item, cells: Mapping[tuple[ItemTraining, int], Cell]) ->
             )
 
 
+def _assert_columns(item: Item, plugins: tuple[str, ...], trust: bool) -> None:
+    """Raise `InputError` where a column's probe is none of the evaluation that its rows' models are examined with."""
+    for row in item.rows:
+        where, probes = _probes_of(item.examination or row.training, plugins, trust)
+        for column in item.columns:
+            if (label := column.label(row.reading)) is not None and label not in probes:
+                raise InputError(
+                    f"{item.name}, column {column.title!r}: there is no probe {label!r} in the evaluation",
+                    where=where,
+                    help=nearest(label, probes),
+                )
+
+
 def _of_scale(training: ItemTraining) -> str:
     told = [s.partition("=") for s in training.settings if s.startswith(("objective.", "role.backbone"))]
     return "".join(f" {key.rpartition('.')[2]}={value.removeprefix('@backbone.')}" for key, _, value in told)
@@ -219,6 +234,17 @@ def _sum(file: Path) -> str:
 @functools.cache
 def _sum_of(file: Path, changed: int, size: int) -> str:
     return sha256(file)
+
+
+@functools.cache
+def _probes_of(
+    how: ItemTraining | ItemExamination, plugins: tuple[str, ...], trust: bool
+) -> tuple[str, frozenset[str]]:
+    """The recipe that says how a model is examined, and the labels of its probes."""
+    if isinstance(how, ItemExamination):
+        return how.file, frozenset(probe.title for probe in _evaluation(how))
+    read = load_recipe(how.recipe, how.settings, plugins=plugins, trust=trust)
+    return how.recipe, frozenset(probe.title for probe in read.spec.kwargs["evaluation"])
 
 
 @functools.cache
