@@ -76,7 +76,7 @@ def table5(scale: PaperScale) -> Item:
         (
             Claim("TRADES is more robust than Madry", "PGD-20", strong, "higher", ("Madry",)),
             Claim("a larger 1/λ is more robust", "PGD-20", strong, "higher", (weak,)),
-            Claim("and less accurate on clean images", "clean", strong, "lower", (weak,)),
+            Claim("a larger 1/λ is less accurate on clean images", "clean", strong, "lower", (weak,)),
         ),
         NOTES,
     )
