@@ -34,6 +34,17 @@ if TYPE_CHECKING:
     from actkit.python.evaluation import Evaluation
     from actkit.python.models import LoadedModel, load_model
     from actkit.python.training import Trained, train
+    from actkit.reports.paper.terms import (
+        Claim,
+        Item,
+        ItemExamination,
+        ItemTraining,
+        Paper,
+        PaperScale,
+        Published,
+        PublishedColumn,
+        PublishedRow,
+    )
     from actkit.training.loop import fit, update
 
 __version__ = "0.1.0"
@@ -57,6 +68,7 @@ _PUBLIC = {
     "python.evaluation": "Evaluation",
     "python.models": "LoadedModel load_model",
     "python.training": "Trained train",
+    "reports.paper.terms": "Claim Item ItemExamination ItemTraining Paper PaperScale Published PublishedColumn PublishedRow",
     "training.loop": "fit update",
 }
 _HOMES = {name: module for module, names in _PUBLIC.items() for name in names.split()}
@@ -67,6 +79,8 @@ __all__ = ["ActkitError", "InputError", "Noise", "Spec", "__version__", "load", 
 __all__ += ["Attack", "Backbone", "Dataset", "Model", "Objective", "Optimizer", "Probe", "Schedule"]
 __all__ += ["Column", "Data", "Flag", "Goal", "Picture", "Result", "Role", "Split"]
 __all__ += ["Evaluation", "LoadedModel", "Trained", "as_data", "attack", "evaluate", "load_model", "train"]
+__all__ += ["Claim", "Item", "ItemExamination", "ItemTraining", "Paper", "PaperScale"]
+__all__ += ["Published", "PublishedColumn", "PublishedRow"]
 __all__ += ["ascend", "away_from", "cross_entropy", "fit", "kl", "kl_from", "mimicry", "untargeted", "update"]
 
 # Where actkit's own components of each kind are registered. The registry, which lies below them, imports these when it is first asked.
@@ -76,6 +90,7 @@ COMPONENTS = {
     "attack": ("attacks",),
     "objective": ("training.objectives",),
     "probe": ("probes",),
+    "paper": ("reports.paper.act",),
     "optimizer": ("networks.roles",),
     "schedule": ("networks.roles",),
     "": ("networks.roles", "training.run", "training.study"),

@@ -30,6 +30,9 @@ GROUPS = {
     "Losses": ["cross_entropy", "kl", "kl_from", "mimicry"],
     "Training": ["update", "fit"],
     "Probes": ["Result", "Column", "Flag", "Picture"],
+    "Papers": [
+        "Paper", "PaperScale", "Item", "ItemTraining", "ItemExamination", "PublishedRow", "PublishedColumn", "Published", "Claim",
+    ],
     "Random numbers": ["Noise"],
     "Errors": ["InputError", "ActkitError"],
 }  # fmt: skip

@@ -136,7 +136,7 @@ def _names(kind: str, context: click.Context) -> list[str]:
 
 def _named(context: click.Context, incomplete: str) -> list[str]:
     kind = str(context.params.get("kind") or "").lower().removesuffix("s")
-    return _names(kind, context) if kind in KINDS else []
+    return _names(kind, context) if kind in (*KINDS, "paper") else []
 
 
 def _checkpoints(context: click.Context, incomplete: str) -> Iterator[str]:
@@ -181,6 +181,17 @@ def _settings(context: click.Context, incomplete: str) -> Iterator[str]:
                 yield from (f"{key}={name}" for name in _names(wanted, context))
 
 
+def _paper_items(context: click.Context, incomplete: str) -> Iterator[str]:
+    """'all' and the items of actkit's own paper, then those of others, each with its paper's name."""
+    from actkit.cli.sources import PACKAGE
+
+    for paper in _components("paper", context):
+        names = ["all", *paper.items]
+        if Path(paper.place).is_relative_to(PACKAGE):
+            yield from names
+        yield from (f"{paper.name}:{name}" for name in names)
+
+
 recipes = _completer(_recipes("run"), otherwise="file")
 any_recipe = _completer(_recipes("run", "evaluation", "part"), otherwise="file")
 evaluations = _completer(_recipes("evaluation", "run"), otherwise="file")
@@ -188,12 +199,12 @@ checkpoints = _completer(_checkpoints, otherwise="file")
 probes = _completer(_probes)
 settings = _completer(_settings)
 networks = _completer(lambda context, incomplete: _names("backbone", context))
-listed = one_of(*(f"{kind}s" for kind in KINDS), "recipes", "plugins", "run", "role", "study")
+listed = one_of(*(f"{kind}s" for kind in KINDS), "papers", "recipes", "plugins", "run", "role", "study")
 named = _completer(_named)
 begun = one_of(*BEGUN)
 devices = one_of("auto", "cpu", "cuda", "cuda:0")
 formats = one_of("table", "markdown", "csv", "latex", "json")
 scales = one_of("full", "small")
-paper_items = one_of("all", *(f"table{n}" for n in range(1, 6)), *(f"figure{n}" for n in range(2, 5)))
+paper_items = _completer(_paper_items)
 folders = _completer(lambda context, incomplete: (), otherwise="dir")
 files = _completer(lambda context, incomplete: (), otherwise="file")

@@ -84,6 +84,7 @@ def list_(kind: str | None, name: str | None, plugins: tuple[str, ...], as_json:
     actkit list attack pgd           one of them with its parameters (`actkit list pgd` does as well)
     actkit list run                  the settings of a run itself (also: role, study)
     actkit list recipes              what `actkit run` and `actkit probe --evaluation` take by name
+    actkit list papers               papers and their tables and figures, for `actkit reproduce`
     actkit list plugins              installed plugins: what each brings, and why one failed
     """
     kind = None if kind is None else _singular(kind)
@@ -100,6 +101,8 @@ def list_(kind: str | None, name: str | None, plugins: tuple[str, ...], as_json:
         entry = registry.get(f"{kind}.{name}" if kind else name)
         click.echo(json.dumps(_described(entry)) if as_json else _detail(entry))
         return None
+    if kind == "paper":
+        return _list_papers(as_json)
     entries = [e for e in registry.entries(kind) if e.kind]
     if as_json:
         click.echo(json.dumps([_described(e) for e in entries]))
@@ -156,6 +159,32 @@ def _list_recipes(as_json: bool) -> None:
     click.echo("\n\n".join(tables))
 
 
+def _list_papers(as_json: bool) -> None:
+    """Each paper, whose it is, and its items as `actkit reproduce` takes them."""
+    from actkit.config import registry
+    from actkit.reports.paper.papers import papers
+
+    whose = {entry.name: entry for entry in registry.entries("paper")}
+    if as_json:
+        click.echo(json.dumps([_described(whose[name]) for name in papers()]))
+        return
+    rows = []
+    for name, paper in papers().items():
+        first = [name, ", ".join(paper.scales), whose[name].origin, whose[name].description]
+        for i, (item, title) in enumerate(_items_of(name)):
+            rows.append([*(first if i == 0 else [""] * 4), item, title])
+    click.echo(aligned(rows, ["PAPER", "SCALES", "FROM", "ABOUT", "ITEM", "WHAT IT IS"]))
+
+
+def _items_of(paper: str) -> list[tuple[str, str]]:
+    """A paper's items as `actkit reproduce` takes them, each with its title."""
+    from actkit.reports.paper.papers import called, paper_named
+
+    # Each title at the first scale that has the item.
+    titles = {item.name: item.title for item in reversed(paper_named(paper).items)}
+    return [(called(paper, name), titles[name]) for name in paper_named(paper).names]
+
+
 def _list_plugins(as_json: bool) -> None:
     """Where each came from, what it brings, and why one failed."""
     from actkit.config.plugins import installed_plugins
@@ -183,6 +212,7 @@ def _described(entry: Entry) -> dict[str, Any]:
         "at": entry.location,
         "about": entry.description,
         "parameters": {p.name: None if p.required else repr(p.default) for p in entry.parameters.values()},
+        **({"items": dict(_items_of(entry.name))} if entry.kind == "paper" else {}),
     }
 
 
@@ -198,9 +228,10 @@ def _detail(entry: Entry) -> str:
         "",
         inspect.getdoc(entry.target) or "",
         "",
-        "parameters",
-        aligned(rows) if rows else "  none",
+        *(["parameters", aligned(rows) if rows else "  none"] if entry.kind != "paper" else []),
     ]
+    if entry.kind == "paper":
+        lines += ["items (actkit reproduce)", aligned([[f"  {item}", title] for item, title in _items_of(entry.name)])]
     roles = entry.positional[2:] if entry.kind == "objective" else ()
     if roles:
         lines += ["", "roles", "  " + ", ".join(roles)]

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from actkit.cli.display import Terminal
     from actkit.reports.paper.outcome import ItemOutcome
     from actkit.reports.paper.study import PaperStudy
+    from actkit.reports.paper.terms import Paper
     from actkit.training.tasks import Task, TaskResult
 
 
@@ -77,7 +78,7 @@ class ReproduceOptions:
     "--out",
     metavar="DIR",
     type=click.Path(path_type=Path),
-    help="Where the item goes. Default: reproduced/<scale>.",
+    help="Where the item goes. Default: reproduced/<scale>, of a plugin's paper reproduced/<paper>_<scale>.",
 )
 @device_option
 @threads_option
@@ -86,25 +87,28 @@ class ReproduceOptions:
 @format_option
 @json_option
 def reproduce_(**given: Any) -> int:
-    """Reproduce tables and figures of the paper: run the study behind each ITEM, print ours beside the paper's.
+    """Reproduce tables and figures of a paper: run the study behind each ITEM, print ours beside the paper's.
 
     \b
     actkit reproduce table2 --dry-run             the trainings and examinations, and what they cost
     actkit reproduce table1 --scale small -j 2    the same study on digits
     actkit reproduce all --show                   what there is of all items
+    actkit reproduce trades:table5 --dry-run      of another paper, which a plugin brings
 
-    ITEM is table1 to table5, figure2 to figure4, or all. Items share trainings; the same command again does what is left.
+    ITEM is one of `actkit list papers`, or all. Items share trainings; the same command again does what is left.
     """
     options = ReproduceOptions(**given)
     from actkit.cli.display import Terminal
     from actkit.reports.grids import assert_format
     from actkit.reports.paper.outcome import outcome_of
-    from actkit.reports.paper.study import items_named, paper_study, place_of
+    from actkit.reports.paper.papers import chosen
+    from actkit.reports.paper.study import paper_study, place_of
 
     assert_format(options.how)
-    place = options.out or place_of(options.scale, options.settings)
+    wanted = chosen(options.names, options.scale)
+    place = options.out or place_of(options.scale, options.settings, wanted.name)
     made = paper_study(
-        items_named(options.names, options.scale),
+        wanted.items,
         seeds=None if options.seeds is None else studies.seeds_in(options.seeds),
         settings=options.settings,
         plugins=options.plugins,
@@ -120,7 +124,7 @@ def reproduce_(**given: Any) -> int:
     written = not options.show or options.out is not None
     found = [outcome_of(made, item, _command_line(options)) for item in made.items]
     if written:
-        _write(options, found, place)
+        _write(options, found, wanted.paper, place)
     _print(options, found)
     studies.say_failures(failed, display)
     if written:
@@ -141,6 +145,10 @@ def _plan(options: ReproduceOptions, made: PaperStudy) -> int:
     if options.as_json:
         parts = {"trainings": trainings, "examinations": examinations}
         found = {"cells": studies.as_json(made.trainings), "seconds": trainings + examinations, **parts}
+        found["examined"] = [
+            {"title": task.title, "state": "done" if task.done else "to do", "folder": str(task.folder)}
+            for task in tasks
+        ]
         click.echo(json.dumps(found))
         return errors.OK
     lines = describe_study(made.trainings, cost, device=device, jobs=options.jobs)
@@ -190,7 +198,7 @@ def _command_line(options: ReproduceOptions) -> str:
     return command_line("reproduce", options.names, {**what, **how})
 
 
-def _write(options: ReproduceOptions, found: Sequence[ItemOutcome], place: Path) -> None:
+def _write(options: ReproduceOptions, found: Sequence[ItemOutcome], paper: Paper, place: Path) -> None:
     """The items' files, and a page of every item that is here, whichever was asked for now."""
     from actkit.reports import page
     from actkit.reports.paper.outcome import all_here
@@ -201,13 +209,14 @@ def _write(options: ReproduceOptions, found: Sequence[ItemOutcome], place: Path)
     here = all_here(
         found,
         place,
+        paper,
         options.scale,
         settings=options.settings,
         plugins=options.plugins,
         runs=options.runs,
         command=_command_line(options),
     )
-    page.write(of_items(here), place / "report.html")
+    page.write(of_items(here, paper), place / "report.html")
 
 
 def _print(options: ReproduceOptions, found: Sequence[ItemOutcome]) -> None:

@@ -18,11 +18,17 @@ _TEMPLATES = PACKAGE / "cli/new"
 
 @dataclass(frozen=True)
 class Found:
-    """A component that a file registers; `parameters`: the names that a recipe can bind, each with its annotation as it is written."""
+    """A component that a file registers.
+
+    Args:
+        parameters: the names that a recipe can bind, each with its annotation as it is written.
+        items: of a paper, those that its file writes down as `Item("table5", ...)`.
+    """
 
     name: str
     place: str
     parameters: dict[str, str]
+    items: tuple[str, ...] = ()
 
     def wants(self, parameter: str) -> str:
         """The kind of component that a parameter takes, '' where it takes none, or a list."""
@@ -51,7 +57,16 @@ def components_in(folder: Path, kind: str) -> Iterator[Found]:
             if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
                 for decorator in node.decorator_list:
                     if (name := _registered(decorator, kind, node.name)) is not None:
-                        yield Found(name, f"{path}:{decorator.lineno}", _parameters(node, kind))
+                        items = tuple(_items(body)) if kind == "paper" else ()
+                        yield Found(name, f"{path}:{decorator.lineno}", _parameters(node, kind), items)
+
+
+def _items(body: list[ast.stmt]) -> Iterator[str]:
+    """The names in `Item("table5", ...)`, in the order of the file."""
+    for node in ast.walk(ast.Module(body, [])):
+        if isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] == "Item":
+            given = [*node.args[:1], *(word.value for word in node.keywords if word.arg == "name")]
+            yield from (one.value for one in given if isinstance(one, ast.Constant) and isinstance(one.value, str))
 
 
 def _registered(decorator: ast.expr, kind: str, called: str) -> str | None:

@@ -1,4 +1,4 @@
-"""Where recipes lie: as a path says, beside the file that includes them, in actkit itself, or in an installed plugin."""
+"""Where recipes lie: as a path says, beside the file that includes them, in actkit itself, or in a plugin."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from actkit.errors import InputError, nearest
 
 
 def recipe_roots() -> list[Path]:
-    """Where a `gin/` with recipes may lie: inside an installed wheel, beside the package in a checkout, and in installed plugins."""
+    """Where a `gin/` with recipes may lie: inside an installed wheel, beside the package in a checkout, and in plugins."""
     package = Path(__file__).resolve().parents[1]
     return [package, package.parent, *plugin_folders()]
 

@@ -25,6 +25,9 @@ from actkit.errors import InputError, nearest, raise_all
 # Installed plugins that were loaded or could not be, by name and distribution; and why not, '' where it is loaded.
 attempted: dict[str, str] = {}
 
+# The folders that `--plugins` gave.
+given: list[Path] = []
+
 
 @dataclass(frozen=True)
 class Plugin:
@@ -99,8 +102,8 @@ def _too_new(point: importlib.metadata.EntryPoint) -> str:
 
 
 def plugin_folders() -> list[Path]:
-    """Where installed plugins lie, for the recipes that they bring in `gin/`; nothing is imported."""
-    found = []
+    """Where plugins lie, installed or given with `--plugins`, for the recipes that they bring in `gin/`; nothing is imported."""
+    found = list(given)
     for module in sorted(installed_plugin_modules()):
         with contextlib.suppress(ImportError, ValueError):
             spec = importlib.util.find_spec(module)
@@ -130,6 +133,8 @@ def load_plugin_folder(folder: Path) -> None:
             where=str(folder),
             help="rename the folder",
         )
+    if folder.resolve() not in given:
+        given.append(folder.resolve())
     # First, so that a plugin that takes a name of actkit's own is refused, and not actkit.
     registry.load_builtins()
     for path in sorted(folder.resolve().glob("*.py")):

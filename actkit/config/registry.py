@@ -83,7 +83,7 @@ class Kind:
     `positional`: the parameters that actkit fills by position; a name in angle brackets stands for one or more of the
     author's own (the roles of an objective, the models of a probe). `supplied`: keyword parameters that actkit fills, so
     that no recipe may. `required`: keyword parameters without which the component makes no sense. `foreign`: classes that
-    another library owns, so that any parameter that is not positional can be bound.
+    another library owns, so that any parameter that is not positional can be bound. `settings`: whether it has hyper-parameters at all.
     """
 
     contract: str
@@ -92,6 +92,7 @@ class Kind:
     required: tuple[str, ...] = ()
     run_defaults: tuple[str, ...] = ()
     foreign: bool = False
+    settings: bool = True
 
 
 KINDS: dict[str, Kind] = {
@@ -119,6 +120,8 @@ KINDS: dict[str, Kind] = {
         run_defaults=("total_steps", "T_max"),
         foreign=True,
     ),
+    # What a paper prints is data: `actkit reproduce` asks for it, and no recipe names it.
+    "paper": Kind("() -> Paper", settings=False),
     # The two that are not chosen but filled in: `run.epochs = 200`, `natural/role.backbone = ...`.
     "": Kind("(*, ...)"),
 }
@@ -218,7 +221,7 @@ def register(
     Its keyword-only parameters are its hyper-parameters, which a recipe binds; `**kwargs` is refused, since it would take any misspelt name.
 
     Args:
-        kind: 'objective', 'attack', 'backbone', 'probe' or 'dataset'.
+        kind: 'objective', 'attack', 'backbone', 'probe', 'dataset', or 'paper' for a function that returns a `Paper`.
         name: what recipes call it; by default the function's own name.
         check: a generator over (parameter, `InputError`), called with those hyper-parameters that it names: what is wrong with their values. A recipe
             is then refused before anything runs.
@@ -355,6 +358,8 @@ def _schema(kind: str, name: str, target: Callable[..., Any], location: str) -> 
         for required in contract.required:
             if required not in have:
                 raise refuse(f"it has no keyword parameter {required!r}")
+    if not contract.settings and init.parameters:
+        raise refuse("it has parameters; what differs is another item, or another scale of it")
     hints = _hints(target)
     return {
         p.name: Parameter(p.name, hints.get(p.name, p.empty), None if p.name in contract.run_defaults else p.default)
@@ -401,6 +406,8 @@ def get(selector: str, *, where: str | None = None) -> Entry:
     if selector in registered:
         return registered[selector]
     matches = [name for name in registered if name.endswith("." + selector)]
+    # A paper may be called as its defence is, which is what a recipe means.
+    matches = [name for name in matches if KINDS[registered[name].kind].settings] or matches
     if len(matches) == 1:
         return registered[matches[0]]
     if matches:

@@ -13,6 +13,7 @@ import pytest
 from actkit.cli import completion
 from actkit.cli.sources import PACKAGE, components_in, torch_names
 from actkit.config import registry
+from actkit.reports.paper.papers import paper_named
 from helpers import ROOT
 
 ENV = {
@@ -39,6 +40,9 @@ def complete(capsys, monkeypatch, tmp_path):
         return capsys.readouterr().out.split()
 
     return ask
+
+
+ACTS = [*(("table", n) for n in range(1, 6)), *(("figure", n) for n in range(2, 5))]
 
 
 @pytest.mark.parametrize(
@@ -70,6 +74,10 @@ def complete(capsys, monkeypatch, tmp_path):
         ("actkit probe --evaluation gin/evaluation_table2", ["gin/evaluation_table2.gin"]),
         ("actkit import x --arch resnet3", ["resnet34"]),
         ("actkit reproduce figure", ["figure2", "figure3", "figure4"]),
+        ("actkit reproduce a", ["all", "act:all", *(f"act:{kind}{n}" for kind, n in ACTS)]),
+        ("actkit reproduce act:table", [f"table{n}" for n in range(1, 6)]),
+        ("actkit list pap", ["papers"]),
+        ("actkit list papers a", ["act"]),
         ("actkit report runs --format la", ["latex"]),
     ],
 )
@@ -90,6 +98,19 @@ def test_a_plugins_components_are_completed_from_its_source(complete, tmp_path):
         "raise RuntimeError('nobody runs this')\n@register('attack', name='zz_mine')\ndef f(goal, x, *, noise, eps): ...\n"
     )
     assert complete("actkit run x --plugins mine -s objective.madry.attack=zz") == ["plain,zz_mine"]
+
+
+def test_a_plugins_paper_is_completed_from_its_source(complete, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/mine.py").write_text(
+        "raise RuntimeError('nobody runs this')\n@register('paper')\ndef zz():\n    return Paper('t', 's', [Item('table7', 'T', S)])\n"
+    )
+    assert complete("actkit reproduce --plugins mine zz:t") == ["plain,table7"]
+
+
+def test_the_items_that_are_completed_are_those_of_the_paper():
+    (paper,) = components_in(PACKAGE, "paper")
+    assert paper.items == paper_named("act").names
 
 
 def test_what_names_no_value_is_left_to_the_shells_files(complete):

@@ -133,3 +133,8 @@ def test_a_broken_entry_point_warns_and_the_rest_goes_on(monkeypatch):
     assert good.loaded
     with pytest.raises(InputError, match="plugin a_bad could not be loaded"):
         get("objective.from_the_bad_one")
+
+
+def test_a_paper_may_be_called_as_its_defence_is():
+    assert registry.has("paper.act")
+    assert registry.get("act").selector == "objective.act"

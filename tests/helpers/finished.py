@@ -8,7 +8,7 @@ from pathlib import Path
 from actkit.config.spec import Spec
 from actkit.evaluation.summary import Found, ModelFacts, Summary
 from actkit.probes import ResultName
-from actkit.reports.paper.items import item
+from actkit.reports.paper.papers import item
 from actkit.reports.paper.study import paper_study
 
 EVALUATION = [

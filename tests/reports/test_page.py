@@ -142,6 +142,7 @@ def test_pictures_are_drawn_in_the_pages_own_colour_and_their_ids_differ():
 
 def test_items_stand_in_groups_with_the_papers_numbers_aside(tmp_path, monkeypatch):
     from actkit.reports.paper.outcome import outcome_of
+    from actkit.reports.paper.papers import paper_named
     from actkit.reports.paper.printed import item_json
     from helpers.finished import finish, study_of
 
@@ -149,7 +150,7 @@ def test_items_stand_in_groups_with_the_papers_numbers_aside(tmp_path, monkeypat
     row = next(r for r in study.items[0].rows if r.group == "alpha = 0.9" and not r.role)
     finish(study.cell(row, 0), {"robust.accuracy": {"clean": 0.84}, "robust.pgd20": {"worst_run": 0.55}})
     found = outcome_of(study, study.items[0], "actkit reproduce table1")
-    read = Read(page.render(of_items([found])))
+    read = Read(page.render(of_items([found], paper_named("act"))))
     at = read.tables[0].index(["alpha = 0.9"])
     robust = next(i for i, row in enumerate(read.tables[0]) if i > at and row[0] == "G, robust model")
     assert read.tables[0][robust : robust + 3] == [

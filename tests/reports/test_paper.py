@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import csv
+import dataclasses
 import itertools
 import json
 import sys
@@ -10,20 +12,33 @@ from pathlib import Path
 
 import pytest
 
+from actkit.config import registry
 from actkit.config.recipe import load_evaluation, load_recipe
+from actkit.errors import InputError
 from actkit.files import sha256
 from actkit.networks import model_files
 from actkit.probes.pictures import Picture
 from actkit.reports.grids import printed as as_printed
-from actkit.reports.paper import items
 from actkit.reports.paper import outcome as outcomes
-from actkit.reports.paper.items import NAMES, SCALES, item
 from actkit.reports.paper.outcome import Line, outcome_of
+from actkit.reports.paper.papers import chosen, item, paper_named
 from actkit.reports.paper.printed import item_grid, item_json, items_csv
 from actkit.reports.paper.study import paper_study, place_of
+from actkit.reports.paper.terms import (
+    Claim,
+    Item,
+    ItemExamination,
+    ItemTraining,
+    Paper,
+    PaperScale,
+    Published,
+    PublishedColumn,
+    PublishedRow,
+)
 from actkit.reports.tables import Number
 from helpers.finished import finish, finish_examination, study_of
 
+NAMES, SCALES = paper_named("act").names, paper_named("act").scales
 ITEMS = [(name, scale) for scale in SCALES for name in NAMES]
 
 
@@ -60,15 +75,13 @@ def test_the_published_numbers_are_the_papers():
         row = next(r for r in made.rows if r.group.startswith(group) and r.method == method)
         return dict(zip((c.title for c in made.columns), row.paper, strict=False))[column]
 
-    assert printed("table1", "alpha = 0.9", "G, robust model", "PGD-20") == items.Published(55.12, 1.07)
+    assert printed("table1", "alpha = 0.9", "G, robust model", "PGD-20") == Published(55.12, 1.07)
     assert printed("table1", "alpha = 0.7", "F, natural model", "PGD-20") is None
-    assert printed("table2", "WRN-28-10, CIFAR-100", "ACT", "PGD-1000") == items.Published(27.26, 0.01)
+    assert printed("table2", "WRN-28-10, CIFAR-100", "ACT", "PGD-1000") == Published(27.26, 0.01)
     assert printed("table2", "ResNet-18, CIFAR-10", "Madry", "smallest").shown() == "0.03782 ± 0.00024"
-    assert printed("table3", "ResNet-18, CIFAR-100", "ACT", "from ACT") == items.Published(68.61)
+    assert printed("table3", "ResNet-18, CIFAR-100", "ACT", "from ACT") == Published(68.61)
     assert printed("table4", "ResNet-50, ImageNet", "Fast-FGSM", "PGD-10").note.startswith("the source")
-    assert printed("table4", "ResNet-50, ImageNet; attack step 1/255", "Fast-FGSM", "PGD-50-10") == items.Published(
-        43.46
-    )
+    assert printed("table4", "ResNet-50, ImageNet; attack step 1/255", "Fast-FGSM", "PGD-50-10") == Published(43.46)
     assert printed("table5", "ResNet-18, CIFAR-10", "TRADES", "100/255").shown() == "0.00"
     assert printed("table5", "ResNet-18, CIFAR-10", "TRADES", "50/255").shown() == "0.29"
 
@@ -86,6 +99,9 @@ def test_items_share_their_trainings(tmp_path):
     ("args", "message"),
     [
         (["table6"], "the paper has no 'table6'"),
+        (["act:tabel2"], "the paper has no 'tabel2' that can be reproduced\n  help: did you mean 'table2'"),
+        (["acd:table2"], "there is no paper 'acd'\n  help: did you mean 'act'?"),
+        (["act"], "'act' is a paper\n  help: act:all"),
         (["figure1"], "docs/moons.py"),
         (["table1", "--scale", "smal"], "did you mean 'small'?"),
         (["table1", "--seeds", "x"], "whole numbers are wanted"),
@@ -430,3 +446,94 @@ def test_an_item_is_reproduced_and_then_shown_again(actkit, warm, tmp_path, monk
     assert "missing: trades_digits, seed 0: not trained" in shown.out
     line = next(line for line in shown.out.splitlines() if line.startswith("TRADES"))
     assert line.split() == ["TRADES", "digits,", "n", "=", "0", "missing"]
+
+
+# -- papers as a kind ----------------------------------------------------------------------------------------------------
+
+TINY = PaperScale("tiny", "tiny scale", "tiny scale: for a test", unlike="nothing is like this")
+CLEAN = PublishedColumn("clean", "accuracy", "clean", "accuracy")
+ROW = PublishedRow("digits", "Madry", ItemTraining("gin/madry_digits.gin"), Published.line("87.30"))
+
+
+def an_item(**changed):
+    return Item(**({"name": "table7", "title": "Table 7", "scale": TINY, "seeds": (0,), "columns": (CLEAN,), "rows": (ROW,)} | changed))  # fmt: skip
+
+
+@pytest.fixture
+def of_others(monkeypatch):
+    """Papers registered for one test."""
+    monkeypatch.setattr(registry, "registered", dict(registry.registered))
+    return lambda name, made: registry.add("paper", name, made)
+
+
+def test_a_paper_of_a_plugin_stands_beside_acts(of_others, actkit, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    of_others("zz", lambda: Paper("Z", "Z et al. 2031", [an_item()], elsewhere={"figure1": ("is a drawing", "look")}))
+    listed = actkit("list", "papers").out
+    assert "zz:table7" in listed and " table2 " in listed
+    said = actkit("reproduce", "zz:table7", "--scale", "tiny", "--show")
+    assert said.code == 0, said.err
+    assert "tiny scale: for a test" in " ".join(said.out.split()).lower()
+    assert "since nothing is like this" in said.out and "87.30" in said.out
+    assert place_of("tiny", [], "zz") == Path("reproduced/zz_tiny")
+    for name, scale, message in (
+        ("zz:tabel7", "tiny", "the paper has no 'zz:tabel7' that can be reproduced\n  help: did you mean 'zz:table7'?"),
+        ("zz:figure1", "tiny", "figure1 is a drawing\n  help: look"),
+        ("zz:table7", "full", "there is no scale 'full'\n  help: there is tiny"),
+    ):
+        assert message in actkit("reproduce", name, "--scale", scale).err
+    assert "of several papers: act, zz" in actkit("reproduce", "table1", "zz:table7").err
+
+
+@pytest.mark.parametrize(
+    ("made", "message"),
+    [
+        (lambda: 3, "paper 'zz' returns int, not Paper"),
+        (lambda: 1 / 0, "paper 'zz' fails: ZeroDivisionError"),
+        (lambda: Paper("Z", "Z", []), "paper 'zz': a paper has one item at least"),
+        (lambda: Paper("Z", "Z", [an_item(), an_item()]), "table7 is there twice at the scale 'tiny'"),
+        (lambda: an_item(name="Table 7"), "small letters and digits, got 'Table 7'"),
+        (lambda: an_item(rows=()), "table7 has no rows"),
+        (lambda: an_item(columns=(CLEAN,), rows=(dataclasses.replace(ROW, paper=Published.line("1 2")),)), "has 1 columns, its row 'Madry' has 2"),
+        (lambda: an_item(claims=(Claim("better", "PGD", "Madry", "higher", ()),)), "table7 has no column 'PGD'"),
+        (lambda: an_item(claims=(Claim("better", "clean", "Madri", "higher", ()),)), "table7 has no row 'Madri'"),
+    ],
+)  # fmt: skip
+def test_a_paper_that_does_not_fit_gets_one_line(of_others, made, message):
+    of_others("zz", made)
+    with pytest.raises(InputError) as caught:
+        paper_named("zz")
+    assert message in str(caught.value)
+    assert __file__ in str(caught.value), "where it is written"
+
+
+@pytest.mark.parametrize("examination", [None, ItemExamination("gin/evaluation_table2.gin")])
+def test_a_column_of_a_probe_that_is_not_there_gets_one_line(examination, tmp_path):
+    column = PublishedColumn("PGD-20", "pdg20", "worst_run", "accuracy under PGD-20")
+    with pytest.raises(InputError, match="there is no probe 'pdg20' in the evaluation") as caught:
+        paper_study([an_item(columns=(column,), examination=examination)], out=tmp_path, runs="runs")
+    assert caught.value.help == "did you mean 'pgd20'?"
+
+
+def test_a_paper_takes_no_parameters(of_others):
+    with pytest.raises(InputError, match="it has parameters"):
+        of_others("zz", lambda *, scale="full": None)
+
+
+def test_act_colon_an_item_is_that_item():
+    assert item("act:table2") == item("table2")
+    assert chosen(["act:table2", "table2", "Table 3"], "full").items == (item("table2"), item("table3"))
+    assert [one.name for one in chosen(["all"], "small").items] == list(NAMES)
+
+
+def test_no_file_but_one_names_the_items_of_act():
+    package = Path(paper_named.__code__.co_filename).parents[2]
+    named = [
+        path.name
+        for path in package.rglob("*.py")
+        if any(
+            isinstance(node, ast.Constant) and node.value in NAMES
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        )
+    ]
+    assert named == ["act.py"]

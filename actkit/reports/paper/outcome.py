@@ -1,4 +1,4 @@
-"""What came of the paper's tables and figures: ours over seeds beside what the paper prints, its claims held against ours, the pictures.
+"""What came of a paper's tables and figures: ours over seeds beside what the paper prints, its claims held against ours, the pictures.
 
 Nothing is run here: what the study (`paper.study`) has not trained or examined is missing, and said to be.
 """
@@ -17,9 +17,8 @@ from typing import Any, Literal, NamedTuple
 from actkit.evaluation.summary import Summary
 from actkit.machine import provenance
 from actkit.probes.pictures import Picture, averaged, merged, of_model
-from actkit.reports.paper import items
 from actkit.reports.paper.study import PaperStudy, paper_study, slug
-from actkit.reports.paper.terms import Claim, Item, Published, PublishedColumn, PublishedRow
+from actkit.reports.paper.terms import Claim, Item, Paper, Published, PublishedColumn, PublishedRow
 from actkit.reports.tables import Number
 
 
@@ -283,7 +282,7 @@ def _sweep(item: Item, lines: Sequence[Line]) -> Iterator[Picture]:
         return
     series: dict[str, dict[str, Any]] = {}
     for line, at in zip(lines, axis, strict=True):
-        for column in item.columns:
+        for column in (column for column in item.columns if column.percent):
             ours, printed = line.ours.get(column.title), line.paper.get(column.title)
             known = [("", ours.mean, ours.std if len(ours.values) > 1 else 0.0)] if ours else []
             if printed and item.scale.comparable:
@@ -298,7 +297,7 @@ def _sweep(item: Item, lines: Sequence[Line]) -> Iterator[Picture]:
     if series:
         name = axis[0][0]
         data = {"series": series, "x_label": name, "y_label": "accuracy", "percent": True}
-        yield Picture(f"by-{name}", "lines", f"Both models of ACT as {name} changes", data)
+        yield Picture(f"by-{name}", "lines", f"{item.swept} as {name} changes", data)
 
 
 def _seen(made: PaperStudy, item: Item) -> Iterator[Picture]:
@@ -332,14 +331,16 @@ def _picture(made: PaperStudy, item: Item, row: PublishedRow, seed: int, name: s
     return of_model(kept, got[1])
 
 
-def all_here(made: Sequence[ItemOutcome], place: Path, scale: str, *, command: str, **how: Any) -> list[ItemOutcome]:
-    """These items, and those that were written into the same folder before, in the paper's order."""
+def all_here(
+    made: Sequence[ItemOutcome], place: Path, paper: Paper, scale: str, *, command: str, **how: Any
+) -> list[ItemOutcome]:
+    """These items, and those of the paper that were written into the same folder before, in its order."""
     own = {one.item.name: one for one in made}
     found = []
-    for name in items.NAMES:
-        if name in own:
-            found.append(own[name])
-        elif (place / f"{name}.json").is_file():
-            other = paper_study([items.item(name, scale)], out=place, **how)
+    for item in (item for item in paper.items if item.scale.name == scale):
+        if item.name in own:
+            found.append(own[item.name])
+        elif (place / f"{item.name}.json").is_file():
+            other = paper_study([item], out=place, **how)
             found.append(outcome_of(other, other.items[0], command))
     return found

@@ -1,4 +1,4 @@
-"""The paper's items as one page."""
+"""A paper's items as one page."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from actkit.reports.page import Page, PageTable, Remark, Section
 from actkit.reports.paper import printed
 from actkit.reports.paper.outcome import ItemOutcome
 from actkit.reports.paper.printed import item_grid, item_json
+from actkit.reports.paper.terms import Paper
 from actkit.reports.rows import UNVERIFIED
 
 
-def of_items(made: Sequence[ItemOutcome]) -> Page:
-    """A page of tables and figures of the paper, ours beside the paper's."""
+def of_items(made: Sequence[ItemOutcome], paper: Paper) -> Page:
+    """A page of tables and figures of a paper, ours beside the paper's."""
     scale = made[0].item.scale
     missing = [said for one in made for said in one.missing]
     findings = [Remark("yellow", f"{scale.said[0].upper()}{scale.said[1:]}.")] if not scale.comparable else []
@@ -42,10 +43,10 @@ def of_items(made: Sequence[ItemOutcome]) -> Page:
     }
     folded = [("the runs", "\n".join(f"{title}  {folder}" for title, folder in folders.items()))]
     sections.append(Section("How to reproduce it", facts=facts, commands=[about["command"]], folded=folded))
-    title = made[0].item.title if len(made) == 1 else "Adversarial Concurrent Training: the paper's tables and figures"
-    return Page(title, _lead(made), findings, sections, [item_json(one) for one in made])
+    title = made[0].item.title if len(made) == 1 else f"{paper.title}: the paper's tables and figures"
+    return Page(title, _lead(made, paper), findings, sections, [item_json(one) for one in made])
 
 
-def _lead(made: Sequence[ItemOutcome]) -> str:
+def _lead(made: Sequence[ItemOutcome], paper: Paper) -> str:
     data = dict.fromkeys(told["data"] for one in made for told in one.about["data"].values())
-    return f"Arani et al. 2020. {', '.join(one.item.title.partition(':')[0] for one in made)}; {'; '.join(data) or 'nothing yet'}"
+    return f"{paper.source}. {', '.join(one.item.title.partition(':')[0] for one in made)}; {'; '.join(data) or 'nothing yet'}"

@@ -24,7 +24,7 @@ def item_grid(made: ItemOutcome) -> Grid:
     for line in made.lines:
         group = line.row.group if line.row.group != before else ""
         before = line.row.group
-        whose = f"{'ours' if item.scale.comparable else 'digits'}, n = {len(line.seeds)}"
+        whose = f"{item.scale.whose}, n = {len(line.seeds)}"
         printed_lines = [[line.row.method, whose, *_ours(line, item.columns)]]
         if line.paper:
             printed_lines.append(["", "paper", *_papers(line, item.columns)])
@@ -65,8 +65,9 @@ def item_caption(made: ItemOutcome) -> list[str]:
     item = made.item
     lines = [f"{item.title}. {item.scale.said[0].upper()}{item.scale.said[1:]}."]
     if not item.scale.comparable and any(line.paper for line in made.lines):
+        why = item.scale.unlike or "settings are changed"
         lines.append(
-            "The paper's numbers stand beside ours to show what the item is; no difference is given, since digits are not CIFAR-10."
+            f"The paper's numbers stand beside ours to show what the item is; no difference is given, since {why}."
         )
     return [*lines, *protocol(made), *map(str, made.verdicts), *missing(made), made_by(made)]
 

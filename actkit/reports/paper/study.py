@@ -1,22 +1,22 @@
-"""The study behind the paper's items: trainings as `actkit run` makes them, shared by all items, and examinations of them."""
+"""The study behind a paper's items: trainings as `actkit run` makes them, shared by all items, and examinations of them."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from actkit.config.recipe import load_evaluation
+from actkit.config.recipe import load_evaluation, load_recipe
 from actkit.config.spec import Spec
-from actkit.errors import OK, InputError, raise_all
+from actkit.errors import OK, InputError, nearest, raise_all
 from actkit.evaluation.summary import Summary
 from actkit.files import sha256, sha256_of
 from actkit.networks import model_files
-from actkit.reports.paper import items
-from actkit.reports.paper.terms import Item, ItemExamination, PublishedRow, Scale, Training
+from actkit.reports.paper.papers import DEFAULT
+from actkit.reports.paper.terms import Item, ItemExamination, ItemTraining, PaperScale, PublishedRow
 from actkit.training.study import Cell, Examination, cell
 
 
@@ -81,7 +81,7 @@ class PaperStudy:
     items: tuple[Item, ...]
     # In place of the items' own.
     seeds: tuple[int, ...] | None
-    cells: Mapping[tuple[Training, int], Cell]
+    cells: Mapping[tuple[ItemTraining, int], Cell]
     out: Path
 
     def seeds_of(self, item: Item) -> tuple[int, ...]:
@@ -154,7 +154,7 @@ def paper_study(
     changed = tuple(s for s in settings if not same_study(s))
     if changed:
         items = [dataclasses.replace(item, scale=_changed(item.scale, changed)) for item in items]
-    cells: dict[tuple[Training, int], Cell] = {}
+    cells: dict[tuple[ItemTraining, int], Cell] = {}
     problems: list[InputError] = []
     for item in items:
         for row in item.rows:
@@ -173,6 +173,8 @@ def paper_study(
     raise_all(problems)
     for item in items:
         _assert_apart(item, cells)
+        if item.examination is not None or not changed:
+            _assert_columns(item, tuple(plugins), trust)
     return PaperStudy(tuple(items), None if seeds is None else tuple(seeds), cells, out)
 
 
@@ -185,15 +187,15 @@ def same_study(setting: str) -> bool:
     return (key.startswith("dataset.") and key.rpartition(".")[2] in _WHERE) or key in ("run.keep", "run.save_every")
 
 
-def _changed(scale: Scale, settings: tuple[str, ...]) -> Scale:
+def _changed(scale: PaperScale, settings: tuple[str, ...]) -> PaperScale:
     with_ = f"changed by {', '.join(settings)}"
     said = f"{scale.said}; {with_}, so that nothing here is to be held against the paper"
     return dataclasses.replace(scale, changed=settings, label=f"{scale.label}, {with_}", said=said)
 
 
-def _assert_apart(item: Item, cells: Mapping[tuple[Training, int], Cell]) -> None:
+def _assert_apart(item: Item, cells: Mapping[tuple[ItemTraining, int], Cell]) -> None:
     """Raise `InputError` where two rows that should differ are the same run under other names."""
-    seen: dict[tuple[int, str], Training] = {}
+    seen: dict[tuple[int, str], ItemTraining] = {}
     for (training, seed), own in cells.items():
         if training not in {row.training for row in item.rows}:
             continue
@@ -206,7 +208,20 @@ def _assert_apart(item: Item, cells: Mapping[tuple[Training, int], Cell]) -> Non
             )
 
 
-def _of_scale(training: Training) -> str:
+def _assert_columns(item: Item, plugins: tuple[str, ...], trust: bool) -> None:
+    """Raise `InputError` where a column's probe is none of the evaluation that its rows' models are examined with."""
+    for row in item.rows:
+        where, probes = _probes_of(item.examination or row.training, plugins, trust)
+        for column in item.columns:
+            if (label := column.label(row.reading)) is not None and label not in probes:
+                raise InputError(
+                    f"{item.name}, column {column.title!r}: there is no probe {label!r} in the evaluation",
+                    where=where,
+                    help=nearest(label, probes),
+                )
+
+
+def _of_scale(training: ItemTraining) -> str:
     told = [s.partition("=") for s in training.settings if s.startswith(("objective.", "role.backbone"))]
     return "".join(f" {key.rpartition('.')[2]}={value.removeprefix('@backbone.')}" for key, _, value in told)
 
@@ -222,6 +237,17 @@ def _sum_of(file: Path, changed: int, size: int) -> str:
 
 
 @functools.cache
+def _probes_of(
+    how: ItemTraining | ItemExamination, plugins: tuple[str, ...], trust: bool
+) -> tuple[str, frozenset[str]]:
+    """The recipe that says how a model is examined, and the labels of its probes."""
+    if isinstance(how, ItemExamination):
+        return how.file, frozenset(probe.title for probe in _evaluation(how))
+    read = load_recipe(how.recipe, how.settings, plugins=plugins, trust=trust)
+    return how.recipe, frozenset(probe.title for probe in read.spec.kwargs["evaluation"])
+
+
+@functools.cache
 def _evaluation(how: ItemExamination) -> list[Spec]:
     return load_evaluation(how.file, how.settings)
 
@@ -230,14 +256,9 @@ def slug(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
 
 
-def place_of(scale: str, settings: Sequence[str]) -> Path:
-    """Where a scale's items go, apart from those of a study that settings have changed."""
+def place_of(scale: str, settings: Sequence[str], paper: str = DEFAULT) -> Path:
+    """Where a scale's items go, apart from those of another paper, and of a study that settings have changed."""
     changed = sorted(s for s in settings if not same_study(s))
     mark = f"-{sha256_of(changed, 6)}" if changed else ""
-    return Path("reproduced") / f"{scale}{mark}"
-
-
-def items_named(names: Iterable[str], scale: str) -> list[Item]:
-    """By name; 'all' is every one. Raises `InputError` for a name that is none."""
-    wanted = [n for name in names for n in (items.NAMES if name == "all" else [name])]
-    return [items.item(name, scale) for name in dict.fromkeys(wanted)]
+    whose = "" if paper == DEFAULT else f"{paper}_"
+    return Path("reproduced") / f"{whose}{scale}{mark}"

@@ -1,35 +1,62 @@
-"""The tables and figures of the paper (Arani et al. 2020): what it printed, which trainings stand behind each, how they are examined, what it claims.
+"""The paper of ACT (Arani et al. 2020), as any paper is registered: what its tables and figures print, which trainings stand behind each, what it claims.
 
 Two scales: `full`, the paper's own settings, and `small`, the same study on scikit-learn's digits in minutes. Data alone; `paper.study` makes trainings and examinations of it.
 """
 
 from __future__ import annotations
 
-import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
-from actkit.errors import InputError, nearest
+from actkit.config.registry import register
 from actkit.reports.paper.terms import (
-    Block,
     Claim,
     Item,
     ItemExamination,
+    ItemTraining,
+    Paper,
+    PaperScale,
     Published,
     PublishedColumn,
     PublishedRow,
-    Scale,
-    Training,
 )
+
+
+@dataclass(frozen=True)
+class _Block:
+    """One network on one data set: what a group of rows has in common. Its recipes are gin/<method>_<recipes>.gin."""
+
+    title: str
+    recipes: str
+    settings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Scale(PaperScale):
+    """A scale and what all of ACT's items have in common there.
+
+    Args:
+        blocks: by the paper's name of the block.
+        examined: settings of every examination.
+        limit: the setting of how many images the costly attacks look at.
+    """
+
+    seeds: tuple[int, ...] = (0, 1, 2)
+    blocks: Mapping[str, _Block] = field(default_factory=dict)
+    examined: tuple[str, ...] = ()
+    limit: str = ""
+
 
 _C10, _C100, _WRN10, _WRN100, _IMAGENET = (
     "ResNet-18, CIFAR-10", "ResNet-18, CIFAR-100", "WRN-28-10, CIFAR-10", "WRN-28-10, CIFAR-100", "ResNet-50, ImageNet",
 )  # fmt: skip
 
 
-_FULL = Scale(
-    "full", "full scale", "full scale: the paper's settings", (0, 1, 2),
-    {
-        _C10: Block(_C10, "cifar10"), _C100: Block(_C100, "cifar100"), _WRN10: Block(_WRN10, "cifar10_wrn_28_10"),
-        _WRN100: Block(_WRN100, "cifar100_wrn_28_10"), _IMAGENET: Block(_IMAGENET, "imagenet"),
+_FULL = _Scale(
+    "full", "full scale", "full scale: the paper's settings",
+    blocks={
+        _C10: _Block(_C10, "cifar10"), _C100: _Block(_C100, "cifar100"), _WRN10: _Block(_WRN10, "cifar10_wrn_28_10"),
+        _WRN100: _Block(_WRN100, "cifar100_wrn_28_10"), _IMAGENET: _Block(_IMAGENET, "imagenet"),
     },
 )  # fmt: skip
 
@@ -41,45 +68,35 @@ _LESS = ("run.monitor_every=5", "probe.audit.limit=100")
 _SHORT = ("run.epochs=20", "schedule.MultiStepLR.milestones=[10, 15]", *_LESS)
 
 
-_DIGITS = Block("small ResNet, digits", "digits", _SHORT)
+_DIGITS = _Block("small ResNet, digits", "digits", _SHORT)
 
 
-_SMALL = Scale(
+_SMALL = _Scale(
     "small",
     "small scale, on digits",
     "small scale: 8x8 digits, small networks, 20 epochs (Free 5 of 4 updates each, Fast 10), eps 0.15; the costly attacks look at 100 images. It shows "
     "that the study runs and how the methods compare on digits; it says nothing about the paper's numbers",
-    (0, 1, 2),
-    {
+    whose="digits",
+    unlike="digits are not CIFAR-10",
+    blocks={
         _C10: _DIGITS,
-        _WRN10: Block(
+        _WRN10: _Block(
             "WRN-10-1, digits", "digits", (*_SHORT, "role.backbone=@backbone.wrn()", "backbone.wrn.depth=10", "backbone.wrn.width=1")
         ),
         _IMAGENET: _DIGITS,
     },
-    ("EPS=0.15", "STEP_SIZE=0.015"), "LIMIT=100",
+    examined=("EPS=0.15", "STEP_SIZE=0.015"),
+    limit="LIMIT=100",
 )  # fmt: skip
-
-
-SCALES = {scale.name: scale for scale in (_FULL, _SMALL)}
 
 
 _NAMES = {"natural": "Natural", "madry": "Madry", "trades": "TRADES", "free": "Free (m=4)", "fast": "Fast-FGSM", "act": "ACT"}  # fmt: skip
 
 
-DEFENCES = ("madry", "trades", "act")
+_DEFENCES = ("madry", "trades", "act")
 
 
-def _printed(line: str) -> tuple[Published | None, ...]:
-    """'85.11±.19 - 50.53' as numbers; '-' where the paper, or the copy of it that was read, has none."""
-    found: list[Published | None] = []
-    for part in line.split():
-        value, _, std = part.partition("±")
-        found.append(None if part == "-" else Published(float(value), float(std) if std else None))
-    return tuple(found)
-
-
-def _training(scale: Scale, block: str, method: str) -> Training:
+def _training(scale: _Scale, block: str, method: str) -> ItemTraining:
     own = scale.blocks[block]
     settings = own.settings
     if scale.name == "small" and method in (
@@ -89,10 +106,10 @@ def _training(scale: Scale, block: str, method: str) -> Training:
         settings = {
             "free": ("run.epochs=5", "schedule.MultiStepLR.milestones=[3, 4]", *_LESS), "fast": ("run.epochs=10", *_LESS)
         }[method]  # fmt: skip
-    return Training(f"gin/{method}_{own.recipes}.gin", settings)
+    return ItemTraining(f"gin/{method}_{own.recipes}.gin", settings)
 
 
-def _examination(scale: Scale, file: str, *settings: str, limit: bool = True, **how: object) -> ItemExamination:
+def _examination(scale: _Scale, file: str, *settings: str, limit: bool = True, **how: object) -> ItemExamination:
     given = (*scale.examined, *settings, *((scale.limit,) if scale.limit and limit else ()))
     return ItemExamination(file, given, **how)  # type: ignore[arg-type]
 
@@ -107,15 +124,15 @@ _TABLE1 = {  # clean and PGD-20 accuracy of F, then of G; three cells of F canno
 }
 
 
-def _table1(scale: Scale) -> Item:
+def _table1(scale: _Scale) -> Item:
     rows = []
     for alpha, printed in _TABLE1.items():
         training = _training(scale, _C10, "act")
         if not scale.comparable:
-            training = Training(training.recipe, (*training.settings, f"objective.act.alpha={alpha}"))
+            training = ItemTraining(training.recipe, (*training.settings, f"objective.act.alpha={alpha}"))
         elif alpha != "0.9":
-            training = Training(f"gin/act_cifar10_alpha_{alpha}.gin")
-        numbers = _printed(printed)
+            training = ItemTraining(f"gin/act_cifar10_alpha_{alpha}.gin")
+        numbers = Published.line(printed)
         group, at = f"alpha = {alpha}", ("alpha", float(alpha))
         rows.append(PublishedRow(group, "F, natural model", training, numbers[:2], role="natural", at=at))
         rows.append(PublishedRow(group, "G, robust model", training, numbers[2:], at=at))
@@ -127,6 +144,7 @@ def _table1(scale: Scale) -> Item:
             Claim("more robustness is transferred to F at higher alpha", "PGD-20", ("alpha = 0.9", "F, natural model"), "higher", (("alpha = 0.1", "F, natural model"),)),
         ),
         ("At alpha 1.0 neither model sees a label and both collapse to chance; the paper prints 10.00 and 0.00.",),
+        swept="Both models of ACT",
     )  # fmt: skip
 
 
@@ -161,10 +179,10 @@ _TABLE2 = {
 }  # fmt: skip
 
 
-def _table2(scale: Scale) -> Item:
+def _table2(scale: _Scale) -> Item:
     rows = [
         # The smallest perturbation stands twice: the paper does not say which of the two means it printed.
-        PublishedRow(scale.blocks[block].title, _NAMES[m], _training(scale, block, m), (*_printed(printed), _printed(printed)[-1]))
+        PublishedRow(scale.blocks[block].title, _NAMES[m], _training(scale, block, m), (*Published.line(printed), Published.line(printed)[-1]))
         for block, methods in _TABLE2.items() if block in scale.blocks for m, printed in methods.items()
     ]  # fmt: skip
     far = "mean linf distance of the nearest adversarial example that FGSM^k finds,"
@@ -194,13 +212,13 @@ _TABLE3 = {
 }
 
 
-def _table3(scale: Scale) -> Item:
+def _table3(scale: _Scale) -> Item:
     rows = []
     for block, methods in _TABLE3.items():
         if block in scale.blocks:
             title = scale.blocks[block].title
             rows += [
-                PublishedRow(title, _NAMES[m], _training(scale, block, m), _printed(line))
+                PublishedRow(title, _NAMES[m], _training(scale, block, m), Published.line(line))
                 for m, line in methods.items()
             ]
             rows.append(PublishedRow(title, "Natural", _training(scale, block, "natural")))
@@ -208,7 +226,7 @@ def _table3(scale: Scale) -> Item:
         "table3", "Table 3: black-box attacks, success rates (%)", scale, scale.seeds,
         tuple(
             PublishedColumn(f"from {_NAMES[m]}", "transfer", m, f"share of all test images that PGD-20 examples made on the {_NAMES[m]} model fool, from one random start")
-            for m in ("natural", *DEFENCES)
+            for m in ("natural", *_DEFENCES)
         ),
         tuple(rows), _examination(scale, "gin/evaluation_table3.gin", limit=False, together=True),
         (
@@ -226,12 +244,12 @@ _FREE_NOTE = "quoted from its own paper (Shafahi et al. 2019), whose code attack
 
 
 _TABLE4 = {
-    "madry": _printed("65.70 42.13 42.29 42.36"), "free": (Published(64.45), *(Published(v, note=_FREE_NOTE) for v in (43.52, 43.39, 43.40))),
-    "fast": (Published(60.90), Published(43.46, note=_FAST_NOTE), None, None, Published(43.46)), "act": _printed("68.20 44.06 44.24 44.29"),
+    "madry": Published.line("65.70 42.13 42.29 42.36"), "free": (Published(64.45), *(Published(v, note=_FREE_NOTE) for v in (43.52, 43.39, 43.40))),
+    "fast": (Published(60.90), Published(43.46, note=_FAST_NOTE), None, None, Published(43.46)), "act": Published.line("68.20 44.06 44.24 44.29"),
 }  # fmt: skip
 
 
-def _table4(scale: Scale) -> Item:
+def _table4(scale: _Scale) -> Item:
     title = scale.blocks[_IMAGENET].title
     small = "1/255" if scale.comparable else "0.075"
     readings = {
@@ -275,12 +293,12 @@ _TABLE5 = {
 }  # fmt: skip
 
 
-def _table5(scale: Scale) -> Item:
+def _table5(scale: _Scale) -> Item:
     title = scale.blocks[_C10].title
     step = "0.003" if scale.comparable else "0.015"
     readings = {"": f"step {step}", "scaled": "step grows with eps"}
     rows = [
-        PublishedRow(f"{title}; {said}", _NAMES[m], _training(scale, _C10, m), _printed(printed), reading=reading)
+        PublishedRow(f"{title}; {said}", _NAMES[m], _training(scale, _C10, m), Published.line(printed), reading=reading)
         for reading, said in readings.items()
         for m, printed in _TABLE5.items()
     ]
@@ -299,12 +317,12 @@ def _table5(scale: Scale) -> Item:
     )  # fmt: skip
 
 
-def _figure2(scale: Scale) -> Item:
+def _figure2(scale: _Scale) -> Item:
     block = scale.blocks[_C10]
     return Item(
         "figure2", f"Figure 2: smallest perturbations that fool each defence ({block.title})", scale, scale.seeds[:1],
         (PublishedColumn("smallest", "gallery", "mean_shown", "mean linf distance of the adversarial examples shown, by FGSM^k", percent=False),),
-        tuple(PublishedRow(block.title, _NAMES[m], _training(scale, _C10, m)) for m in DEFENCES),
+        tuple(PublishedRow(block.title, _NAMES[m], _training(scale, _C10, m)) for m in _DEFENCES),
         ItemExamination("gin/evaluation_figure2.gin"), pictures=("gallery",),
         notes=("Four images of the first seed are drawn; a number is the mean over those of the four that are not misclassified anyway. The mean over all images is in Table 2.",),
     )  # fmt: skip
@@ -313,7 +331,7 @@ def _figure2(scale: Scale) -> Item:
 _METHODS3 = (*(("natural", ""), ("madry", ""), ("trades", ""), ("act", "")), ("act", "natural"))
 
 
-def _analysed(scale: Scale, *blocks: str) -> tuple[PublishedRow, ...]:
+def _analysed(scale: _Scale, *blocks: str) -> tuple[PublishedRow, ...]:
     return tuple(
         PublishedRow(scale.blocks[b].title, _NAMES[m] + (", natural model" if role else ""), _training(scale, b, m), role=role)
         for b in blocks if b in scale.blocks for m, role in _METHODS3
@@ -324,7 +342,7 @@ def _analyses() -> ItemExamination:
     return ItemExamination("gin/evaluation_analyses.gin", roles=())
 
 
-def _figure3(scale: Scale) -> Item:
+def _figure3(scale: _Scale) -> Item:
     said = "accuracy with which an MLP (400, 200) fits random binary labels from the frozen representation, after 100 epochs of Adam, on the training images of two classes, the mean over 5 draws of labels"
     return Item(
         "figure3", f"Figure 3: weight norms and information compression ({scale.blocks[_C10].title})", scale, scale.seeds,
@@ -345,7 +363,7 @@ def _figure3(scale: Scale) -> Item:
     )  # fmt: skip
 
 
-def _figure4(scale: Scale) -> Item:
+def _figure4(scale: _Scale) -> Item:
     return Item(
         "figure4", "Figure 4: posterior entropy over the training images", scale, scale.seeds,
         (PublishedColumn("entropy", "entropy", "mean", "mean entropy of the posterior over all training images without augmentation, in nats", percent=False),),
@@ -355,24 +373,13 @@ def _figure4(scale: Scale) -> Item:
     )  # fmt: skip
 
 
-_MADE = {
-    "table1": _table1, "table2": _table2, "table3": _table3, "table4": _table4, "table5": _table5,
-    "figure2": _figure2, "figure3": _figure3, "figure4": _figure4,
-}  # fmt: skip
+_ITEMS = (_table1, _table2, _table3, _table4, _table5, _figure2, _figure3, _figure4)
 
 
-NAMES = tuple(_MADE)
-
-
-def item(name: str, scale: str = "full") -> Item:
-    """An item by its name, 'table1' or 'figure2'. Raises `InputError` for one that is not there."""
-    if scale not in SCALES:
-        raise InputError(f"there is no scale {scale!r}", help=nearest(scale, SCALES))
-    key = re.sub(r"[\s._-]", "", name.lower())
-    if key == "figure1":
-        raise InputError(
-            "figure1 is a drawing; its two-class picture is made by docs/moons.py", help="actkit run gin/act_moons.gin"
-        )
-    if key not in _MADE:
-        raise InputError(f"the paper has no {name!r} that can be reproduced", help=nearest(key, NAMES))
-    return _MADE[key](SCALES[scale])
+@register("paper")
+def act() -> Paper:
+    """Adversarial Concurrent Training (Arani et al. 2020)."""
+    return Paper(
+        "Adversarial Concurrent Training", "Arani et al. 2020", [made(scale) for scale in (_FULL, _SMALL) for made in _ITEMS],
+        elsewhere={"figure1": ("is a drawing; its two-class picture is made by docs/moons.py", "actkit run gin/act_moons.gin")},
+    )  # fmt: skip
