@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 # What type checkers see; `_PUBLIC` says it again for the interpreter, and a test holds the two equal.
 if TYPE_CHECKING:
-    from actkit.attacks import Goal, ascend, away_from, untargeted
+    from actkit.attacks import Goal, ascend, away_from, expectation, norm_named, untargeted
+    from actkit.config.norm import Norm
     from actkit.config.recipe import load_recipe as load
     from actkit.config.registry import (
         Attack,
@@ -51,7 +52,8 @@ __version__ = "0.1.0"
 
 # The public names by the module that holds each; torch is imported only when one of them is asked for.
 _PUBLIC = {
-    "attacks": "Goal ascend away_from untargeted",
+    "attacks": "Goal ascend away_from expectation norm_named untargeted",
+    "config.norm": "Norm",
     "config.recipe": "load",
     "config.registry": "Attack Backbone Dataset Model Objective Optimizer Probe Schedule register",
     "config.spec": "Spec",
@@ -76,18 +78,31 @@ _HOMES = {name: module for module, names in _PUBLIC.items() for name in names.sp
 _NAMES_THERE = {"load": "load_recipe"}
 
 __all__ = ["ActkitError", "InputError", "Noise", "Spec", "__version__", "load", "register"]
-__all__ += ["Attack", "Backbone", "Dataset", "Model", "Objective", "Optimizer", "Probe", "Schedule"]
+__all__ += ["Attack", "Backbone", "Dataset", "Model", "Norm", "Objective", "Optimizer", "Probe", "Schedule"]
 __all__ += ["Column", "Data", "Flag", "Goal", "Picture", "Result", "Role", "Split"]
 __all__ += ["Evaluation", "LoadedModel", "Trained", "as_data", "attack", "evaluate", "load_model", "train"]
 __all__ += ["Claim", "Item", "ItemExamination", "ItemTraining", "Paper", "PaperScale"]
 __all__ += ["Published", "PublishedColumn", "PublishedRow"]
-__all__ += ["ascend", "away_from", "cross_entropy", "fit", "kl", "kl_from", "mimicry", "untargeted", "update"]
+__all__ += [
+    "ascend",
+    "away_from",
+    "cross_entropy",
+    "expectation",
+    "fit",
+    "kl",
+    "kl_from",
+    "mimicry",
+    "norm_named",
+    "untargeted",
+    "update",
+]
 
 # Where actkit's own components of each kind are registered. The registry, which lies below them, imports these when it is first asked.
 COMPONENTS = {
     "backbone": ("networks.backbones",),
     "dataset": ("datasets",),
     "attack": ("attacks",),
+    "norm": ("attacks.norms",),
     "objective": ("training.objectives",),
     "probe": ("probes",),
     "paper": ("reports.paper.act",),

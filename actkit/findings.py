@@ -6,8 +6,9 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from actkit.config.norm import norm_named
 from actkit.config.spec import amount
 from actkit.config.typed import typed
 from actkit.errors import InputError
@@ -15,7 +16,6 @@ from actkit.errors import InputError
 if TYPE_CHECKING:
     from torch import Tensor
 
-Norm = Literal["linf", "l2"]
 Level = Literal["green", "yellow", "red"]
 
 
@@ -114,16 +114,12 @@ class Flag:
         return made if self.counts is None else {**made, "counts": vars(self.counts)}
 
 
-def length(norm: Norm, v: Tensor) -> Tensor:
-    """The norm of each example, shape (B,)."""
-    return v.flatten(1).abs().amax(1) if norm == "linf" else v.flatten(1).norm(dim=1)
-
-
 @dataclass(frozen=True)
 class Threat:
     """What the attacker may do: every image within `eps` of x in `norm`, and in [0,1]. An eps that is no number: several, each said elsewhere."""
 
-    norm: Norm
+    # As it is registered: 'linf'. One that a plugin brings may be absent where its results are read.
+    norm: str
     # Prints as it was written: '8/255'.
     eps: float
 
@@ -144,17 +140,17 @@ class Threat:
         """Raises `ValueError`, which says where and what, for what is none."""
         found = typed(_ThreatInFile, data, where)
         if found.eps is None:
-            return Threat(cast(Norm, found.norm), math.nan)
+            return Threat(found.norm, math.nan)
         eps = amount(found.eps) if _AMOUNT.fullmatch(found.eps) else None
         if eps is None:
             raise ValueError(f"{where}.eps: {found.eps[:40]!r} is no number".removeprefix("."))
-        return Threat(cast(Norm, found.norm), eps)
+        return Threat(found.norm, eps)
 
     def allows(self, x_adv: Tensor, x: Tensor) -> Tensor:
-        """Whether each example obeys, but for rounding; shape (B,)."""
+        """Whether each example obeys, but for rounding; shape (B,). Raises `InputError` where its norm is not there."""
         most = self.eps * (1 + 1e-5) + 1e-6
         inside = ((x_adv >= 0) & (x_adv <= 1)).flatten(1).all(1)
-        return inside & (length(self.norm, x_adv - x) <= most)
+        return inside & (norm_named(self.norm).length(x_adv - x) <= most)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import actkit
-from actkit.config.registry import KINDS
+from actkit.config.registry import KINDS, NameOf
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs/reference.md"
@@ -56,6 +56,9 @@ def entry(name: str) -> Iterator[str]:
     thing = getattr(actkit, name)
     yield f"### {name}\n"
     if typing.get_origin(thing) is typing.Annotated:
+        if named := next((m.kind for m in thing.__metadata__ if isinstance(m, NameOf)), None):
+            yield f"A keyword-only parameter annotated so takes the name of a {named}, as text: `actkit list {named}s`.\n"
+            return
         kind = next(m for m in thing.__metadata__ if m in KINDS)
         article = "an" if kind[0] in "aeiou" else "a"
         yield f"A keyword-only parameter annotated so takes {article} {kind}, built: `{KINDS[kind].contract}`.\n"

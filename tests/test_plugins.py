@@ -118,8 +118,8 @@ def test_installed_plugins_and_their_recipes_are_listed_with_their_origin(instal
     assert set(found) == {p.name for p in PLUGINS}
     assert found["awp"]["origin"] == "actkit-awp 0.1.0"
     assert {name: p["components"] for name, p in found.items()} == {
-        "awp": ["objective.awp"], "hat": ["objective.hat"], "lbgat": ["objective.lbgat"], "mart": ["objective.mart"],
-        "trades_paper": ["paper.trades"], "wrn_silu": ["backbone.wrn_silu"],
+        "awp": ["objective.awp"], "ddn": ["attack.ddn"], "fmn": ["attack.fmn"], "hat": ["objective.hat"], "lbgat": ["objective.lbgat"],
+        "mart": ["objective.mart"], "trades_paper": ["paper.trades"], "wrn_silu": ["backbone.wrn_silu"],
     }  # fmt: skip
     assert not any(p["error"] for p in found.values())
     recipes = {
@@ -275,7 +275,7 @@ def test_a_plugin_that_cannot_be_begun_is_told(actkit, tmp_path, args, message):
 def test_every_file_of_the_guide_runs(warm, tmp_path):
     text = (ROOT / "docs/plugins.md").read_text()
     files = re.findall(r"^`([\w/.]+)`:\n\n```(?:python|gin)\n(.*?)```", text, re.S | re.M)
-    assert len(files) == 13
+    assert len(files) == 17
     for name, content in files:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(content)
@@ -283,7 +283,11 @@ def test_every_file_of_the_guide_runs(warm, tmp_path):
     assert len(code[code.index("@register") :].splitlines()) <= 15
     for name, _ in files:
         if name.endswith(".gin"):
-            quick = ["-s", "run.steps=1", "-s", "run.monitor=[]"] if "confidence" in name else QUICK
+            quick = (
+                ["-s", "run.steps=1", "-s", "run.monitor=[]"]
+                if name in ("confidence_digits.gin", "line_digits.gin")
+                else QUICK
+            )
             done = call(warm, "-m", "actkit", "run", name, "--plugins", "mine", *quick, cwd=tmp_path)
             assert done.returncode == 0, done.stderr
             assert not ("confidence" in name and "confidence" not in done.stdout), done.stdout

@@ -6,15 +6,15 @@ Inputs are images in [0,1] of shape (B, C, H, W); eps and step_size are in the s
 """
 
 from actkit.attacks.apgd import apgd
-from actkit.attacks.goals import Goal, Rows, ascend, away_from, targeted, untargeted
-from actkit.attacks.norms import NORMS, budget_problems, check_budget, threat
+from actkit.attacks.goals import Goal, Rows, ascend, away_from, expectation, targeted, untargeted
+from actkit.attacks.norms import budget_problems, check_budget, threat
 from actkit.attacks.pgd import fgsm, pgd
 from actkit.attacks.smallest import smallest_perturbation
 from actkit.attacks.square import square
-from actkit.findings import Norm, Threat
+from actkit.config.norm import Norm, norm_named
+from actkit.findings import Threat
 
 __all__ = [
-    "NORMS",
     "Goal",
     "Norm",
     "Rows",
@@ -24,7 +24,9 @@ __all__ = [
     "away_from",
     "budget_problems",
     "check_budget",
+    "expectation",
     "fgsm",
+    "norm_named",
     "pgd",
     "smallest_perturbation",
     "square",

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from actkit.attacks.goals import LOSS_TITLES, ActiveSet, Goal, ascend
-from actkit.attacks.norms import NORMS, batch_view, budget_problems, check_budget
+from actkit.attacks.norms import batch_view, budget_problems, check_budget
+from actkit.config.norm import Norm, norm_named
 from actkit.config.registry import register
-from actkit.findings import Norm
 from actkit.noise import Noise
 
 # alpha of Algorithm 1: the share of the new step, the rest being the step before.
@@ -75,7 +75,8 @@ def apgd(
     """
     check_budget(eps=eps, steps=steps, norm=norm)
     x = x.detach()
-    x_adv = NORMS[norm].project(x + eps * NORMS[norm].sphere(noise, x), x, eps)
+    ball = norm_named(norm)
+    x_adv = ball.project(x + eps * ball.sphere(noise, x), x, eps)
     active, looks, previous = ActiveSet(x_adv), checkpoints(steps), 0
     state = _begin(goal, x, x_adv, active, eps)
     if (left := active.drop(state.fooled, x_adv)) is not None:
@@ -114,8 +115,8 @@ def _begin(goal: Goal, x: Tensor, x_adv: Tensor, active: ActiveSet, eps: float) 
 
 def _next_point(state: _State, norm: Norm, eps: float, *, inertia: float) -> Tensor:
     """A step along the gradient, and `inertia` times the step before. Who has won stays there."""
-    ball, x_adv = NORMS[norm], state.x_adv
-    moved = ball.project(x_adv + state.step_size * ball.direction(state.gradient), state.x, eps)
+    ball, x_adv = norm_named(norm), state.x_adv
+    moved = ball.project(x_adv + state.step_size * ball.direction(state.gradient, state.x, eps), state.x, eps)
     moved = ball.project(x_adv + (1 - inertia) * (moved - x_adv) + inertia * (x_adv - state.x_before), state.x, eps)
     return moved if state.fooled is None else torch.where(batch_view(state.fooled, x_adv), x_adv, moved)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 from collections.abc import Callable
 from typing import Literal, Protocol
 
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from actkit.errors import InputError
 from actkit.losses import cross_entropy, dlr, margin, targeted_dlr
+from actkit.noise import seed_for
 
 # Examples of a batch: an index tensor, or all of them.
 Rows = Tensor | slice
@@ -90,6 +92,34 @@ def away_from(model: Callable[[Tensor], Tensor], loss: Callable[..., Tensor], *t
         return loss(model(x), *(target[rows] for target in targets)), None
 
     return goal
+
+
+def expectation(goal: Goal, draws: int, *, seed: int = 0) -> Goal:
+    """Expectation over transformation (Athalye et al. 2018): the goal of a model that answers at random, averaged over so many answers.
+
+    Value and gradient are the means over `draws` calls of `goal`; won is where more than half of them have won; None where it does not tell. It costs as
+    many forward and backward passes. What the model draws comes from torch's global generator, which is forked for it: each draw has its own seed, made of
+    `seed`, the number of the call and that of the draw, and the generator is afterwards what it was. So the same attack finds the same again, but the
+    draws of an image depend on its batch: whoever draws for a whole batch at once draws so.
+
+    Raises `InputError` for fewer draws than 1.
+    """
+    if draws < 1:
+        raise InputError(f"an expectation needs at least 1 draw, got {draws}")
+    calls = itertools.count()
+
+    def averaged(x: Tensor, rows: Rows) -> tuple[Tensor, Tensor | None]:
+        call, values, wins = next(calls), [], []
+        with torch.random.fork_rng(devices=[x.device] if x.device.type == "cuda" else []):
+            for draw in range(draws):
+                torch.manual_seed(seed_for(seed, call, draw))
+                value, fooled = goal(x, rows)
+                values.append(value)
+                wins.append(fooled)
+        told = [fooled for fooled in wins if fooled is not None]
+        return torch.stack(values).mean(0), 2 * torch.stack(told).sum(0) > draws if told else None
+
+    return averaged
 
 
 def _refuse_loss_of_rows(loss: Callable[..., Tensor]) -> None:

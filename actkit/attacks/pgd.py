@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from actkit.attacks.goals import ActiveSet, Goal, ascend, with_loss
-from actkit.attacks.norms import NORMS, batch_view, budget_problems, check_budget, setting
+from actkit.attacks.norms import batch_view, budget_problems, check_budget, setting
+from actkit.config.norm import Norm, norm_named
 from actkit.config.registry import register
-from actkit.findings import Norm, Threat
+from actkit.findings import Threat
 from actkit.noise import Noise
 
 
@@ -34,7 +35,7 @@ def pgd(
 ) -> Tensor:
     """Projected gradient ascent, last iterate (Madry et al. 2018).
 
-    Each step moves along the gradient's sign (linf) or direction (l2), then projects onto the eps-ball around x and onto [0,1]. Where the goal
+    Each step moves along the gradient's sign (linf), direction (l2) or largest components (l1), as the norm says, then projects onto the eps-ball around x and onto [0,1]. Where the goal
     tells who has won, those stay where they won.
 
     Args:
@@ -45,7 +46,7 @@ def pgd(
     Returns x_adv, detached, within eps of x and within [0,1]. Raises `InputError` for an eps below 0 or (linf) above 1 or steps below 1.
     """
     check_budget(eps=eps, step_size=step_size, steps=steps, norm=norm)
-    ball = NORMS[norm]
+    ball = norm_named(norm)
     x_adv = x.detach()
     if start == "uniform":
         x_adv = x + eps * ball.uniform(noise, x)
@@ -56,7 +57,7 @@ def pgd(
     active = ActiveSet(x_adv)
     for step in range(steps):
         _, fooled, gradient = ascend(goal, x_adv, active.rows)
-        moved = ball.project(x_adv + step_size * ball.direction(gradient), x, eps)
+        moved = ball.project(x_adv + step_size * ball.direction(gradient, x, eps), x, eps)
         if step == 0 and not clip_start and fooled is not None:
             # What fools the model from outside is no adversarial example; what does from inside is kept there to the last bit.
             fooled = fooled & Threat(norm, eps).allows(x_adv, x)
@@ -71,5 +72,5 @@ def pgd(
 
 @register("attack", check=budget_problems, title=lambda attack, loss: with_loss("FGSM", loss))
 def fgsm(goal: Goal, x: Tensor, *, noise: Noise, eps: float, norm: Norm = "linf") -> Tensor:
-    """The fast gradient sign method (Goodfellow et al. 2015): one step of length eps from x itself, along the gradient's sign (linf) or direction (l2)."""
+    """The fast gradient sign method (Goodfellow et al. 2015): one step of length eps from x itself, in the norm's direction."""
     return pgd(goal, x, noise=noise, eps=eps, step_size=eps, steps=1, norm=norm, start="none")

@@ -75,7 +75,7 @@ def _basic_iterative(
     # Of the examples still running, in `rows`.
     place = torch.arange(len(rows), device=x.device)
     x_adv, eps = x[rows], batch_view(trial[rows], x)
-    x_adv = Linf.project(x_adv + ratio * eps * Linf.direction(gradient_at_x[rows]), x_adv, eps)
+    x_adv = Linf.project(x_adv + ratio * eps * Linf.direction(gradient_at_x[rows], x_adv, eps), x_adv, eps)
     for step in range(1, steps + 1):
         present = rows[place]
         if step < steps:
@@ -95,5 +95,5 @@ def _basic_iterative(
                 gradient = gradient[~fooled]
         if step == steps or not len(place):
             break
-        x_adv = Linf.project(x_adv + ratio * eps * Linf.direction(gradient), x[rows[place]], eps)
+        x_adv = Linf.project(x_adv + ratio * eps * Linf.direction(gradient, x, eps), x[rows[place]], eps)
     return won

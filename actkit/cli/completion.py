@@ -136,7 +136,7 @@ def _names(kind: str, context: click.Context) -> list[str]:
 
 def _named(context: click.Context, incomplete: str) -> list[str]:
     kind = str(context.params.get("kind") or "").lower().removesuffix("s")
-    return _names(kind, context) if kind in (*KINDS, "paper") else []
+    return _names(kind, context) if kind in (*KINDS, "norm", "paper") else []
 
 
 def _checkpoints(context: click.Context, incomplete: str) -> Iterator[str]:
@@ -199,7 +199,8 @@ checkpoints = _completer(_checkpoints, otherwise="file")
 probes = _completer(_probes)
 settings = _completer(_settings)
 networks = _completer(lambda context, incomplete: _names("backbone", context))
-listed = one_of(*(f"{kind}s" for kind in KINDS), "papers", "recipes", "plugins", "run", "role", "study")
+norms = _completer(lambda context, incomplete: _names("norm", context))
+listed = one_of(*(f"{kind}s" for kind in (*KINDS, "norm")), "papers", "recipes", "plugins", "run", "role", "study")
 named = _completer(_named)
 begun = one_of(*BEGUN)
 devices = one_of("auto", "cpu", "cuda", "cuda:0")

@@ -114,7 +114,12 @@ def threat_options(command: Callable[..., Any]) -> Callable[..., Any]:
         metavar="N",
         help="The budget of every attack, in [0,1] pixels, such as 8/255; its step size goes with it. Default: the stored one.",
     )
-    norm = click.option("--norm", type=click.Choice(["linf", "l2"]), help="The norm that eps is measured in.")
+    norm = click.option(
+        "--norm",
+        metavar="NAME",
+        shell_complete=completion.norms,
+        help="The norm that eps is measured in: linf, l2, l1, or a plugin's; `actkit list norms` shows them.",
+    )
     return eps(norm(command))
 
 

@@ -66,6 +66,13 @@ class Model(Protocol):
     def representation(self) -> AbstractContextManager[Callable[[Tensor], Tensor]]: ...
 
 
+@dataclass(frozen=True)
+class NameOf:
+    """Annotates a parameter that takes the name of a registered component of a kind, as text: `Annotated[str, NameOf("norm")]`."""
+
+    kind: str
+
+
 # A parameter that takes a component is annotated with one of these: `def act(x, y, robust, natural, *, attack: Attack)`.
 Backbone = Annotated[Any, "backbone"]
 Dataset = Annotated[Any, "dataset"]
@@ -83,7 +90,8 @@ class Kind:
     `positional`: the parameters that actkit fills by position; a name in angle brackets stands for one or more of the
     author's own (the roles of an objective, the models of a probe). `supplied`: keyword parameters that actkit fills, so
     that no recipe may. `required`: keyword parameters without which the component makes no sense. `foreign`: classes that
-    another library owns, so that any parameter that is not positional can be bound. `settings`: whether it has hyper-parameters at all.
+    another library owns, so that any parameter that is not positional can be bound. `settings`: whether it has hyper-parameters at all. `methods`: with
+    their positional parameters, those of a class that is not called itself, and of which there is one instance, made without arguments.
     """
 
     contract: str
@@ -93,6 +101,7 @@ class Kind:
     run_defaults: tuple[str, ...] = ()
     foreign: bool = False
     settings: bool = True
+    methods: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 KINDS: dict[str, Kind] = {
@@ -122,6 +131,16 @@ KINDS: dict[str, Kind] = {
     ),
     # What a paper prints is data: `actkit reproduce` asks for it, and no recipe names it.
     "paper": Kind("() -> Paper", settings=False),
+    "norm": Kind(
+        "a class with length(v), uniform(noise, x), sphere(noise, x), direction(gradient, x, eps) and project(x_adv, x, eps)",
+        methods={
+            "length": ("v",),
+            "uniform": ("noise", "x"),
+            "sphere": ("noise", "x"),
+            "direction": ("gradient", "x", "eps"),
+            "project": ("x_adv", "x", "eps"),
+        },
+    ),
     # The two that are not chosen but filled in: `run.epochs = 200`, `natural/role.backbone = ...`.
     "": Kind("(*, ...)"),
 }
@@ -221,7 +240,7 @@ def register(
     Its keyword-only parameters are its hyper-parameters, which a recipe binds; `**kwargs` is refused, since it would take any misspelt name.
 
     Args:
-        kind: 'objective', 'attack', 'backbone', 'probe', 'dataset', or 'paper' for a function that returns a `Paper`.
+        kind: 'objective', 'attack', 'backbone', 'probe', 'dataset', 'norm', or 'paper' for a function that returns a `Paper`.
         name: what recipes call it; by default the function's own name.
         check: a generator over (parameter, `InputError`), called with those hyper-parameters that it names: what is wrong with their values. A recipe
             is then refused before anything runs.
@@ -330,12 +349,17 @@ def _signatures(kind: str, target: Callable[..., Any]) -> tuple[inspect.Signatur
 
 def _positional(kind: str, target: Callable[..., Any]) -> tuple[str, ...]:
     call, _ = _signatures(kind, target)
+    if kind and KINDS[kind].methods:
+        return ()
     by_position = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     return tuple(p.name for p in call.parameters.values() if p.kind in by_position)
 
 
 def _schema(kind: str, name: str, target: Callable[..., Any], location: str) -> dict[str, Parameter]:
     contract = KINDS[kind]
+    if contract.methods:
+        _check_methods(kind, name, target, location)
+        return {}
     call, init = _signatures(kind, target)
 
     def refuse(why: str) -> InputError:
@@ -368,6 +392,29 @@ def _schema(kind: str, name: str, target: Callable[..., Any], location: str) -> 
         and (p.kind is p.KEYWORD_ONLY or (contract.foreign and p.name not in contract.positional))
         and p.kind is not p.VAR_KEYWORD
     }
+
+
+def _check_methods(kind: str, name: str, target: Callable[..., Any], location: str) -> None:
+    """Raise `InputError` where a class lacks a method of its contract, has one with other parameters, or cannot be made without arguments."""
+    methods, lacking = KINDS[kind].methods, "it is no class"
+    if inspect.isclass(target):
+        made = inspect.signature(target).parameters.values()
+        needed = [p.name for p in made if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+        lacking = f"it cannot be made without {', '.join(needed)}" if needed else ""
+        for method, expected in methods.items():
+            if lacking:
+                break
+            there = inspect.getattr_static(target, method, None)
+            have = () if there is None else tuple(inspect.signature(getattr(target, method)).parameters)
+            # Of a class, a plain method has self before the others.
+            have = have[1:] if inspect.isfunction(there) else have
+            if there is None:
+                lacking = f"it has no {method}({', '.join(expected)})"
+            elif have != expected:
+                lacking = f"its {method}({', '.join(have)}) should be {method}({', '.join(expected)})"
+    if lacking:
+        said = f"{kind} {name!r} does not fit its contract: {lacking}"
+        raise InputError(said, where=location, help=f"the contract is {KINDS[kind].contract}")
 
 
 def _check_positional(

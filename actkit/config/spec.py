@@ -18,7 +18,7 @@ from fractions import Fraction
 from typing import Annotated, Any, Literal, Union
 
 from actkit.config import registry
-from actkit.errors import InputError, raise_all
+from actkit.errors import InputError, nearest, raise_all
 
 
 class Quantity(float):
@@ -121,7 +121,8 @@ class Spec:
                 yield name, error
                 continue
             if (wrong := mismatch(parameters[name].annotation, value)) is not None:
-                yield name, InputError(f"{self.selector}.{name} should be {wrong}", help=_remedy(parameters[name]))
+                remedy = _remedy(parameters[name], value)
+                yield name, InputError(f"{self.selector}.{name} should be {wrong}", help=remedy)
         for name, parameter in parameters.items():
             if parameter.required and name not in self.kwargs:
                 add = f"add  {self.selector}.{name} = ..."
@@ -282,9 +283,14 @@ def mismatch(annotation: Any, value: Any) -> str | None:
     return f"{wanted}, got {got}"
 
 
-def _remedy(parameter: registry.Parameter) -> str:
+def _remedy(parameter: registry.Parameter, value: Any) -> str:
     """What to write for a parameter in place of a value of the wrong type."""
     options = _options(parameter.annotation)
+    if (named := next(filter(None, map(_named, options)), None)) is not None:
+        near = nearest(str(value), [entry.name for entry in registry.entries(named.kind)], listing=False)
+        return (
+            near or f"write one of these; `actkit list {named.kind}s` shows what each is, and a plugin may bring others"
+        )
     if parameter.wants:
         return f"`actkit list {parameter.wants[0]}` shows what can stand here"
     examples = {bool: "True or False", int: "a whole number, such as 10", float: "a number, such as 0.5 or '8/255'"}
@@ -301,6 +307,8 @@ def _remedy(parameter: registry.Parameter) -> str:
 
 def _fits(annotation: Any, value: Any) -> bool:
     origin, args = typing.get_origin(annotation), typing.get_args(annotation)
+    if (named := _named(annotation)) is not None:
+        return isinstance(value, str) and value.isidentifier() and registry.has(f"{named.kind}.{value}")
     if origin is Annotated:
         return isinstance(value, Spec) and value.kind in annotation.__metadata__
     if isinstance(value, Spec):
@@ -326,6 +334,12 @@ def _fits(annotation: Any, value: Any) -> bool:
     return isinstance(value, annotation) if isinstance(annotation, type) else True
 
 
+def _named(annotation: Any) -> registry.NameOf | None:
+    """Of a parameter that takes the name of a component, which kind's."""
+    marks = annotation.__metadata__ if typing.get_origin(annotation) is Annotated else ()
+    return next((mark for mark in marks if isinstance(mark, registry.NameOf)), None)
+
+
 def _is_fraction(value: Any) -> bool:
     """Whether it is a number as a text, such as '8/255': the literature's own way to write eps."""
     try:
@@ -338,6 +352,8 @@ def shown(annotation: Any) -> str:
     """An annotation in words: 'a backbone', "'ema' or 'swa' or None"."""
     if len(_options(annotation)) > 1:
         return " or ".join(shown(option) for option in _options(annotation))
+    if (named := _named(annotation)) is not None:
+        return shown(Literal[tuple(entry.name for entry in registry.entries(named.kind))])
     if typing.get_origin(annotation) is Annotated:
         return f"{'an' if annotation.__metadata__[0][0] in 'aeiou' else 'a'} {annotation.__metadata__[0]}"
     if typing.get_origin(annotation) is Literal:

@@ -9,13 +9,14 @@ from collections.abc import Callable, Iterator, Mapping
 from fractions import Fraction
 from typing import Any
 
-from actkit.attacks import budget_problems
+from actkit.attacks import budget_problems, norm_named
 from actkit.config import registry
 from actkit.config.spec import Quantity, Spec, amount
-from actkit.errors import InputError, nearest, raise_first
+from actkit.errors import InputError, raise_first
 from actkit.probes.accuracy import VALUES
 
-NORM_NAMES = ("linf", "l2")
+# An eps that papers on CIFAR-10 use, as an example in what is said.
+_USUAL = {"linf": "8/255", "l2": "0.5", "l1": "12"}
 
 # Their eps is where a search for the smallest perturbation begins, no budget: they have no threat model, and know linf alone.
 _SEARCHES = ("fgsm_k", "gallery")
@@ -125,7 +126,7 @@ def _budget(spec: Spec, eps: float | str | None, norm: str | None) -> dict[str, 
     if changed and eps is None:
         raise InputError(
             f"{_called(spec)} has an eps of {before}; in {norm} it means something else",
-            help=f"give both: --norm {norm} --eps {'0.5' if norm == 'l2' else '8/255'}",
+            help=f"give both: --norm {norm} --eps {_USUAL.get(str(norm), '...')}",
         )
     # An eps that is the same number already is not written anew: nothing changes at all.
     if eps is not None and amount(spec.get("eps")) != amount(eps):
@@ -220,8 +221,7 @@ def says_otherwise(spec: Spec, eps: float | str | None, norm: str | None) -> boo
 
 
 def _assert_norm(norm: str) -> None:
-    if norm not in NORM_NAMES:
-        raise InputError(f"there is no norm {norm!r}", help=nearest(norm, NORM_NAMES))
+    norm_named(norm)
 
 
 def _written(eps: float | str, norm: str) -> float | str:

@@ -14,7 +14,7 @@ from actkit.probes.corruptions import corruptions
 from actkit.probes.gallery import adversarial_images, gallery, surface
 from actkit.probes.measure import labels, measure
 from actkit.probes.result import Progress, Result
-from actkit.probes.smallest import fgsm_k
+from actkit.probes.smallest import fgsm_k, smallest
 from actkit.probes.transfer import transfer
 
 __all__ = [
@@ -36,6 +36,7 @@ __all__ = [
     "measure",
     "norms",
     "robust_accuracy",
+    "smallest",
     "surface",
     "sweep",
     "transfer",

@@ -67,6 +67,7 @@ def robust_accuracy(
     mode: Mode = "paper",
     starts: int = 5,
     targets: int = 9,
+    draws: int = 1,
     split: str = "test",
     limit: int | None = None,
     batch_size: int = 256,
@@ -84,12 +85,16 @@ def robust_accuracy(
     Args:
         loss: what the attack raises: 'cross_entropy'; 'margin'; 'dlr' (Croce and Hein 2020); 'targeted_dlr', in mode `worst_case`, which
             attacks towards each of the `targets` best wrong classes.
+        draws: of a model that answers at random (dropout at test time, random resizing): the attack raises the mean of so many answers to the same images
+            (expectation over transformation, Athalye et al. 2018), and in mode `worst_case` an image is broken where more than half of them are wrong.
     """
     examples = Examples(data, split, limit=limit, batch_size=batch_size, device=model.device)
     progress, allowed, name = progress or Progress(), threat(attack), title(attack, loss)
-    raise_first(settings_problems(loss=loss, mode=mode))
+    raise_first(settings_problems(loss=loss, mode=mode, draws=draws))
     different = starts_of(attack, starts, data)
-    runs = attack_runs(attack, loss=loss, starts=different, targets=targets, seed=seed, classes=data.num_classes)
+    runs = attack_runs(
+        attack, loss=loss, starts=different, targets=targets, seed=seed, classes=data.num_classes, draws=draws
+    )
     with model.frozen("eval") as g:
         if mode == "worst_case":
             found = _worst_case(g, examples, runs, progress, allowed, name)

@@ -6,9 +6,10 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from actkit.attacks import Threat
+from actkit.attacks import Threat, norm_named
 from actkit.config.registry import Model
 from actkit.findings import Flag
 from actkit.probes.protocols import (
@@ -57,8 +58,19 @@ class Audited:
 
     @property
     def largest_eps(self) -> float:
-        """The eps whose ball holds the whole of [0,1] from anywhere in it."""
-        return 1.0 if self.threat.norm == "linf" else math.sqrt(math.prod(self.examples.data.shape))
+        """The eps whose ball holds the whole of [0,1] from anywhere in it, or as much of it as a ball of the norm can."""
+        return float(norm_named(self.threat.norm).length(self._farthest()))
+
+    @property
+    def holds_every_image(self) -> bool:
+        """Whether a ball of the norm can hold the whole of [0,1]; that of a patch never does."""
+        return bool((self._farthest() == 1).all())
+
+    def _farthest(self) -> Tensor:
+        """How far a black image can be changed towards a white one, shape (1, C, H, W)."""
+        shape = self.examples.data.shape
+        black = torch.zeros(1, *shape, dtype=torch.float64)
+        return norm_named(self.threat.norm).project(black + 1, black, float(math.prod(shape)))
 
     def first_run(self, attack: Any, name: str) -> AttackRun:
         """An attack from its first random start."""

@@ -13,9 +13,12 @@ from torch import Tensor, nn
 from actkit.attacks import Norm, Threat, apgd, budget_problems, square
 from actkit.config.registry import Model, register
 from actkit.datasets import Data
-from actkit.errors import ActkitError, InputError
+from actkit.errors import ActkitError, InputError, raise_first
 from actkit.probes.protocols import AttackRun, Examples, attack_runs, evaluate_any_iterate, predict, settings_problems
 from actkit.probes.result import Column, Progress, Result, share
+
+# What the package calls the norms in which it was tried here.
+_OFFICIAL_NORMS = {"linf": "Linf", "l2": "L2"}
 
 
 def ensemble_problems(
@@ -26,6 +29,12 @@ def ensemble_problems(
     yield from settings_problems(targets=targets, limit=limit, batch_size=batch_size)
     if queries < 0:
         yield "queries", InputError(f"queries must not be negative, got {queries}", help="0 leaves Square out")
+    if tier == "official" and norm not in _OFFICIAL_NORMS:
+        known = " and ".join(_OFFICIAL_NORMS)
+        yield (
+            "norm",
+            InputError(f"the official AutoAttack is run in {known} here, not in {norm}", help="use tier = 'quick'"),
+        )
     if tier == "official" and importlib.util.find_spec("pyautoattack") is None:
         yield (
             "tier",
@@ -66,6 +75,18 @@ def autoattack(
     """
     examples = Examples(data, split, limit=limit, batch_size=batch_size, device=model.device)
     progress, allowed = progress or Progress(), Threat(norm, eps)
+    raise_first(
+        ensemble_problems(
+            eps=eps,
+            norm=norm,
+            steps=steps,
+            targets=targets,
+            queries=queries,
+            limit=limit,
+            batch_size=batch_size,
+            tier=tier,
+        )
+    )
     if tier == "official":
         return _official(model, examples, allowed, seed, progress)
     ensemble = _quick_ensemble(eps, norm, steps, targets, queries, seed, data.num_classes)
@@ -129,7 +150,7 @@ def _official(model: Model, examples: Examples, allowed: Threat, seed: int, prog
             with torch.random.fork_rng(devices=devices):
                 adversary = AutoAttack(
                     _ViewModule(g).eval(),
-                    norm={"linf": "Linf", "l2": "L2"}[allowed.norm],
+                    norm=_OFFICIAL_NORMS[allowed.norm],
                     eps=float(allowed.eps),
                     seed=seed,
                     device=x.device,

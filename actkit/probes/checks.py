@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from actkit.attacks import NORMS, Norm, apgd, fgsm, square
+from actkit.attacks import Norm, apgd, fgsm, norm_named, square
 from actkit.attacks.goals import CLASSES_NEEDED, ascend
 from actkit.attacks.norms import setting
 from actkit.findings import Counts, Flag, Level
@@ -76,7 +76,8 @@ def same_outputs(audited: Audited, x: Tensor, logits: Tensor) -> Finding:
         "deterministic",
         not spread <= 1e-4,
         "red",
-        f"five forwards of the same images differ by up to {spread:.2g} of their length: an attack must average over the randomness",
+        f"five forwards of the same images differ by up to {spread:.2g} of their length: the model answers at random, and an attack must average over that "
+        "(expectation over transformation: -s probe.robust_accuracy.draws=20, or actkit.expectation(goal, 20) around an attack's goal)",
         "five forwards of the same images agree",
     )
     independent = _flag(
@@ -256,7 +257,10 @@ def eps_0(audited: Audited, clean: Tensor) -> Finding:
 
 
 def eps_1(audited: Audited, clean: Tensor) -> Finding:
-    """With the whole of [0,1] to itself an attack leaves no more than chance."""
+    """With the whole of [0,1] to itself an attack leaves no more than chance; of a norm that never gives it that (a patch) there is nothing to check."""
+    if not audited.holds_every_image:
+        said = f"no eps of {audited.threat.norm} holds the whole of [0,1]: what an attack would leave there was not checked"
+        return Finding((Flag("eps 1", "green", said),))
     unbounded, eps = _with_eps(audited.attack, audited.largest_eps), audited.largest_eps
     step, steps = setting(unbounded, "step_size"), setting(unbounded, "steps") or 1
     if step is not None and step * steps < 2 * eps:
@@ -310,10 +314,10 @@ def weaker_attacks(audited: Audited) -> dict[str, tuple[Any, str]]:
 
 def _random_points(goal: Any, x: Tensor, *, noise: Noise, eps: float, norm: Norm, draws: int = 10) -> Tensor:
     """Random points of the ball, as an attack."""
-    x_adv = x
+    x_adv, ball = x, norm_named(norm)
     with torch.no_grad():
         for _ in range(draws):
-            x_adv = NORMS[norm].project(x + eps * NORMS[norm].uniform(noise, x), x, eps)
+            x_adv = ball.project(x + eps * ball.uniform(noise, x), x, eps)
             goal(x_adv, slice(None))
     return x_adv
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from actkit.attacks import NORMS, budget_problems, smallest_perturbation, threat, untargeted
+from actkit.attacks import budget_problems, norm_named, smallest_perturbation, threat, untargeted
 from actkit.attacks.goals import Loss, ascend, away_from
 from actkit.config.registry import Attack, Model, register
 from actkit.datasets import Data
@@ -140,7 +140,7 @@ def adversarial_images(
     with model.frozen("eval") as g:
         x_adv = perturb(g, x, y, ids, AttackRun(attack, goal_for(loss), (seed, 0), "shown"))
         predicted = predict(g, x_adv)
-    sizes = NORMS[allowed.norm].length(x_adv - x)
+    sizes = norm_named(allowed.norm).length(x_adv - x)
     # Of an l2 ball no single pixel comes near eps.
     span = float(allowed.eps) if allowed.norm == "linf" else float((x_adv - x).abs().max())
     cells: list[dict[str, Any]] = []

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from actkit.attacks import Goal, Rows, Threat, targeted, threat, untargeted
-from actkit.attacks.goals import ascend, with_loss
+from actkit.attacks.goals import ascend, expectation, with_loss
 from actkit.attacks.norms import setting
 from actkit.config import registry
 from actkit.datasets import Data
@@ -64,11 +64,19 @@ def settings_problems(
     limit: int | None = None,
     batch_size: int = 1,
     tries: int = 1,
+    draws: int = 1,
     loss: str = "cross_entropy",
     mode: str = "worst_case",
 ) -> Iterator[tuple[str, InputError]]:
     """What is wrong with a probe's settings: pairs of the parameter and the error."""
-    sizes = {"starts": starts, "targets": targets, "limit": limit, "batch_size": batch_size, "tries": tries}
+    sizes = {
+        "starts": starts,
+        "targets": targets,
+        "limit": limit,
+        "batch_size": batch_size,
+        "tries": tries,
+        "draws": draws,
+    }
     for name, value in sizes.items():
         if value is not None and value < 1:
             yield name, InputError(f"a probe's {name} must be at least 1, got {value}")
@@ -155,6 +163,13 @@ def goal_for(loss: str, rank: int | None = None) -> GoalFor:
     return towards
 
 
+def _averaged(made: GoalFor, draws: int, seed: int) -> GoalFor:
+    """The same goal, its expectation over so many draws of the model's randomness."""
+    if draws == 1:
+        return made
+    return lambda g, x, y: expectation(made(g, x, y), draws, seed=seed)
+
+
 @dataclass(frozen=True)
 class AttackRun:
     """One attack on every example. `key`: what its random start depends on, besides the example."""
@@ -166,9 +181,9 @@ class AttackRun:
 
 
 def attack_runs(
-    attack: Any, *, loss: str, starts: int, targets: int, seed: int, classes: int, name: str = ""
+    attack: Any, *, loss: str, starts: int, targets: int, seed: int, classes: int, name: str = "", draws: int = 1
 ) -> list[AttackRun]:
-    """An attack from several random starts, and, for a targeted loss, towards several classes."""
+    """An attack from several random starts, and, for a targeted loss, towards several classes; `draws`: of a model that answers at random."""
     if starts < 1:
         raise InputError(f"a probe's starts must be at least 1, got {starts}")
     if targets < 1:
@@ -181,7 +196,7 @@ def attack_runs(
     return [
         AttackRun(
             attack,
-            goal_for(loss, rank),
+            _averaged(goal_for(loss, rank), draws, seed),
             (seed, start, rank) if rank else (seed, start),
             f"{name}{start}/{rank or 0}",
         )
@@ -215,7 +230,8 @@ def starts_of(attack: Any, starts: int, data: Data) -> int:
     return starts if starts == 1 or is_random(attack, data.shape) else 1
 
 
-def _assert_allowed(allowed: Threat, x_adv: Tensor, x: Tensor) -> None:
+def assert_allowed(allowed: Threat, x_adv: Tensor, x: Tensor) -> None:
+    """Raises `ActkitError` where an attack's result lies outside its threat model, or is no number."""
     if not allowed.allows(x_adv, x).all():
         raise ActkitError(
             f"the attack left [0,1] or its ball ({allowed}), or gave NaN; its result would be no robustness and is not reported"
@@ -257,7 +273,7 @@ def perturb(g: View, x: Tensor, y: Tensor, ids: Tensor, run: AttackRun) -> Tenso
     goal = RecordingGoal(run.goal_for(g, x, y), x, None, early_stopping=False)
     x_adv: Tensor = run.attack(goal, x, noise=Noise(ids, *run.key))
     goal.assert_numbers()
-    _assert_allowed(threat(run.attack), x_adv, x)
+    assert_allowed(threat(run.attack), x_adv, x)
     return x_adv
 
 
@@ -284,7 +300,7 @@ def evaluate_any_iterate(
         goal = RecordingGoal(run.goal_for(g, x, y), x, allowed)
         x_adv = run.attack(goal, x, noise=Noise(ids, *run.key))
         goal.assert_numbers()
-        _assert_allowed(allowed, x_adv, x)
+        assert_allowed(allowed, x_adv, x)
         rows = (~goal.fooled).nonzero()[:, 0]
         if len(rows):
             # PGD's last point has not been looked at yet.

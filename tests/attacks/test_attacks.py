@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from actkit.attacks import NORMS, apgd, away_from, fgsm, pgd, smallest_perturbation, square, targeted, untargeted
+from actkit.attacks import apgd, away_from, fgsm, norm_named, pgd, smallest_perturbation, square, targeted, untargeted
 from actkit.attacks.apgd import checkpoints
 from actkit.attacks.square import share
 from actkit.losses import cross_entropy
@@ -18,7 +18,7 @@ from actkit.networks.roles import Role
 from actkit.noise import Noise
 
 D = 12
-ORDER = {"linf": 1, "l2": 2}  # of the dual norm
+ORDER = {"linf": 1, "l2": 2, "l1": float("inf")}  # of the dual norm
 
 
 def linear(d: int = D) -> tuple[nn.Module, torch.Tensor]:
@@ -50,7 +50,7 @@ PGD = functools.partial(pgd, step_size=0.05, steps=40)
 
 
 @pytest.mark.parametrize("start", ["uniform", "gaussian", "none"])
-@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("norm", ORDER)
 def test_pgd_reaches_the_worst_margin_of_a_linear_model(norm, start):
     model, w = linear()
     x, y, noise = inputs()
@@ -68,8 +68,11 @@ def test_pgd_reaches_the_worst_margin_of_a_linear_model(norm, start):
         (fgsm, "l2"),
         (functools.partial(apgd, steps=30), "linf"),
         (functools.partial(apgd, steps=50), "l2"),
+        (PGD, "l1"),
+        (fgsm, "l1"),
+        (functools.partial(apgd, steps=50), "l1"),
     ],
-    ids=["pgd-linf", "pgd-l2", "fgsm-linf", "fgsm-l2", "apgd-linf", "apgd-l2"],
+    ids=["pgd-linf", "pgd-l2", "fgsm-linf", "fgsm-l2", "apgd-linf", "apgd-l2", "pgd-l1", "fgsm-l1", "apgd-l1"],
 )
 @pytest.mark.parametrize("watched", [True, False], ids=["watched", "unwatched"])
 def test_robust_accuracy_of_a_linear_model_is_the_closed_form(attack, norm, watched):
@@ -112,7 +115,7 @@ ATTACKS = {
 
 
 @pytest.mark.parametrize(
-    ("name", "norm"), [(n, norm) for n in ATTACKS for norm in ("linf", "l2") if n != "square" or norm == "linf"]
+    ("name", "norm"), [(n, norm) for n in ATTACKS for norm in ORDER if n != "square" or norm == "linf"]
 )
 @pytest.mark.parametrize("watched", [True, False])
 def test_the_result_stays_in_the_ball_and_in_the_pixels(name, norm, watched):
@@ -123,7 +126,7 @@ def test_the_result_stays_in_the_ball_and_in_the_pixels(name, norm, watched):
     x_adv = attack(untargeted(model, y) if watched else raising(model, y), x, noise=noise, eps=0.3)
     assert x_adv.min() >= 0
     assert x_adv.max() <= 1
-    assert NORMS[norm].length(x_adv - x).max() <= 0.3 + 1e-6
+    assert norm_named(norm).length(x_adv - x).max() <= 0.3 + 1e-6
 
 
 def test_eps_0_changes_nothing():
@@ -341,10 +344,12 @@ def test_the_l2_start_is_uniform_in_the_ball():
     assert abs((radius**3).mean() - 0.5) < 0.02  # in 3 dimensions radius^3 is uniform
 
 
-@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("norm", ORDER)
 def test_the_sphere_is_the_border_of_the_ball(norm):
     x = torch.zeros(50, 3, 4, 4)
-    assert torch.allclose(NORMS[norm].length(NORMS[norm].sphere(Noise(torch.arange(50), 0), x)), torch.ones(50))
+    assert torch.allclose(
+        norm_named(norm).length(norm_named(norm).sphere(Noise(torch.arange(50), 0), x)), torch.ones(50)
+    )
 
 
 BAD = {

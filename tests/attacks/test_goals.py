@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import nn
 
-from actkit.attacks import away_from, fgsm, pgd, square
+from actkit.attacks import away_from, expectation, fgsm, pgd, square
 from actkit.attacks.goals import ActiveSet, ascend
 from actkit.errors import InputError
 from actkit.losses import cross_entropy, kl, kl_from, mimicry
-from actkit.noise import Noise
+from actkit.noise import Noise, seed_for
 
 ROWS = {"all": slice(None), "some": torch.tensor([4, 0, 2])}
 
@@ -111,3 +111,50 @@ def test_nobody_leaves_where_nobody_asks_who_has_won():
     active = ActiveSet(torch.zeros(4, 1))
     assert active.drop(None, torch.zeros(4, 1)) is None
     assert active.results(torch.ones(4, 1)).equal(torch.ones(4, 1))
+
+
+def at_random(x, rows):
+    """A goal that answers at random: value w . x for weights of each call's own, won where that is above 0."""
+    value = x.flatten(1) @ torch.randn(x[0].numel())
+    return value, value > 0
+
+
+def drawn(x, seed, call, draws):
+    """What `at_random` answers under the seeds of these draws."""
+    found = []
+    for draw in range(draws):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed_for(seed, call, draw))
+            found.append(ascend(at_random, x, slice(None)))
+    return [torch.stack(part) for part in zip(*found, strict=True)]
+
+
+def test_an_expectation_is_the_mean_of_its_draws_and_so_is_its_gradient():
+    x = torch.rand(5, 1, 2, 2) - 0.5
+    goal = expectation(at_random, 7, seed=3)
+    for call in range(2):
+        value, fooled, gradient = ascend(goal, x, slice(None))
+        values, wins, gradients = drawn(x, 3, call, 7)
+        assert torch.allclose(value, values.mean(0), atol=1e-6)
+        assert torch.allclose(gradient, gradients.mean(0), atol=1e-6)
+        assert fooled.equal(wins.double().mean(0) > 0.5)
+
+
+def test_an_expectation_draws_anew_at_each_call_repeats_itself_and_leaves_the_global_generator_alone():
+    x, before = torch.rand(5, 1, 2, 2), torch.get_rng_state()
+    goal = expectation(at_random, 2)
+    first, second = (goal(x, slice(None))[0] for _ in range(2))
+    assert not first.equal(second)
+    assert expectation(at_random, 2)(x, slice(None))[0].equal(first)
+    assert torch.get_rng_state().equal(before)
+
+
+def test_an_expectation_over_a_goal_that_does_not_tell_does_not_tell():
+    goal = expectation(lambda x, rows: (x.flatten(1).sum(1), None), 3)
+    value, fooled = goal(torch.ones(2, 1, 2, 2), slice(None))
+    assert value.tolist() == [4, 4] and fooled is None
+
+
+def test_an_expectation_needs_a_draw():
+    with pytest.raises(InputError, match="at least 1 draw, got 0"):
+        expectation(at_random, 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import inspect
 import sys
 import typing
 from collections.abc import Iterator
@@ -15,8 +16,11 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from actkit.attacks import NORMS, Threat, away_from, pgd, untargeted
+from actkit.attacks import Threat, away_from, norm_named, pgd, untargeted
+from actkit.attacks.norms import Linf
 from actkit.config import registry
+from actkit.config.norm import Norm, norm_names
+from actkit.errors import InputError
 from actkit.losses import cross_entropy
 from actkit.noise import Noise
 from helpers import ROOT
@@ -56,12 +60,49 @@ def settings_of(entry: registry.Entry) -> Iterator[tuple[str, st.SearchStrategy[
     for name, parameter in entry.parameters.items():
         if name in VALUES:
             yield name, VALUES[name]
+        elif parameter.annotation == Norm:
+            yield name, st.sampled_from(norms_of(entry))
         elif typing.get_origin(parameter.annotation) is typing.Literal:
             yield name, st.sampled_from(typing.get_args(parameter.annotation))
         elif parameter.annotation is bool:
             yield name, st.booleans()
         else:
             assert name == "eps" or not parameter.required, f"attack.{entry.name}: VALUES should say one for {name!r}"
+
+
+def norms_of(entry: registry.Entry) -> list[str]:
+    """Those in which the attack works, by its own check: actkit's, and a patch that only this file knows."""
+    return [norm for norm in norm_names() if not any(name == "norm" for name, _ in entry.check(**_budget(entry, norm)))]
+
+
+def _budget(entry: registry.Entry, norm: str) -> dict[str, Any]:
+    values = {"eps": 0.1, "steps": 1, "step_size": 0.1, "queries": 1, "norm": norm}
+    asked = inspect.signature(entry.check).parameters
+    return {name: values.get(name, entry.parameters[name].default) for name in asked if name in entry.parameters}
+
+
+@registry.register("norm")
+class columns(Linf):
+    """The largest change of a pixel among the first two columns; no other may change."""
+
+    @staticmethod
+    def inside(x: torch.Tensor) -> torch.Tensor:
+        return torch.arange(x.shape[-1]) < 2
+
+    def length(self, v):
+        return torch.where((v * ~self.inside(v)).flatten(1).any(1), torch.inf, v.flatten(1).abs().amax(1))
+
+    def uniform(self, noise, x):
+        return Linf.uniform(noise, x) * self.inside(x)
+
+    def sphere(self, noise, x):
+        return self.uniform(noise, x).sign()
+
+    def direction(self, gradient, x, eps):
+        return Linf.direction(gradient, x, eps) * self.inside(x)
+
+    def project(self, x_adv, x, eps):
+        return torch.where(self.inside(x), Linf.project(x_adv, x, eps), x)
 
 
 def model(x: torch.Tensor) -> torch.Tensor:
@@ -93,7 +134,13 @@ def test_the_result_lies_in_the_threat_model_and_with_eps_0_it_is_x(name, data):
     x, y, noise = images(seed)
     before = x.clone()
     goal = untargeted(model, y) if watched else away_from(model, cross_entropy, y)
-    x_adv = entry.target(goal, x, noise=noise, eps=eps, **how)
+    try:
+        x_adv = entry.target(goal, x, noise=noise, eps=eps, **how)
+    except InputError as error:
+        # A search for the smallest perturbation cannot work where nobody tells.
+        if watched or "needs a goal that tells who has won" not in str(error):
+            raise
+        return
     assert x.equal(before), "the images themselves are left alone"
     assert Threat(how.get("norm", "linf"), eps).allows(x_adv, x).all()
     if eps == 0:
@@ -104,7 +151,7 @@ def test_there_are_attacks_to_try():
     assert {"pgd", "fgsm", "apgd", "square"} <= set(ATTACKS)
 
 
-@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1", "columns"])
 @pytest.mark.parametrize("start", ["uniform", "gaussian"])
 def test_who_is_fooled_outside_the_threat_model_has_not_won(norm, start):
     """Everybody is fooled outside [0,1] and nobody inside: whoever stayed at the first point would stay outside."""
@@ -120,7 +167,7 @@ def test_who_is_fooled_outside_the_threat_model_has_not_won(norm, start):
     assert (x_adv > 0).any(), "it went on from there"
 
 
-@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1", "columns"])
 @pytest.mark.parametrize("start", ["uniform", "gaussian", "none"])
 def test_where_nobody_asks_the_first_gradient_is_taken_where_the_released_code_takes_it(norm, start):
     """At x plus noise, outside [0,1] too: the numbers of the published protocol rest on that."""
@@ -135,7 +182,7 @@ def test_where_nobody_asks_the_first_gradient_is_taken_where_the_released_code_t
     attack(noise=Noise(torch.arange(12), 3), steps=1)
     fresh = Noise(torch.arange(12), 3)
     first = {
-        "uniform": lambda: x + 0.2 * NORMS[norm].uniform(fresh, x),
+        "uniform": lambda: x + 0.2 * norm_named(norm).uniform(fresh, x),
         "gaussian": lambda: x + 0.001 * fresh.normal(*x.shape[1:]),
         "none": lambda: x,
     }[start]()

@@ -359,3 +359,28 @@ def test_on_a_robust_model_of_real_digits_stronger_attacks_succeed_more(trained,
     assert order == sorted(order, reverse=True)
     assert order[0] > order[1] > order[-1] > 0.4, "attacks that differ, on a model that holds"
     assert "Square" not in numbers, "no queries, no Square"
+
+
+class DroppingOut(Wrapped):
+    """Dropout that stays on at test time."""
+
+    def forward(self, x):
+        return self.inner(nn.functional.dropout(x, 0.2, training=True))
+
+
+class Resized(Wrapped):
+    """Random resizing and padding (Xie et al. 2018)."""
+
+    def forward(self, x):
+        size = int(torch.randint(6, 9, ()))
+        small = nn.functional.interpolate(x, size=size, mode="bilinear", antialias=True)
+        left = int(torch.randint(0, 9 - size, ()))
+        return self.inner(nn.functional.pad(small, (left, 8 - size - left, left, 8 - size - left)))
+
+
+@pytest.mark.parametrize("random", [DroppingOut, Resized])
+def test_a_model_that_answers_at_random_is_pointed_to_the_expectation_over_its_draws(trained, digits, random):
+    torch.manual_seed(0)
+    (flag,) = (f for f in audit(random(trained["robust"]), digits).flags if f.check == "deterministic")
+    assert flag.level == "red"
+    assert "expectation over transformation: -s probe.robust_accuracy.draws=20" in flag.said

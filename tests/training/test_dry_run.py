@@ -28,6 +28,7 @@ SETTINGS = {
     "fgsm_k": {"steps": 3, "tries": 4},
     "gallery": {"steps": 3, "tries": 4},
     "robust_accuracy": {"attack": PGD},
+    "smallest": {"attack": PGD},
     "surface": {"eps": 0.1, "points": 3},
     "sweep": {"attack": PGD},
     "transfer": {"attack": PGD},
@@ -36,6 +37,7 @@ MORE = [
     ("robust_accuracy", {"attack": PGD, "mode": "worst_case"}),
     ("robust_accuracy", {"attack": PGD, "mode": "worst_case", "loss": "targeted_dlr", "starts": 2, "targets": 3}),
     ("robust_accuracy", {"attack": Spec("attack", "fgsm", {"eps": 0.1})}),
+    ("robust_accuracy", {"attack": PGD, "mode": "worst_case", "draws": 3}),
     ("sweep", {"attack": PGD, "mode": "paper", "starts": 2}),
     ("audit", {"attack": PGD.replace(norm="l2"), "loss": "margin", "queries": 6, "steps": 4}),
 ]
