@@ -21,7 +21,6 @@ from actkit.training.dry_run import count
 from helpers import ROOT
 
 
-
 def of_plugins() -> set[str]:
     """The study's recipes of defences that plugins bring: `tests/test_plugins.py` counts those, with the plugins."""
     folder = ROOT / "gin/studies/shelf_digits"
