@@ -118,8 +118,10 @@ def test_installed_plugins_and_their_recipes_are_listed_with_their_origin(instal
     assert set(found) == {p.name for p in PLUGINS}
     assert found["awp"]["origin"] == "actkit-awp 0.1.0"
     assert {name: p["components"] for name, p in found.items()} == {
-        "awp": ["objective.awp"], "ddn": ["attack.ddn"], "fmn": ["attack.fmn"], "hat": ["objective.hat"], "lbgat": ["objective.lbgat"],
-        "mart": ["objective.mart"], "trades_paper": ["paper.trades"], "wrn_silu": ["backbone.wrn_silu"],
+        "advprop": ["backbone.two_norms", "objective.advprop"], "awp": ["objective.awp"], "ddn": ["attack.ddn"], "fmn": ["attack.fmn"],
+        "hat": ["objective.hat"], "ikl": ["objective.ikl"], "las": ["backbone.strategy", "objective.las"], "lbgat": ["objective.lbgat"],
+        "mart": ["objective.mart"], "sat": ["objective.sat"], "score": ["objective.score"], "trades_paper": ["paper.trades"],
+        "wrn_silu": ["backbone.wrn_silu"],
     }  # fmt: skip
     assert not any(p["error"] for p in found.values())
     recipes = {
@@ -195,7 +197,13 @@ SETTINGS = [
 ]
 
 
-@pytest.mark.parametrize("recipe", ["mart_digits.gin", "lbgat_digits.gin", "hat_digits.gin", "awp_act_digits.gin"])
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        *("mart_digits.gin", "lbgat_digits.gin", "hat_digits.gin", "awp_act_digits.gin"),
+        *("ikl_digits.gin", "las_digits.gin", "sat_digits.gin", "advprop_digits.gin"),
+    ],
+)
 def test_a_plugins_objective_resumes_bit_for_bit(warm, recipe, tmp_path):
     plugin = next(p for p in PLUGINS if list(p.glob(f"*/gin/{recipe}")))
     settings = list(SETTINGS)
@@ -211,6 +219,39 @@ def test_a_plugins_objective_resumes_bit_for_bit(warm, recipe, tmp_path):
     )
     done = call(warm, "-c", code, cwd=tmp_path)
     assert done.stdout.strip().endswith("the same"), done.stderr
+
+
+# -- the study that compares them ----------------------------------------------------------------------------------------
+
+COUNT = """
+import json, sys, torch
+from pathlib import Path
+for name in {modules!r}:
+    __import__(name)
+from actkit.config.recipe import load_recipe
+from actkit.training.dry_run import count
+found = {{}}
+for name in {names!r}:
+    settings = ["helper/role.weights=None"] if name == "hat" else []
+    counted = count(load_recipe(f"gin/studies/shelf_digits/{{name}}.gin", settings), folder=Path("run"), device=torch.device("cpu"))
+    found[name] = (counted.units, counted.run.epochs)
+print(json.dumps(found))
+"""
+
+
+def test_all_defences_of_the_study_train_at_equal_compute(warm, wheels, tmp_path):
+    study = (ROOT / "gin/studies/shelf_digits.gin").read_text()
+    names = re.findall(r"'shelf_digits/(\w+)\.gin'", study.partition("study.recipes")[2])
+    assert len(names) == len(set(names)) == 14
+    code = COUNT.format(modules=[f"actkit_{p.name}" for p in PLUGINS], names=[*names, "helper"])
+    done = call(warm, "-c", code, cwd=tmp_path, beside=wheels["plugins"])
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    cost = {name: units * epochs for name, (units, epochs) in found.items()}
+    cost["hat"] += cost.pop("helper")
+    # A step's draws decide what it costs, and the strategy network learns on one batch of four: 14 steps where all images are attacked together.
+    cost["las"] = found["las"][1] * (32 + 27 / 4)
+    assert {name for name, units in cost.items() if abs(units - 460) > 0.04 * 460} == set()
 
 
 # -- those that are begun --------------------------------------------------------------------------------------------------

@@ -20,14 +20,27 @@ from actkit.config.recipe import load_recipe
 from actkit.training.dry_run import count
 from helpers import ROOT
 
+
+def of_plugins() -> set[str]:
+    """The study's recipes of defences that plugins bring: `tests/test_plugins.py` counts those, with the plugins."""
+    folder = ROOT / "gin/studies/shelf_digits"
+    own = {path.name for path in (ROOT / "gin").glob("*.gin")} | {path.name for path in folder.glob("*.gin")}
+    named = {path: set(re.findall(r"^include '(.+)'", path.read_text(), re.M)) for path in folder.glob("*.gin")}
+    return {path.name for path, files in named.items() if not files <= own}
+
+
 # Those that train; the others are parts of them, or evaluations, or are for a folder that is not there (own_images.gin: test_habits.py).
 RECIPES = [
     str(path.relative_to(ROOT))
     for path in sorted((ROOT / "gin").rglob("*.gin"))
     if ("_" in path.name and path.parent.name == "gin" and not path.name.startswith(("evaluation", "own")))
-    or ("studies" in path.relative_to(ROOT).parts and path.name not in ("base.gin", "digits_defences.gin"))
+    or (
+        "studies" in path.relative_to(ROOT).parts
+        and path.name not in ("base.gin", "digits_defences.gin", "shelf_digits.gin", *of_plugins())
+    )
 ]
-UNITS = {"natural": 3, "fast": 5, "madry": 23, "trades": 27, "act": 26, "cifar10": 26}  # by what the name begins with
+# By what the name begins with.
+UNITS = {"natural": 3, "helper": 3, "fast": 5, "madry": 23, "trades": 27, "act": 26, "cifar10": 26, "shelf": 23}
 
 
 @pytest.mark.parametrize(
@@ -88,7 +101,7 @@ def smaller(recipe: str) -> list[str]:
     fewer = ["eval/attack.pgd.steps=1", "probe.robust_accuracy.starts=1"]
     if "wrn" in recipe or "cifar100" in recipe or "alpha" in recipe:
         return [*fewer, "role.backbone=wrn_16_2"]
-    if "studies" in recipe:
+    if "cifar10_small" in recipe:
         return [*fewer, "run.data=cifar10"]
     return [*fewer, "dataset.imagenet.size=32"] if "imagenet" in recipe else fewer
 
