@@ -36,7 +36,7 @@ RECIPES = [
     if ("_" in path.name and path.parent.name == "gin" and not path.name.startswith(("evaluation", "own")))
     or (
         "studies" in path.relative_to(ROOT).parts
-        and path.name not in ("base.gin", "digits_defences.gin", "shelf_digits.gin", *of_plugins())
+        and path.name not in ("base.gin", "digits_defences.gin", *of_plugins())
     )
 ]
 # By what the name begins with.
