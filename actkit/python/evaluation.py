@@ -14,8 +14,8 @@ import torch
 from actkit.errors import ActkitError, InputError, nearest
 from actkit.evaluation.summary import Found, Summary
 from actkit.evaluation.threat import too_short
+from actkit.findings import wilson
 from actkit.probes import Flag, Result, ResultName
-from actkit.python.intervals import wilson
 from actkit.python.verdict import held_by_all, verdict_of
 from actkit.reports.grids import Grid, as_text
 from actkit.reports.rows import UNVERIFIED, percent, percents

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from actkit.config.spec import Spec, amount
 from actkit.errors import InputError
 from actkit.evaluation.summary import Found, Summary
+from actkit.findings import wilson
 from actkit.reports.rows import percent
 
 # Below so many images, or so many that the model gets right, checks that find nothing say little.
@@ -36,10 +36,7 @@ class Share:
     @property
     def interval(self) -> tuple[float, float]:
         """The 95 % interval of Wilson (1927): where the share of all such images lies, these being drawn at random."""
-        n, p, z = self.images, self.hits / self.images, 1.959964
-        middle, half = p + z * z / (2 * n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-        low, high = ((middle + side * half) / (1 + z * z / n) for side in (-1, 1))
-        return max(low, 0.0), min(high, 1.0)
+        return wilson(self.hits, self.images)
 
     @property
     def interval_shown(self) -> str:

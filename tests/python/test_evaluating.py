@@ -20,8 +20,8 @@ from actkit.config import registry
 from actkit.display import Display
 from actkit.evaluation.examination import probe_checkpoints
 from actkit.evaluation.summary import Found
+from actkit.findings import wilson
 from actkit.probes import ResultName
-from actkit.python.intervals import wilson
 from actkit.python.verdict import verdict_of
 
 X = torch.rand(8, 1, 4, 4, generator=torch.Generator().manual_seed(0))
