@@ -43,6 +43,8 @@ class ProbeOptions:
     evaluation: str | None
     eps: str | None
     norm: str | None
+    data: str | None
+    limit: int | None
     settings: tuple[str, ...]
     plugins: tuple[str, ...]
     out: str | None
@@ -87,6 +89,15 @@ class ProbeOptions:
     help="Take the evaluation from this recipe, not from the checkpoint.",
 )
 @threat_options
+@click.option(
+    "--data",
+    metavar="NAME|DIR",
+    shell_complete=completion.data_or_folder,
+    help="Examine on this data set, or on a folder of images in class folders (DIR/test/<class>/*).",
+)
+@click.option(
+    "--limit", type=click.IntRange(min=1), metavar="N", help="Look at N images, a fixed random choice, with each probe."
+)
 @settings_option("Change a setting of the data set or the evaluation (repeatable).")
 @plugins_option()
 @click.option("--out", metavar="DIR", help="Write the results, and what happened to each example, into this folder.")
@@ -104,7 +115,7 @@ def probe(**given: Any) -> int:
     \b
     actkit probe --ckpt example:act_digits                      a model that comes along: its stored evaluation again
     actkit probe --ckpt runs/act_digits --probe audit           is the robustness real?
-    actkit probe --ckpt mine.safetensors --probe pgd20 --probe autoattack --eps 8/255
+    actkit probe --ckpt mine.safetensors --probe pgd20 --probe autoattack --eps 8/255 --limit 100 --data path/to/images
     actkit probe --ckpt A --ckpt B --probe transfer             the matrix of Table 3
 
     Interrupted, the same command goes on. Exit code 3 when a check raised a red flag.
@@ -166,9 +177,10 @@ def _examine(options: ProbeOptions, stderr: Console, stopped: Callable[[Stopped]
             probes=options.probes,
             roles=options.roles,
             evaluation=load_evaluation(evaluation, macros, plugins=options.plugins) if evaluation else None,
-            settings=[setting for setting in options.settings if setting not in macros],
+            settings=[*_data_settings(options.data), *(s for s in options.settings if s not in macros)],
             eps=options.eps,
             norm=options.norm,
+            limit=options.limit,
             device=device,
             display=Terminal(stderr, quiet=options.as_json),
             command=_command_line(options),
@@ -179,11 +191,22 @@ def _examine(options: ProbeOptions, stderr: Console, stopped: Callable[[Stopped]
         )
 
 
+def _data_settings(data: str | None) -> list[str]:
+    """`--data` as settings: a folder is one of images in class folders."""
+    if data is None:
+        return []
+    if Path(data).expanduser().is_dir():
+        return ["run.data=imagefolder", f"dataset.imagefolder.root={data}"]
+    return [f"run.data={data}"]
+
+
 def _command_line(options: ProbeOptions) -> str:
     what = {
         "--ckpt": options.ckpts,
         "--probe": options.probes,
         "--role": options.roles,
+        "--data": options.data,
+        "--limit": None if options.limit is None else str(options.limit),
         "--evaluation": options.evaluation,
         "--eps": options.eps,
         "--norm": options.norm,

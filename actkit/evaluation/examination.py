@@ -178,6 +178,7 @@ def probe_checkpoints(
     settings: Sequence[str] = (),
     eps: float | str | None = None,
     norm: str | None = None,
+    limit: int | None = None,
     device: torch.device,
     display: Display,
     command: str = "",
@@ -192,6 +193,7 @@ def probe_checkpoints(
         probes: the probes to run, by name or label; by default the evaluation that the models were saved with.
         roles: which of the models to examine; 'headline' is the first of each training.
         evaluation: probes from a recipe, in place of the stored ones.
+        limit: how many images each probe looks at, at most; a fixed random choice.
         settings: 'KEY=VALUE', changes of the data set or the probes.
         eps, norm: the threat model that every attack is put under, as `actkit.evaluation.threat.under` does; each model's own by default.
         out: a folder for the results and what happened to each example; a numbered one in it for each group, if there are several.
@@ -214,6 +216,7 @@ def probe_checkpoints(
         display=display,
         eps=eps,
         norm=norm,
+        limit=limit,
     )
     groups = groups_of(subjects, probes, display)
     work = _Work(device, display, command, classes, on_stop)

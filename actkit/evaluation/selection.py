@@ -40,6 +40,7 @@ def selected(
     display: Display,
     eps: float | str | None = None,
     norm: str | None = None,
+    limit: int | None = None,
 ) -> list[Subject]:
     """The models of these files, each with the data and the probes that it is examined by; for the parameters see `probe_checkpoints`.
 
@@ -51,6 +52,8 @@ def selected(
         found = [replace(subject, evaluation=tuple(evaluation)) for subject in found]
     before = [subject.evaluation for subject in found]
     found = [replace(subject, evaluation=_chosen(subject, probes, eps, norm)) for subject in found]
+    if limit is not None:
+        found = [replace(one, evaluation=tuple(_limited(spec, limit) for spec in one.evaluation)) for one in found]
     for line in dict.fromkeys(_named_lines(probes, found, before)):
         display.say(line)
     data, settings = _other_data(settings)
@@ -110,6 +113,11 @@ def _assert_usable(subject: Subject, stored: Sequence[Spec], *, asked_for_eps: b
     for spec in subject.evaluation if asked_for_eps else ():
         if spec.title not in were_short:
             threat.assert_crosses(spec, help="--eps moves the step size with eps; or take more steps, or larger ones")
+
+
+def _limited(spec: Spec, limit: int) -> Spec:
+    """A probe that looks at so many images at most, where it knows a limit."""
+    return spec.replace(limit=limit) if "limit" in spec.entry.parameters else spec
 
 
 def _other_data(settings: Sequence[str]) -> tuple[Spec | None, list[str]]:
@@ -202,6 +210,9 @@ def probes_named(
     known = {entry.name for entry in registry.entries("probe")}
     if name not in known and not by_name:
         words = {*known, *threat.CONVENTIONAL, *(s.title for s in stored)}
+        if any(entry.name == name for entry in registry.entries("attack")):
+            help = f"{name} is an attack: --probe robust_accuracy -s probe.robust_accuracy.attack={name}"
+            raise InputError(f"there is no probe {name!r}", help=help)
         raise InputError(f"there is no probe {name!r}", help=nearest(name, words))
     attack = next((s.kwargs["attack"] for s in stored if isinstance(s.kwargs.get("attack"), Spec)), None)
     if by_name:
@@ -214,7 +225,9 @@ def _by_the_fields_name(name: str, attack: Spec | None, eps: float | str | None,
     stored = None if attack is None else attack.get("norm", "linf")
     if eps is None and attack is not None and norm in (None, stored):
         eps = attack.get("eps")
-    if eps is None or amount(eps) is None:
+    if isinstance(eps, str) and amount(eps) is None:
+        raise InputError(f"eps should be a number such as 8/255, got {eps!r}")
+    if eps is None:
         raise InputError(
             f"{name} needs an eps" + (f" for {norm}" if norm else ", and nothing stored with the model says one"),
             help=f"give --eps {'0.5' if norm == 'l2' else '8/255'}",

@@ -14,7 +14,7 @@ Shades = Sequence[tuple[str, str, str]]
 
 def size_of_dots(data: Mapping[str, Any]) -> tuple[float, float]:
     """In inches: a line for each group and series."""
-    return 4.7, 1.2 + len(data["groups"]) * (0.25 + 0.27 * len(data["series"]))
+    return 4.7, 1.1 + 0.18 * len(data["series"]) + len(data["groups"]) * (0.25 + 0.27 * len(data["series"]))
 
 
 def draw_dots(axes: Any, data: Mapping[str, Any], letter: Lettering, shades: Shades) -> None:
@@ -54,7 +54,7 @@ def draw_dots(axes: Any, data: Mapping[str, Any], letter: Lettering, shades: Sha
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(axis="y", length=0)
     handles, names = axes.get_legend_handles_labels()
-    axes.figure.legend(handles, names, loc="outside upper left", ncols=2, frameon=False, fontsize=8)
+    axes.figure.legend(handles, names, loc="outside lower left", ncols=1, frameon=False, fontsize=8)
 
 
 def _beside(axes: Any, place: float, text: str, colour: str, *, size: float) -> None:
@@ -65,7 +65,7 @@ def _beside(axes: Any, place: float, text: str, colour: str, *, size: float) -> 
 
 def size_of_panels(data: Mapping[str, Any]) -> tuple[float, float]:
     """In inches: two panels in a line."""
-    return 4.7, 0.9 + 1.8 * math.ceil(len(data["panels"]) / 2)
+    return 4.7, 1.1 + 1.8 * math.ceil(len(data["panels"]) / 2)
 
 
 def draw_panels(
@@ -92,17 +92,25 @@ def draw_panels(
         axes.set_title(letter.wrapped(panel["title"], 26), fontsize=9)
         axes.tick_params(labelsize=8)
         style(axes)
+    # The axes are shared: what one panel was given must hold what the others show.
+    highest = max(
+        (y for panel in panels for one in panel["series"].values() for y in one["y"] if y is not None), default=None
+    )
+    if highest is not None and highest > 0:
+        places[0].set_ylim(0, 1.08 * highest)
     for axes in places[len(panels) :]:
         axes.set_visible(False)
         # The panel above it has the axis's numbers then.
         places[places.index(axes) - 2].tick_params(labelbottom=True)
-    figure.supxlabel(letter.whole(data.get("x_label", "")), fontsize=9)
+    # The lowest of each column; the legend goes below.
+    for axes in places[: len(panels)][-2:]:
+        axes.set_xlabel(letter.whole(data.get("x_label", "")), fontsize=9)
     figure.supylabel(letter.whole(data.get("y_label", "")), fontsize=9)
     figure.legend(
         list(named.values()),
         [letter(name) for name in named],
-        loc="outside upper center",
-        ncols=3,
+        loc="outside lower center",
+        ncols=2,
         frameon=False,
         fontsize=8,
     )

@@ -47,10 +47,20 @@ def measure(
         if count is None:
             supplied = {"progress": progress.of(label)} if asks else {}
             found = probe(models, data, **supplied)
-            results |= {str(ResultName(name, label)): result for name, result in found.items()}
+            results |= {str(ResultName(name, label)): _result(result, probe) for name, result in found.items()}
             continue
         for group in itertools.permutations(models, count):
             name = str(ResultName(">".join(group), label))
             supplied = {"progress": progress.of(name)} if asks else {}
-            results[name] = probe(*(models[role] for role in group), data, **supplied)
+            results[name] = _result(probe(*(models[role] for role in group), data, **supplied), probe)
     return results
+
+
+def _result(found: Any, probe: Any) -> Result:
+    """Raises `InputError` where a probe gives something else."""
+    if not isinstance(found, Result):
+        raise InputError(
+            f"probe.{probe.spec.name} must return a Result, it returned {type(found).__name__}",
+            help="Result({'mean': 0.5}, {'each': tensor_of_every_example}, (Column('mean', 'title'),))",
+        )
+    return found

@@ -33,7 +33,7 @@ class Result:
         headline: which of the numbers is the one to watch while a model trains and to choose by; higher is better. None where no single number is.
             What does not say it has one of the usual names, the most telling first, or none.
 
-    Raises `InputError` for a headline that is none of the numbers.
+    Raises `InputError` for a headline, or a column, that is none of the numbers.
     """
 
     numbers: dict[str, float]
@@ -50,6 +50,9 @@ class Result:
             object.__setattr__(self, "headline", headline_among(self.numbers))
         elif self.headline is not None and self.headline not in self.numbers:
             raise InputError(f"the headline {self.headline!r} is none of its numbers: {', '.join(self.numbers)}")
+        for column in self.columns or ():
+            if column.number not in self.numbers:
+                raise InputError(f"the column {column.number!r} is none of its numbers: {', '.join(self.numbers)}")
 
     @property
     def red(self) -> bool:

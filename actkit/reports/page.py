@@ -42,7 +42,7 @@ def of_runs(runs: Sequence[Finished], unfinished: Sequence[Unfinished] = ()) -> 
     names = list(dict.fromkeys(_recipe(run).stem for run in runs))
     grid = tables.table_grid(made)
     grid = dataclasses.replace(grid, caption=[*grid.numbered_notes, *grid.caption])
-    sections = [Section("Numbers", tables=[PageTable("numbers", grid)])]
+    sections = [Section("Numbers", tables=[PageTable("numbers", grid, stacked=True)])]
     if compared := comparison.of_study(made):
         sections.append(Section("The methods beside each other", pictures=compared))
     if swept := curves.sweep_of(made):
@@ -50,14 +50,36 @@ def of_runs(runs: Sequence[Finished], unfinished: Sequence[Unfinished] = ()) -> 
     for run in runs:
         if pictures := curves.pictures_of_run(run.folder):
             sections.append(Section(f"{_recipe(run).stem}, {run.folder.name}", pictures=pictures))
+    found = _findings(runs)
+    sections.append(Section("Checks for gradient masking", verdicts=[_whole(remark) for remark in found]))
     sections.append(_origin(runs))
     numbers_of_all = {"table": tables.table_json(made), "runs": {str(r.folder): r.summary.to_json() for r in runs}}
     lead = f"{len(runs)} runs, {runs[0].summary.data}" if runs else ""
-    return Page(" and ".join(names), lead, _findings(runs), sections, numbers_of_all)
+    return Page(" and ".join(names), lead, _counted(found), sections, numbers_of_all)
 
 
 def _recipe(run: Finished) -> Path:
     return Path(run.facts.recipe)
+
+
+def _whole(remark: Remark) -> Remark:
+    """With whose it is in its text."""
+    return Remark(remark.level, f"{remark.where}: {remark.text}" if remark.where else remark.text)
+
+
+def _counted(found: Sequence[Remark]) -> list[Remark]:
+    """What the checks came to, a line a level; each is said further down."""
+    words = {"red": "failed: the numbers of their models are marked UNVERIFIED", "yellow": "ask for caution"}
+    counts = {level: sum(remark.level == level for remark in found) for level in words}
+    made = [
+        Remark(
+            level,
+            f"{n} check{'s' * (n > 1)} {words[level]}; below, under Checks for gradient masking, is what each found.",
+        )
+        for level, n in counts.items()
+        if n
+    ]
+    return [*made, *(remark for remark in found if remark.level not in words)]
 
 
 def _findings(runs: Sequence[Finished]) -> list[Remark]:

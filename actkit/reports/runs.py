@@ -114,6 +114,12 @@ def _folders_of_runs(path: Path) -> list[Path]:
         said = "this is a file" if path.exists() else "there is no such folder"
         raise InputError(said, where=str(path), help="give runs, or folders that hold runs")
     runs = [path] if _is_run(path) else [*_of_study(path), *_below(path)]
+    if not runs and (record := StudyRecord.load(path)) is not None:
+        raise InputError(
+            f"none of the {len(record.cells)} runs of this study has begun",
+            where=str(path),
+            help=f"the same `actkit run {record.file}`, with the settings that were given, goes on with it; earlier runs are below {path.parent}",
+        )
     if not runs:
         raise InputError(
             f"this folder is no run and holds none: {_content(path)}", where=str(path), help=_instead(path)

@@ -116,7 +116,7 @@ def test_a_run_that_was_not_checked_says_so_and_one_of_several_seeds_says_which_
         (folder / "summary.json").write_text(json.dumps(summary))
     read = Read(page.render(of_runs(*find([tmp_path / "r"]))))
     assert any(level == "yellow" and "Nothing was checked" in said and "s0" in said for level, said in read.flags)
-    assert ("red", "Failed · r/s1, robust · noise: noise is stronger than <the attack>") in read.flags
+    assert ("red", "r/s1, robust: noise: noise is stronger than <the attack>") in read.flags
     assert read.tables[0][1] == ["robust", "2", "90.00 ± 0.00", "55.00 ± 7.07 UNVERIFIED [1]"]
     assert "[1] UNVERIFIED: r, seed 1: robust, noise: x" in page.render(of_runs(*find([tmp_path / "r"])))
 
