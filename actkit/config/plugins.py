@@ -191,7 +191,9 @@ def plugins_of(value: Any) -> dict[str, str]:
 def plugins_beside(recipe: Path) -> dict[str, str]:
     """Whose the components of a recipe are, as far as its folder says: beside a run's `config.gin` its `config.json`; a plugin's own `gin/` lies in it."""
     folder = recipe.resolve().parent
-    if folder.name == "gin" and (folder.parent / "__init__.py").is_file():
+    # actkit's own recipes, in an installed wheel, are no plugin's.
+    own = folder.parent == Path(__file__).resolve().parents[1]
+    if folder.name == "gin" and (folder.parent / "__init__.py").is_file() and not own:
         return {f"{folder.parent}/": ""}
     with contextlib.suppress(OSError, ValueError, AttributeError):
         saved = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("plugins", {})
