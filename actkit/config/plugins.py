@@ -212,12 +212,13 @@ def assert_there(value: Any, saved: Mapping[str, str], *, where: str) -> None:
 
 
 # What may stand on a command line that a message proposes: a file may say anything.
-_PLAIN = re.compile(r"[\w.+!/-]{0,200}")
+# What a shell takes as one word that is no option, in any alphabet but letters that only look like ours.
+_PLAIN = re.compile(r"([A-Za-z0-9_./][A-Za-z0-9_.+!/-]{0,199})?", re.ASCII)
 
 
 def not_here(selector: str, saved: Mapping[str, str], *, where: str) -> InputError:
     """That a component's plugin is not here, and which it is: of those that a file was saved with, the ones that are not here, or not in that version."""
-    known = {name: version for name, version in saved.items() if _PLAIN.fullmatch(name) and _PLAIN.fullmatch(version)}
+    known = {n: v for n, v in saved.items() if n and _PLAIN.fullmatch(n) and _PLAIN.fullmatch(v)}
     known = {name: version for name, version in known.items() if _version_here(name) != version} or known
     releases = {name: version for name, version in known.items() if version}
     folders = [name.rstrip("/") for name, version in known.items() if not version]

@@ -140,6 +140,8 @@ class Header:
             assert_name(role, "the role")
         if self.objective_name:
             assert_name(self.objective_name, "the objective")
+        for spec in self.evaluation:
+            assert_name(spec.title.replace("-", "_"), "the label of a probe")
         specs = [("backbone", self.backbone), ("dataset", self.data), *(("probe", spec) for spec in self.evaluation)]
         for kind, spec in specs:
             if spec.kind != kind:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import math
@@ -86,7 +87,9 @@ def robust_accuracy(
         loss: what the attack raises: 'cross_entropy'; 'margin'; 'dlr' (Croce and Hein 2020); 'targeted_dlr', in mode `worst_case`, which
             attacks towards each of the `targets` best wrong classes.
         draws: of a model that answers at random (dropout at test time, random resizing): the attack raises the mean of so many answers to the same images
-            (expectation over transformation, Athalye et al. 2018), and in mode `worst_case` an image is broken where more than half of them are wrong.
+            (expectation over transformation, Athalye et al. 2018), and in mode `worst_case` an image is broken where more than half of them are wrong. Whether
+            it is right unattacked, and in mode `paper` at the last iterate, is judged by one answer. These are drawn from a generator of `seed`; an
+            examination that was interrupted draws others in what is left.
     """
     examples = Examples(data, split, limit=limit, batch_size=batch_size, device=model.device)
     progress, allowed, name = progress or Progress(), threat(attack), title(attack, loss)
@@ -95,12 +98,23 @@ def robust_accuracy(
     runs = attack_runs(
         attack, loss=loss, starts=different, targets=targets, seed=seed, classes=data.num_classes, draws=draws
     )
-    with model.frozen("eval") as g:
+    with _drawing(model.device, seed, draws), model.frozen("eval") as g:
         if mode == "worst_case":
             found = _worst_case(g, examples, runs, progress, allowed, name)
         else:
             found = _worst_run(evaluate_last_iterate(g, examples, runs, progress), examples, allowed, name)
     return found if different == starts else _from_one_start(found)
+
+
+@contextlib.contextmanager
+def _drawing(device: torch.device, seed: int, draws: int) -> Iterator[None]:
+    """For a model that answers at random, torch's generator stands at `seed`, and then where it stood."""
+    if draws == 1:
+        yield
+        return
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
 
 
 def _from_one_start(result: Result) -> Result:

@@ -214,7 +214,7 @@ def _compressed(by_epoch: Tensor, correct: Tensor, chance: float, features: int)
 
 def _of_first_classes(data: Data, split: str, classes: int | None, limit: int | None, device: torch.device) -> Examples:
     """The examples of the first `classes` classes, None for all, in batches of 256."""
-    images = data.split(split)
+    images = data.split(split).plain()
     if classes is not None and classes < data.num_classes:
         kept = (images.labels < classes).nonzero()[:, 0]
         if not len(kept):

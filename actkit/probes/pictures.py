@@ -81,6 +81,9 @@ class Picture:
 
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> Picture:
+        """Raises `ValueError` for a name that could lead a file elsewhere: such files come from other people's runs."""
+        if not re.fullmatch(r"[\w.>@#= -]+", str(data["name"])) or ".." in data["name"]:
+            raise ValueError(f"a picture cannot be called {data['name']!r}")
         return Picture(
             data["name"], data["kind"], data["title"], data["data"], data.get("caption", ""), data.get("about", {})
         )

@@ -121,6 +121,11 @@ def smallest(
     progress, allowed = progress or Progress(), threat(attack)
     raise_first(curve_problems(values=values, limit=limit, batch_size=batch_size))
     values = [float(allowed.eps) * part / 8 for part in range(1, 9)] if values is None else values
+    if float(values[-1]) > float(allowed.eps) * (1 + 1e-6):
+        raise InputError(
+            f"the curve goes up to eps {values[-1]}, and the attack looks no farther than {allowed.eps}",
+            help="leave values out, or give the attack the larger eps",
+        )
     with model.frozen("eval") as g:
 
         def search(x: Tensor, y: Tensor, ids: Tensor) -> Tensor:

@@ -135,7 +135,7 @@ class Evaluation:
         for name, found in self.summary.results.items():
             for number, value in found.numbers.items():
                 key = (name.label, number)
-                is_share = number != "std"
+                is_share = number not in ("std", "starts", "draws", "chance")
                 low, high = self._interval(self.raw[str(name)], found, value if is_share else None)
                 yield Row(
                     model=name.model,

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from actkit.attacks import Threat
 from actkit.evaluation.summary import Found
+from actkit.findings import headline_among
 from actkit.probes import Flag, Result
 
 # What tables add to an attack's name.
@@ -41,7 +42,9 @@ def _by_threat(found: Mapping[str, Found], results: Mapping[str, Result]) -> dic
     """The probes that attacked within one budget, by that budget."""
     groups: dict[Threat, list[str]] = {}
     for label, one in found.items():
-        if one.verified is not None and one.threat is not None and one.threat.written and one.images:
+        # A probe without a number to watch tells of something else: transfer's rates of success.
+        told = one.verified is not None and headline_among(one.numbers) is not None
+        if told and one.threat is not None and one.threat.written and one.images:
             groups.setdefault(one.threat, []).append(label)
     return groups
 
@@ -101,7 +104,8 @@ def _masking(found: Mapping[str, Found]) -> str:
         return f"red flags: {red}; what an attack leaves cannot be believed"
     if earlier:
         return f"an earlier audit raised red flags ({len(earlier)}); what an attack leaves cannot be believed"
-    if not flags:
+    # Other probes have flags too; the audit counts its own.
+    if not yellow and not any("green" in one.numbers for one in found.values()):
         return "no audit ran: whether gradients mislead was not checked"
     if yellow:
         return f"yellow flags: {yellow}; look at them"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from actkit.config.spec import Spec, amount
 from actkit.errors import InputError
 from actkit.evaluation.summary import Found, Summary
-from actkit.findings import wilson
+from actkit.findings import headline_among, wilson
 from actkit.reports.rows import percent
 
 # Below so many images, or so many that the model gets right, checks that find nothing say little.
@@ -79,10 +79,10 @@ def numbers_of(summary: Summary, model: str) -> list[Shown]:
 
 
 def strongest(shown: Iterable[Shown]) -> list[Shown]:
-    """Of what was measured under attack the lowest accuracy, for each threat model."""
+    """Of what was measured under attack the lowest accuracy, for each threat model. A probe without a number to watch tells of something else (transfer's rates of success)."""
     by_threat: dict[str, Shown] = {}
     for one in shown:
-        if one.allowed and one.in_percent and one.found.verified is not None:
+        if one.allowed and one.in_percent and one.found.verified is not None and headline_among(one.found.numbers):
             before = by_threat.get(one.allowed)
             by_threat[one.allowed] = one if before is None or one.value < before.value else before
     return list(by_threat.values())
@@ -103,7 +103,9 @@ def verdict(summary: Summary, model: str) -> str:
 def _checks_hold(summary: Summary, model: str) -> str:
     levels = [flag.level for flag in summary.flags.get(model, [])]
     cautions = levels.count("yellow")
-    if not levels:
+    # Other probes have flags too; the audit counts its own.
+    audited = any("green" in found.numbers for found in summary.of(model).values())
+    if not audited and not levels.count("red") + cautions:
         return "Nothing was checked for gradient masking."
     if failed := levels.count("red"):
         return f"{failed} of {len(levels)} checks for gradient masking failed."

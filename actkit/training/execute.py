@@ -210,7 +210,8 @@ class _Trainer:
                     if (fall := self._fall()) is not None:
                         self.display.warn(str(fall))
                     self._save_if_due(stop)
-                    if self._stopped():
+                    # A signal comes first: the examination can wait for the same command.
+                    if self._stopped() and not stop.asked:
                         break
                 if stop.asked:
                     self._save_where_it_ends(record)

@@ -317,3 +317,9 @@ def test_a_long_name_keeps_its_beginning_and_its_end():
     assert lettering("a" * 100 + "the end") == "a" * 26 + "…" + "aaaaathe end"
     assert lettering("a" * 40) == "a" * 40
     assert lettering.wrapped("true: a name of more than a line") == "true: a name of more\nthan a line"
+
+
+@pytest.mark.parametrize("name", ["../evil", "/tmp/evil", "a/b", ""])
+def test_a_picture_from_a_file_whose_name_leads_elsewhere_is_refused(name):
+    with pytest.raises(ValueError, match="a picture cannot be called"):
+        Picture.from_json({"name": name, "kind": "lines", "title": "", "data": {}})

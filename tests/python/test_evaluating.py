@@ -202,10 +202,10 @@ CLEAN = Result({"clean": 0.75}, {"correct": torch.tensor([1, 1, 1, 0]).bool()}, 
 WEAK = ATTACKED({"worst_run": 0.5}, {"correct": torch.tensor([[1, 1, 1, 0], [1, 1, 0, 0]]).bool()}, (Column("worst_run", "PGD-20 worst run"),))  # fmt: skip
 OTHER = ATTACKED({"worst_case": 0.5}, {"correct": torch.tensor([0, 1, 1, 0]).bool()}, (Column("worst_case", "Square any iterate"),))  # fmt: skip
 ENSEMBLE = ATTACKED(
-    {"a": 0.5, "b": 0.25, "c": 0.25}, {"correct": torch.tensor([1, 0, 0, 0]).bool()},
-    (Column("a", "APGD-CE"), Column("b", "+ APGD-T"), Column("c", "+ Square")), headline="c",
+    {"a": 0.5, "b": 0.25, "worst_case": 0.25}, {"correct": torch.tensor([1, 0, 0, 0]).bool()},
+    (Column("a", "APGD-CE"), Column("b", "+ APGD-T"), Column("worst_case", "+ Square")),
 )  # fmt: skip
-GREEN, YELLOW, RED = (Result({}, {}, (), flags=(Flag("restarts", level, "why"),)) for level in ("green", "yellow", "red"))  # fmt: skip
+GREEN, YELLOW, RED = (Result({"green": 0.0}, {}, (), flags=(Flag("restarts", level, "why"),)) for level in ("green", "yellow", "red"))  # fmt: skip
 UNCHECKED = "no audit ran: whether gradients mislead was not checked"
 
 VERDICTS = {
@@ -258,3 +258,15 @@ def test_a_name_of_the_fields_without_eps_is_under_the_threat_model_that_a_model
     model = actkit.load_model("example:act_digits")
     found = actkit.evaluate(model, "digits", "pgd4", limit=5)
     assert found.summary.evaluation[0].kwargs["attack"].kwargs["eps"] == 0.15
+
+
+def test_what_other_models_images_do_to_a_model_is_no_accuracy_in_the_verdict():
+    """Transfer gives rates of success: of two untrained networks they lie far below what stays right."""
+    torch.manual_seed(0)
+    pair = {name: nn.Sequential(nn.Flatten(), nn.Linear(64, 10)) for name in ("one", "other")}
+    split = actkit.as_data("digits").test
+    found = actkit.evaluate(pair, split.batch(torch.arange(60)), ["accuracy", "pgd20", "transfer"], eps="1/255", progress=False)
+    for name in pair:
+        right = int(found[name].examples["pgd20"].sum())
+        assert f"at most {right} of 60" in found[name].verdict
+        assert "strongest: PGD-20; no audit ran" in found[name].verdict
