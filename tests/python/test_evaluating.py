@@ -265,7 +265,9 @@ def test_what_other_models_images_do_to_a_model_is_no_accuracy_in_the_verdict():
     torch.manual_seed(0)
     pair = {name: nn.Sequential(nn.Flatten(), nn.Linear(64, 10)) for name in ("one", "other")}
     split = actkit.as_data("digits").test
-    found = actkit.evaluate(pair, split.batch(torch.arange(60)), ["accuracy", "pgd20", "transfer"], eps="1/255", progress=False)
+    found = actkit.evaluate(
+        pair, split.batch(torch.arange(60)), ["accuracy", "pgd20", "transfer"], eps="1/255", progress=False
+    )
     for name in pair:
         right = int(found[name].examples["pgd20"].sum())
         assert f"at most {right} of 60" in found[name].verdict

@@ -32,7 +32,9 @@ def summary(*, clean=0.75, robust=0.2, images=200, flags=(GREEN,), verified=True
     found = {
         "accuracy": Found({"clean": clean}, 1000, (Column("clean", "clean"),), None, ()),
         "pgd20": Found({"worst_run": robust}, images, (Column("worst_run", "PGD-20"),), threat, (), verified),
-        "audit": Found({**({"green": 1.0} if flags else {}), "clean": clean, "attack": robust}, None, (), threat, tuple(flags)),
+        "audit": Found(
+            {**({"green": 1.0} if flags else {}), "clean": clean, "attack": robust}, None, (), threat, tuple(flags)
+        ),
     }
     probes = tuple(spec.replace(limit=images) if spec.name != "accuracy" else spec for spec in PROBES)
     probes = tuple(dataclasses.replace(spec, label=old.label) for spec, old in zip(probes, PROBES, strict=True))
