@@ -211,14 +211,16 @@ def assert_there(value: Any, saved: Mapping[str, str], *, where: str) -> None:
     raise_all([not_here(name, saved, where=where) for name in missing])
 
 
-# What may stand on a command line that a message proposes: a file may say anything.
-# What a shell takes as one word that is no option, in any alphabet but letters that only look like ours.
+# What may stand on a command line that a message proposes, since a file may say anything: one word that is no option, without letters that only look
+# like ours. A release has a name and no path, so that pip is never led to a folder.
 _PLAIN = re.compile(r"([A-Za-z0-9_./][A-Za-z0-9_.+!/-]{0,199})?", re.ASCII)
 
 
 def not_here(selector: str, saved: Mapping[str, str], *, where: str) -> InputError:
     """That a component's plugin is not here, and which it is: of those that a file was saved with, the ones that are not here, or not in that version."""
-    known = {n: v for n, v in saved.items() if n and _PLAIN.fullmatch(n) and _PLAIN.fullmatch(v)}
+    known = {
+        n: v for n, v in saved.items() if n and _PLAIN.fullmatch(n) and _PLAIN.fullmatch(v) and not (v and "/" in n)
+    }
     known = {name: version for name, version in known.items() if _version_here(name) != version} or known
     releases = {name: version for name, version in known.items() if version}
     folders = [name.rstrip("/") for name, version in known.items() if not version]

@@ -191,3 +191,8 @@ def test_a_training_writes_down_the_folder_that_its_network_came_from(warm, tmp_
     assert "actkit probe --ckpt run --plugins mine" in done.stderr
     (file,) = tmp_path.glob("run/checkpoints/*/robust.safetensors")
     assert model_files.header(file).plugins == {"mine/": ""}
+
+
+@pytest.mark.parametrize("name", ["-r/tmp/evil", "--index-url=x", "", "/tmp/evil", "\u0440\u0430ckage"])
+def test_what_a_file_calls_its_plugin_never_becomes_an_option_or_a_path_of_pip(name):
+    assert "pip install" not in told({name: "1.0"})

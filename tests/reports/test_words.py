@@ -153,3 +153,13 @@ def test_the_page_of_a_run_says_what_was_trained_against_what_and_how_long(tmp_p
     )
     facts = next(section.facts for section in made.sections if section.title == "What was trained")
     assert facts["robust"] == "resnet18, 1,234 parameters"
+
+
+def test_rates_of_success_are_no_accuracy_in_a_verdict():
+    """Of ten images another model's examples fool one: that is no sign that one stays right."""
+    made = summary(flags=())
+    threat = Threat("linf", Quantity("8/255"))
+    rates = Found({"natural": 0.1}, 10, (Column("natural", "from natural"),), threat, (Flag("x", "green", "y"),), True)
+    made = dataclasses.replace(made, results={**made.results, ResultName("robust", "transfer"): rates})
+    assert "(by PGD-20)" in words.verdict(made, "robust")
+    assert words.verdict(made, "robust").endswith("Nothing was checked for gradient masking.")

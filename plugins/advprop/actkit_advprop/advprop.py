@@ -5,7 +5,7 @@ from actkit import Attack, away_from, cross_entropy, register
 
 @register("objective", soft_labels=True)
 def advprop(x, y, robust, *, attack: Attack, noise):
-    """AdvProp (Xie et al. 2020, eq. 3 and Algorithm 1): CE(f(x), y) through the main BatchNorm + CE(f(x'), y) through the auxiliary one.
+    """AdvProp (Xie et al. 2020): CE(f(x), y) through the main BatchNorm + CE(f(x'), y) through the auxiliary one.
 
     x' maximises the cross-entropy through the auxiliary one. The backbone is `two_norms(net=...)`. Kept whole; the paper trains so for clean accuracy
     and deploys the main branch, and its attack is PGD of eps 4/255, step 1/255 and 5 steps from a random start. Not written: its fine-grained version

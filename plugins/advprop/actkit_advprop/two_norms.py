@@ -40,7 +40,7 @@ class TwoNorms(nn.Module):
 def two_norms(
     num_classes: int, *, in_chans: int = 3, net: Backbone, served: Literal["main", "adversarial"] = "main"
 ) -> nn.Module:
-    """Another backbone, each BatchNorm of which becomes two (Xie et al. 2020, section 4.2): `main`, and `adversarial` by branch="adversarial".
+    """Another backbone, each BatchNorm of which becomes two (Xie et al. 2020): `main`, and `adversarial` by branch="adversarial".
 
     All other layers are shared. `served` is the branch of whoever names none: what evaluations see, and exports. Both begin alike.
 

@@ -20,7 +20,7 @@ def problems(*, eps: float, steps: int, gamma: float, norm: str):
 
 @register("attack", check=problems, title=lambda attack, loss: "DDN")
 def ddn(goal, x, *, noise, eps: float, steps: int = 100, gamma: float = 0.05, norm: Norm = "l2"):
-    """DDN: the smallest l2 perturbation within eps (Rony et al. 2019, Algorithm 1), by decoupling its direction from its length.
+    """DDN: the smallest l2 perturbation within eps (Rony et al. 2019), by decoupling its direction from its length.
 
     Each step moves along the gradient, the step size falling from 1 to 0.01 by a cosine, and then sets the length: `gamma` shorter where x_adv fools the
     model, `gamma` longer where it does not, from min(1, eps) on. As published but for the rounding to 256 levels, which it leaves out.

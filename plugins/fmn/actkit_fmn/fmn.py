@@ -27,7 +27,7 @@ def problems(*, eps: float, steps: int, step_size: float, gamma: float, norm: st
 def fmn(
     goal, x, *, noise, eps: float, steps: int = 100, step_size: float = 1.0, gamma: float = 0.05, norm: Norm = "linf"
 ):
-    """FMN: the smallest perturbation within eps in l1, l2 or linf (Pintor et al. 2021, Algorithm 1), from x itself.
+    """FMN: the smallest perturbation within eps in l1, l2 or linf (Pintor et al. 2021), from x itself.
 
     The ball's radius is where a linear model would have its border, value / |gradient|, until the model is fooled; then `gamma` smaller where it is and
     `gamma` larger where it is not. Each step moves along the gradient's l2 direction, then projects. Both `step_size` and `gamma` fall by a cosine, to a

@@ -25,7 +25,7 @@ class ikl:
     """IKL-AT (Cui et al. 2024): TRADES with the two parts of the KL's gradient taken apart and mended.
 
     CE(f(x), y) + beta wMSE(f(x) - f(x')) + alpha CE(softmax f(x), f(x')), where wMSE is 1/4 sum_jk w_j w_k ((f_j - f_k)(x) - (f_j - f_k)(x'))^2.
-    With w = softmax f(x), held fixed, alpha 1 and beta 1 and nothing flowing to f(x') from wMSE, its gradient is that of the KL (their theorem 1). Kept
+    With w = softmax f(x), held fixed, alpha 1 and beta 1 and nothing flowing to f(x') from wMSE, its gradient is that of the KL. Kept
     of the paper: the gradient of wMSE reaches both sides, w is the mean prediction softmax(f(x) / temperature) of the image's class and not the
     image's own, and the soft target is held fixed. As in the released code x' maximises the KL; alpha 4, beta 20, temperature 4 are its settings
     of CIFAR-10 (WRN-34-10).

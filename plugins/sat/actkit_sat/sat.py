@@ -16,7 +16,7 @@ def problems(*, beta: float, momentum: float, warmup: float):
 
 @register("objective", check=problems)
 class sat:
-    """Self-adaptive training with TRADES (Huang et al. 2020, Algorithm 1): the targets move from the labels to what the model says.
+    """Self-adaptive training with TRADES (Huang et al. 2020): the targets move from the labels to what the model says.
 
     w CE(f(x), t) + beta D_KL(f(x) || f(x')), x' maximising the KL. From `warmup` on (a share of the training; 70 of 100 epochs there) each image's target
     t <- momentum t + (1 - momentum) softmax(f(x)), from its label on, and w is t's largest entry, scaled so that the batch's mean is 1. Before it
